@@ -1,0 +1,1 @@
+//! PostgreSQL: pool, migrations, and one module per table.

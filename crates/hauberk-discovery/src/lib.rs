@@ -1,0 +1,1 @@
+//! Finds remote-servers by mDNS, and lets them be found.

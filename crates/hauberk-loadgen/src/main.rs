@@ -1,0 +1,3 @@
+//! Simulated workers and queues, for benchmarks and fault tests.
+
+fn main() {}

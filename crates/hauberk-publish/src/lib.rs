@@ -1,0 +1,1 @@
+//! The substitute HTTP server (narinfo, nar, log) and the substitute client.

@@ -1,0 +1,1 @@
+//! Specifications, checkouts, evaluators and the registration of builds.

@@ -1,0 +1,1 @@
+//! Worker sessions, dispatch, log reception and fetching.

@@ -1,0 +1,1 @@
+//! Slots, building, log spool and health of a remote-worker.

@@ -1,0 +1,3 @@
+//! A build farm for GNU Guix and Nix.
+
+fn main() {}
