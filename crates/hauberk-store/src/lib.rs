@@ -1,1 +1,17 @@
 //! Store paths, hashes, NAR, narinfo, derivations, keys and signatures of Nix and Guix: pure formats.
+
+pub mod base32;
+pub mod cache_info;
+pub mod derivation;
+pub mod hash;
+//NAR
+//NARINFO
+pub mod signature;
+pub mod store_directory;
+pub mod store_path;
+
+pub use derivation::{Derivation, DerivationKind, OutputName};
+pub use hash::{Hash, NarHash, Sha256};
+//pub use narinfo::NarInfo;
+pub use store_directory::StoreDirectory;
+pub use store_path::{DrvPath, StorePath, StorePathHash};

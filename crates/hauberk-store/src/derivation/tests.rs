@@ -1,0 +1,50 @@
+use super::*;
+
+const FIXED: &str = r#"Derive([("out","/nix/store/f6wnn9ffk85lpnmfw4hfznzpq45mvy99-a.txt","sha256","00")],[],[],"builtin","builtin:fetchurl",[],[("a","b\\\"\n\r\t\x")])"#;
+
+fn parse(text: &str) -> Result<Derivation, ParseError> {
+    Derivation::parse(&StoreDirectory::nix(), text.as_bytes())
+}
+
+#[test]
+fn escapes_are_undone_and_redone() {
+    let derivation = parse(FIXED).unwrap();
+    assert_eq!(derivation.env[&b"a"[..]], b"b\\\"\n\r\tx");
+    assert!(derivation.is_fixed_output());
+    assert_eq!(derivation.to_bytes(), FIXED.replace(r"\x", "x").into_bytes());
+}
+
+#[test]
+fn refuses_other_texts() {
+    for end in 0..FIXED.len() {
+        assert!(parse(&FIXED[..end]).is_err(), "{end}");
+    }
+    assert!(matches!(parse(&format!("{FIXED} ")), Err(ParseError::TrailingBytes { .. })));
+    assert!(matches!(
+        parse(&FIXED.replace(r#"("a","#, r#"("a","x"),("a","#)),
+        Err(ParseError::Duplicate { what: "environment variable", .. })
+    ));
+    assert_eq!(parse(r#"DrvWithVersion("xp-dyn-drv",[])"#), Err(ParseError::Dynamic));
+    assert!(parse(&FIXED.replace("/nix/store/", "/gnu/store/")).is_err());
+}
+
+#[test]
+fn kinds() {
+    let check = |output: &str, kind: DerivationKind| {
+        let text = FIXED
+            .replace(r#"("out","/nix/store/f6wnn9ffk85lpnmfw4hfznzpq45mvy99-a.txt","sha256","00")"#, output);
+        let derivation = parse(&text).unwrap();
+        assert_eq!(derivation.kind(), kind, "{output}");
+        let buildable = matches!(kind, DerivationKind::InputAddressed | DerivationKind::FixedOutput);
+        assert_eq!(kind.refusal().is_none(), buildable);
+    };
+    let path = "/nix/store/f6wnn9ffk85lpnmfw4hfznzpq45mvy99-a.txt";
+    check(&format!(r#"("out","{path}","","")"#), DerivationKind::InputAddressed);
+    check(&format!(r#"("out","{path}","r:sha256","00")"#), DerivationKind::FixedOutput);
+    check(&format!(r#"("doc","{path}","r:sha256","00")"#), DerivationKind::Inconsistent);
+    check(r#"("out","","r:sha256","")"#, DerivationKind::FloatingContentAddressed);
+    check(r#"("out","","r:sha256","impure")"#, DerivationKind::Impure);
+    check(r#"("out","","","")"#, DerivationKind::Deferred);
+    check("", DerivationKind::Inconsistent);
+    check(&format!(r#"("doc","","",""),("out","{path}","","")"#), DerivationKind::Inconsistent);
+}
