@@ -5,13 +5,13 @@ pub mod cache_info;
 pub mod derivation;
 pub mod hash;
 //NAR
-//NARINFO
+pub mod narinfo;
 pub mod signature;
 pub mod store_directory;
 pub mod store_path;
 
 pub use derivation::{Derivation, DerivationKind, OutputName};
 pub use hash::{Hash, NarHash, Sha256};
-//pub use narinfo::NarInfo;
+pub use narinfo::NarInfo;
 pub use store_directory::StoreDirectory;
 pub use store_path::{DrvPath, StorePath, StorePathHash};
