@@ -1,12 +1,23 @@
-//! PostgreSQL: pool, migrations, and one module per table.
+#![doc = include_str!("../README.md")]
 
+pub mod attempts;
 mod build_state;
+mod connection;
+mod connection_string;
+pub mod dispatch;
 mod error;
 mod ids;
+pub mod listen;
+pub mod migrations;
+pub mod servers;
 mod statement;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod text_column;
 
 pub use build_state::{BuildState, BuildStatus};
+pub use connection::{Database, begin, commit};
+pub use connection_string::{ConnectionString, ConnectionStringError};
 pub use deadpool_postgres::{Client, GenericClient, Transaction};
 pub use error::DatabaseError;
 pub use ids::{

@@ -1,0 +1,134 @@
+//! The table `attempts`, read one at a time.
+
+use hauberk_store::{DrvPath, StorePath};
+
+use crate::dispatch::{BuiltOutput, store_paths};
+use crate::statement::statement;
+use crate::{AttemptId, BuildId, DatabaseError, Epoch, GenericClient, WorkerId};
+
+/// An attempt that has not ended, as a server finds it at its start.
+#[derive(Debug, Clone)]
+pub struct OpenAttempt {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its build.
+    pub build: BuildId,
+    /// The worker it was given to.
+    pub worker: WorkerId,
+    /// Whether the worker has said that it succeeded.
+    pub built: bool,
+    /// How often its outputs were fetched in vain.
+    pub fetch_tries: i16,
+    /// Attempts of the build that failed by the farm's fault.
+    pub farm_faults: i16,
+    /// Name and version.
+    pub name: String,
+    /// The derivation.
+    pub derivation: DrvPath,
+}
+
+/// Lists the open attempts of a start of a server.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn open(client: &impl GenericClient, epoch: Epoch) -> Result<Vec<OpenAttempt>, DatabaseError> {
+    let rows = statement!("attempts/open").all(client, &[&epoch]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(OpenAttempt {
+                attempt: row.get("attempt_id")?,
+                build: row.get("build_id")?,
+                worker: row.get("worker_id")?,
+                built: row.get("built")?,
+                fetch_tries: row.get("fetch_tries")?,
+                farm_faults: row.get("farm_faults")?,
+                name: row.get("name")?,
+                derivation: row.parse("derivation")?,
+            })
+        })
+        .collect()
+}
+
+/// Lists what an attempt gave, by its worker's word.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn outputs(
+    client: &impl GenericClient,
+    attempt: AttemptId,
+) -> Result<Vec<BuiltOutput>, DatabaseError> {
+    let rows = statement!("attempts/outputs").all(client, &[&attempt]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(BuiltOutput {
+                name: row.get("name")?,
+                path: row.parse("path")?,
+                nar_hash: row.get("nar_hash")?,
+                nar_size: row.get("nar_size")?,
+                references: store_paths(row, "refs")?,
+            })
+        })
+        .collect()
+}
+
+/// Whose an attempt's log is, and where it goes.
+#[derive(Debug, Clone)]
+pub struct LogOwner {
+    /// The worker that may write it.
+    pub worker: WorkerId,
+    /// That worker's CURVE key, Z85.
+    pub public_key: Option<String>,
+    /// The file, below the server's log directory.
+    pub path: Option<String>,
+    /// Whether it is complete.
+    pub complete: bool,
+    /// The derivation.
+    pub derivation: DrvPath,
+}
+
+/// Finds out whose an attempt's log is; nothing if there is no such attempt.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn log_owner(
+    client: &impl GenericClient,
+    attempt: AttemptId,
+) -> Result<Option<LogOwner>, DatabaseError> {
+    let row = statement!("attempts/log_owner").optional(client, &[&attempt]).await?;
+    row.map(|row| {
+        Ok(LogOwner {
+            worker: row.get("worker_id")?,
+            public_key: row.get("public_key")?,
+            path: row.get("log_path")?,
+            complete: row.get("log_complete")?,
+            derivation: row.parse("derivation")?,
+        })
+    })
+    .transpose()
+}
+
+/// Records that an attempt's log is complete and how many bytes of text it has.
+///
+/// # Errors
+/// Any failure of the statement.
+pub async fn log_complete(
+    client: &impl GenericClient,
+    attempt: AttemptId,
+    text_bytes: i64,
+) -> Result<(), DatabaseError> {
+    statement!("attempts/log_complete").execute(client, &[&attempt, &text_bytes]).await?;
+    Ok(())
+}
+
+/// Finds the log of the newest attempt of the build a derivation or output belongs to: its path below the log directory, and
+/// whether it is complete.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn latest_log(
+    client: &impl GenericClient,
+    path: &StorePath,
+) -> Result<Option<(String, bool)>, DatabaseError> {
+    let row = statement!("attempts/latest_log").optional(client, &[&path.to_string()]).await?;
+    row.map(|row| Ok((row.get("log_path")?, row.get("log_complete")?))).transpose()
+}

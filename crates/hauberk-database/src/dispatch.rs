@@ -1,0 +1,555 @@
+//! What the dispatcher does to builds and attempts, in batches.
+//!
+//! Every function runs set-based statements (`sql/dispatch/`) on the caller's transaction, guarded by attempt and epoch: a write
+//! about an attempt that has ended, or that another start of a server owns by now, touches nothing. A batch begins with
+//! [`lock_builds`], so that two batches can wait for each other but not in a circle.
+
+use std::collections::BTreeSet;
+
+use hauberk_store::{DrvPath, StoreDirectory, StorePath};
+
+use crate::statement::{Record, statement};
+use crate::text_column::text_enum;
+use crate::{
+    AttemptId, BuildId, BuildState, DatabaseError, Epoch, GenericClient, LaneId, ServerId, SpecificationId,
+    WorkerId,
+};
+
+text_enum! {
+    /// How an attempt ended (`attempts.class`).
+    AttemptClass {
+        /// Its outputs are in the farm's cache.
+        Succeeded = "succeeded",
+        /// The builder failed, or made no outputs.
+        BuildFailed = "build_failed",
+        /// The builder took longer than allowed.
+        TimedOut = "timed_out",
+        /// The builder wrote nothing for longer than allowed.
+        Silent = "silent",
+        /// The log grew beyond its limit.
+        LogLimit = "log_limit",
+        /// The outputs grew beyond their limit.
+        OutputLimit = "output_limit",
+        /// A check gave other outputs.
+        NotDeterministic = "not_deterministic",
+        /// Inputs were to be had nowhere.
+        MissingInputs = "missing_inputs",
+        /// Inputs or outputs could not be moved.
+        Transfer = "transfer",
+        /// The worker's disk was full.
+        DiskFull = "disk_full",
+        /// The worker's memory was.
+        OutOfMemory = "out_of_memory",
+        /// The worker's build daemon failed.
+        Daemon = "daemon",
+        /// The worker was not heard of any more, or did not know of the attempt.
+        WorkerLost = "worker_lost",
+        /// The worker would not take it.
+        Declined = "declined",
+        /// Stopped on purpose.
+        Canceled = "canceled",
+        /// Another attempt's result was taken.
+        Superseded = "superseded",
+    }
+}
+
+text_enum! {
+    /// Where the outputs of a successful attempt came from (`attempts.origin`).
+    AttemptOrigin {
+        /// The attempt built them.
+        Built = "built",
+        /// They were in the worker's store, or in an upstream cache.
+        AlreadyValid = "already_valid",
+    }
+}
+
+text_enum! {
+    /// Which try of a build an attempt is (`attempts.kind`).
+    AttemptKind {
+        /// The first.
+        First = "first",
+        /// Another, after one that did not settle the build.
+        Retry = "retry",
+        /// A second build of something built, to compare.
+        Check = "check",
+    }
+}
+
+/// A lane, as the dispatcher needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lane {
+    /// The lane.
+    pub id: LaneId,
+    /// The specification it belongs to.
+    pub specification: SpecificationId,
+    /// Its builds' store directory.
+    pub store_directory: StoreDirectory,
+    /// Its builds' system.
+    pub system: String,
+    /// The features its builds require.
+    pub features: BTreeSet<String>,
+}
+
+/// A build that waits for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadyBuild {
+    /// The build.
+    pub id: BuildId,
+    /// The lane it waits in.
+    pub lane: LaneId,
+    /// 0 is the most urgent, 99 the least.
+    pub priority: i16,
+    /// Milliseconds of the longest chain that waits for it; 0 = not known.
+    pub remaining_path: i64,
+}
+
+/// A wish to give a build to a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// The build.
+    pub build: BuildId,
+    /// The worker.
+    pub worker: WorkerId,
+    /// The worker's session.
+    pub session: i64,
+}
+
+/// What the farm vouches for about an input of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownInput {
+    /// The path.
+    pub path: StorePath,
+    /// SHA-256 of its nar.
+    pub nar_hash: Vec<u8>,
+    /// Bytes of its nar.
+    pub nar_size: i64,
+}
+
+/// A claim that was granted: the attempt is recorded, its message may leave.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The new attempt.
+    pub attempt: AttemptId,
+    /// 1, 2, 3 ... of its build.
+    pub number: i32,
+    /// The build.
+    pub build: BuildId,
+    /// The worker it is for.
+    pub worker: WorkerId,
+    /// The session it is for.
+    pub session: i64,
+    /// Name and version.
+    pub name: String,
+    /// The derivation to build.
+    pub derivation: DrvPath,
+    /// The system it is for.
+    pub system: String,
+    /// The features it requires.
+    pub features: Vec<String>,
+    /// 0 is the most urgent, 99 the least.
+    pub priority: i16,
+    /// Seconds; 0 = no limit.
+    pub timeout: i32,
+    /// Seconds; 0 = no limit.
+    pub max_silent: i32,
+    /// Attempts of this generation that failed by the farm's fault.
+    pub farm_faults: i16,
+    /// The outputs it is to give: names and paths.
+    pub outputs: Vec<(String, StorePath)>,
+    /// What is known of its inputs.
+    pub inputs: Vec<KnownInput>,
+}
+
+/// An output, as a worker reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltOutput {
+    /// Its name: `out`, `dev` and so on.
+    pub name: String,
+    /// Its path.
+    pub path: StorePath,
+    /// SHA-256 of its nar.
+    pub nar_hash: Vec<u8>,
+    /// Bytes of its nar.
+    pub nar_size: i64,
+    /// The paths it refers to.
+    pub references: Vec<StorePath>,
+}
+
+/// Figures about an attempt, as the worker measured them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Measures {
+    /// Milliseconds spent on inputs.
+    pub inputs_ms: Option<i64>,
+    /// Milliseconds spent building.
+    pub build_ms: Option<i64>,
+    /// Bytes.
+    pub peak_memory: Option<i64>,
+    /// Bytes of the log's text.
+    pub log_bytes: Option<i64>,
+    /// What the builder exited with, or 128 + signal.
+    pub exit_status: Option<i32>,
+}
+
+/// A worker's word that an attempt succeeded.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its build.
+    pub build: BuildId,
+    /// Where the outputs came from.
+    pub origin: AttemptOrigin,
+    /// All outputs.
+    pub outputs: Vec<BuiltOutput>,
+    /// Figures.
+    pub measures: Measures,
+}
+
+/// What becomes of a build when an attempt of it ends without success.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Consequence {
+    /// The package's fault: final.
+    Fail,
+    /// The farm's fault once too often: final.
+    FailOther,
+    /// The farm's fault: tried again after `delay` seconds.
+    Retry {
+        /// Seconds.
+        delay: f64,
+    },
+    /// Nobody's fault: ready at once.
+    Ready,
+}
+
+impl Consequence {
+    fn state(self) -> BuildState {
+        match self {
+            Self::Fail => BuildState::Failed,
+            Self::FailOther => BuildState::FailedOther,
+            Self::Retry { .. } => BuildState::Deferred,
+            Self::Ready => BuildState::Ready,
+        }
+    }
+
+    fn delay(self) -> f64 {
+        match self {
+            Self::Retry { delay } => delay,
+            Self::Fail | Self::FailOther | Self::Ready => 0.0,
+        }
+    }
+
+    fn is_farm_fault(self) -> bool {
+        match self {
+            Self::FailOther | Self::Retry { .. } => true,
+            Self::Fail | Self::Ready => false,
+        }
+    }
+}
+
+/// The end of an attempt without success.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its build.
+    pub build: BuildId,
+    /// How it ended.
+    pub class: AttemptClass,
+    /// A line for people.
+    pub message: String,
+    /// Figures.
+    pub measures: Measures,
+    /// What becomes of the build.
+    pub consequence: Consequence,
+}
+
+/// What a batch changed beyond what it was asked to.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Builds that became ready.
+    pub ready: Vec<ReadyBuild>,
+    /// Builds that became final: succeeded, failed, or failed with what they depend on.
+    pub finished: Vec<BuildId>,
+    /// Whether a build was put off.
+    pub deferred: bool,
+}
+
+/// Locks the builds a batch is about to touch, in the order of their id.
+///
+/// # Errors
+/// Any failure of the statement.
+pub async fn lock_builds(client: &impl GenericClient, builds: &[BuildId]) -> Result<(), DatabaseError> {
+    statement!("dispatch/lock_builds").execute(client, &[&builds]).await?;
+    Ok(())
+}
+
+/// Reads the most urgent `per_lane` ready builds of every lane that has any.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn window(
+    client: &impl GenericClient,
+    per_lane: i64,
+) -> Result<Vec<(Lane, ReadyBuild)>, DatabaseError> {
+    let rows = statement!("dispatch/window").all(client, &[&per_lane]).await?;
+    rows.iter()
+        .map(|row| {
+            let lane = Lane {
+                id: row.get("lane_id")?,
+                specification: row.get("specification_id")?,
+                store_directory: row.parse("store_directory")?,
+                system: row.get("system")?,
+                features: row.get::<Vec<String>>("features")?.into_iter().collect(),
+            };
+            Ok((lane, ready_build(row)?))
+        })
+        .collect()
+}
+
+/// Grants those claims whose builds are still ready.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn claim(
+    client: &impl GenericClient,
+    claims: &[Claim],
+    epoch: Epoch,
+    server: ServerId,
+) -> Result<Vec<Claimed>, DatabaseError> {
+    let builds: Vec<_> = claims.iter().map(|claim| claim.build).collect();
+    let workers: Vec<_> = claims.iter().map(|claim| claim.worker).collect();
+    let sessions: Vec<_> = claims.iter().map(|claim| claim.session).collect();
+    let rows =
+        statement!("dispatch/claim").all(client, &[&builds, &workers, &sessions, &epoch, &server]).await?;
+    rows.iter().map(claimed).collect()
+}
+
+fn claimed(row: &Record) -> Result<Claimed, DatabaseError> {
+    let names: Vec<String> = row.get("output_names")?;
+    let paths = store_paths(row, "output_paths")?;
+    let inputs = store_paths(row, "input_paths")?;
+    let hashes: Vec<Vec<u8>> = row.get("input_hashes")?;
+    let sizes: Vec<i64> = row.get("input_sizes")?;
+    Ok(Claimed {
+        attempt: row.get("attempt_id")?,
+        number: row.get("number")?,
+        build: row.get("build_id")?,
+        worker: row.get("worker_id")?,
+        session: row.get("session")?,
+        name: row.get("name")?,
+        derivation: row.parse("derivation")?,
+        system: row.get("system")?,
+        features: row.get("features")?,
+        priority: row.get("priority")?,
+        timeout: row.get("timeout")?,
+        max_silent: row.get("max_silent")?,
+        farm_faults: row.get("farm_faults")?,
+        outputs: names.into_iter().zip(paths).collect(),
+        inputs: inputs
+            .into_iter()
+            .zip(hashes)
+            .zip(sizes)
+            .map(|((path, nar_hash), nar_size)| KnownInput { path, nar_hash, nar_size })
+            .collect(),
+    })
+}
+
+/// Records that the builders of attempts have begun, each with the milliseconds its inputs took.
+///
+/// # Errors
+/// Any failure of the statement.
+pub async fn start(
+    client: &impl GenericClient,
+    started: &[(AttemptId, i64)],
+    epoch: Epoch,
+) -> Result<(), DatabaseError> {
+    let (attempts, inputs_ms): (Vec<_>, Vec<_>) = started.iter().copied().unzip();
+    statement!("dispatch/start").execute(client, &[&attempts, &inputs_ms, &epoch]).await?;
+    Ok(())
+}
+
+/// Records the word of workers that attempts succeeded, and what they gave.
+///
+/// # Errors
+/// Any failure of the statements.
+pub async fn built(client: &impl GenericClient, built: &[Built], epoch: Epoch) -> Result<(), DatabaseError> {
+    let attempts: Vec<_> = built.iter().map(|b| b.attempt).collect();
+    let origins: Vec<_> = built.iter().map(|b| b.origin.as_str()).collect();
+    let inputs_ms: Vec<_> = built.iter().map(|b| b.measures.inputs_ms).collect();
+    let build_ms: Vec<_> = built.iter().map(|b| b.measures.build_ms).collect();
+    let peak_memory: Vec<_> = built.iter().map(|b| b.measures.peak_memory).collect();
+    let log_bytes: Vec<_> = built.iter().map(|b| b.measures.log_bytes).collect();
+    let exit: Vec<_> = built.iter().map(|b| b.measures.exit_status).collect();
+    let rows = statement!("dispatch/built")
+        .all(client, &[&attempts, &origins, &inputs_ms, &build_ms, &peak_memory, &log_bytes, &exit, &epoch])
+        .await?;
+    let taken: BTreeSet<AttemptId> =
+        rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
+
+    let outputs: Vec<_> = built
+        .iter()
+        .filter(|b| taken.contains(&b.attempt))
+        .flat_map(|b| b.outputs.iter().map(|output| (b.attempt, output)))
+        .collect();
+    let of: Vec<_> = outputs.iter().map(|(attempt, _)| *attempt).collect();
+    let names: Vec<_> = outputs.iter().map(|(_, output)| output.name.as_str()).collect();
+    let paths: Vec<_> = outputs.iter().map(|(_, output)| output.path.to_string()).collect();
+    let hashes: Vec<_> = outputs.iter().map(|(_, output)| output.nar_hash.as_slice()).collect();
+    let sizes: Vec<_> = outputs.iter().map(|(_, output)| output.nar_size).collect();
+    let references: Vec<_> = outputs
+        .iter()
+        .map(|(_, output)| output.references.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        .collect();
+    statement!("dispatch/built_outputs")
+        .execute(client, &[&of, &names, &paths, &hashes, &sizes, &references])
+        .await?;
+    Ok(())
+}
+
+/// Records that the outputs of attempts are being fetched.
+///
+/// # Errors
+/// Any failure of the statement.
+pub async fn fetching(
+    client: &impl GenericClient,
+    attempts: &[AttemptId],
+    epoch: Epoch,
+) -> Result<(), DatabaseError> {
+    statement!("dispatch/fetching").execute(client, &[&attempts, &epoch]).await?;
+    Ok(())
+}
+
+/// Records that a fetch failed and will be tried again in `delay` seconds.
+///
+/// # Errors
+/// Any failure of the statement.
+pub async fn fetch_failed(
+    client: &impl GenericClient,
+    attempt: AttemptId,
+    epoch: Epoch,
+    delay: f64,
+    error: &str,
+) -> Result<(), DatabaseError> {
+    statement!("dispatch/fetch_failed").execute(client, &[&attempt, &epoch, &delay, &error]).await?;
+    Ok(())
+}
+
+/// Ends attempts without success, and does to their builds and to all that need them what follows from it.
+///
+/// # Errors
+/// Any failure of the statements, or a row that cannot be read.
+pub async fn end(
+    client: &impl GenericClient,
+    ended: &[Ended],
+    epoch: Epoch,
+) -> Result<Effects, DatabaseError> {
+    let attempts: Vec<_> = ended.iter().map(|e| e.attempt).collect();
+    let classes: Vec<_> = ended.iter().map(|e| e.class.as_str()).collect();
+    let exit: Vec<_> = ended.iter().map(|e| e.measures.exit_status).collect();
+    let messages: Vec<_> =
+        ended.iter().map(|e| (!e.message.is_empty()).then_some(e.message.as_str())).collect();
+    let inputs_ms: Vec<_> = ended.iter().map(|e| e.measures.inputs_ms).collect();
+    let build_ms: Vec<_> = ended.iter().map(|e| e.measures.build_ms).collect();
+    let peak_memory: Vec<_> = ended.iter().map(|e| e.measures.peak_memory).collect();
+    let log_bytes: Vec<_> = ended.iter().map(|e| e.measures.log_bytes).collect();
+    let rows = statement!("dispatch/end_attempts")
+        .all(
+            client,
+            &[&attempts, &classes, &exit, &messages, &inputs_ms, &build_ms, &peak_memory, &log_bytes, &epoch],
+        )
+        .await?;
+    let taken: BTreeSet<AttemptId> =
+        rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
+    let taken: Vec<_> = ended.iter().filter(|e| taken.contains(&e.attempt)).collect();
+
+    let builds: Vec<_> = taken.iter().map(|e| e.build).collect();
+    let attempts: Vec<_> = taken.iter().map(|e| e.attempt).collect();
+    let states: Vec<_> = taken.iter().map(|e| e.consequence.state().as_str()).collect();
+    let delays: Vec<_> = taken.iter().map(|e| e.consequence.delay()).collect();
+    let faults: Vec<_> = taken.iter().map(|e| e.consequence.is_farm_fault()).collect();
+    let rows = statement!("dispatch/after_attempts")
+        .all(client, &[&builds, &attempts, &states, &delays, &faults])
+        .await?;
+
+    let mut effects = Effects::default();
+    for row in &rows {
+        match row.parse::<BuildState>("state")? {
+            BuildState::Ready => effects.ready.push(ready_build(row)?),
+            BuildState::Deferred => effects.deferred = true,
+            _ => effects.finished.push(row.get("build_id")?),
+        }
+    }
+    if !effects.finished.is_empty() {
+        let rows = statement!("dispatch/fail_dependents").all(client, &[&effects.finished]).await?;
+        for row in &rows {
+            effects.finished.push(row.get("build_id")?);
+        }
+        statement!("dispatch/weather").execute(client, &[&effects.finished]).await?;
+    }
+    Ok(effects)
+}
+
+/// Records that the outputs of attempts are in the farm's cache: their builds have succeeded, and what waits for nothing else
+/// any more is ready.
+///
+/// # Errors
+/// Any failure of the statements, or a row that cannot be read.
+pub async fn succeed(
+    client: &impl GenericClient,
+    attempts: &[AttemptId],
+    epoch: Epoch,
+    server: ServerId,
+) -> Result<Effects, DatabaseError> {
+    let rows = statement!("dispatch/succeed").all(client, &[&attempts, &epoch, &server]).await?;
+    let finished: Vec<BuildId> = rows.iter().map(|row| row.get("build_id")).collect::<Result<_, _>>()?;
+    if finished.is_empty() {
+        return Ok(Effects::default());
+    }
+    let rows = statement!("dispatch/release_dependents").all(client, &[&finished]).await?;
+    let ready = rows.iter().map(ready_build).collect::<Result<_, _>>()?;
+    statement!("dispatch/weather").execute(client, &[&finished]).await?;
+    Ok(Effects { ready, finished, deferred: false })
+}
+
+/// Makes deferred builds ready whose time has come.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn wake_deferred(client: &impl GenericClient) -> Result<Vec<ReadyBuild>, DatabaseError> {
+    let rows = statement!("dispatch/wake_deferred").all(client, &[]).await?;
+    rows.iter().map(ready_build).collect()
+}
+
+/// Tells in how many seconds the next deferred build is due, if there is one.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn next_deferred(client: &impl GenericClient) -> Result<Option<f64>, DatabaseError> {
+    let row = statement!("dispatch/next_deferred").optional(client, &[]).await?;
+    row.map(|row| row.get("seconds")).transpose()
+}
+
+/// Tells whoever shows the farm that something has changed.
+///
+/// # Errors
+/// Any failure of the statement.
+pub async fn notify_changed(client: &impl GenericClient) -> Result<(), DatabaseError> {
+    statement!("dispatch/changed").execute(client, &[]).await?;
+    Ok(())
+}
+
+fn ready_build(row: &Record) -> Result<ReadyBuild, DatabaseError> {
+    Ok(ReadyBuild {
+        id: row.get("build_id")?,
+        lane: row.get("lane_id")?,
+        priority: row.get("priority")?,
+        remaining_path: row.get("remaining_path")?,
+    })
+}
+
+pub(crate) fn store_paths(row: &Record, column: &'static str) -> Result<Vec<StorePath>, DatabaseError> {
+    row.get::<Vec<&str>>(column)?
+        .into_iter()
+        .map(|text| StorePath::parse(text).map_err(|source| row.bad(column, source)))
+        .collect()
+}

@@ -1,0 +1,2 @@
+-- $1 epoch
+update server_epochs set ended_at = now() where epoch = $1
