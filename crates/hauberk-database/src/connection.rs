@@ -1,0 +1,133 @@
+//! The pool of connections, and transactions on them.
+
+use std::fmt;
+use std::time::Duration;
+
+use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Transaction};
+use tokio_postgres::NoTls;
+
+use crate::migrations::{self, SchemaState};
+use crate::{ConnectionString, DatabaseError};
+
+/// How long a caller waits for a free connection.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A bounded pool of connections to the farm's database. Clones share it.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+    location: ConnectionString,
+}
+
+impl Database {
+    /// Opens the database and checks that its schema is of a version this program knows.
+    ///
+    /// At most `size` connections are open at a time, listeners not counted.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unreachable`], [`DatabaseError::NoSchema`] or [`DatabaseError::Schema`].
+    pub async fn connect(location: &ConnectionString, size: usize) -> Result<Self, DatabaseError> {
+        let database = Self::open(location, size).await?;
+        let client = database.client().await?;
+        match migrations::schema_state(&client).await? {
+            SchemaState::Versioned(version) => migrations::check_known(version)?,
+            SchemaState::Empty | SchemaState::Foreign => {
+                return Err(DatabaseError::NoSchema { server: location.to_string() });
+            }
+        }
+        Ok(database)
+    }
+
+    /// Opens the database as [`connect`](Self::connect) does, and makes the schema if there are no tables at all.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), and [`DatabaseError::Migration`].
+    pub async fn connect_or_create(location: &ConnectionString, size: usize) -> Result<Self, DatabaseError> {
+        let database = Self::open(location, size).await?;
+        let mut client = database.client().await?;
+        match migrations::schema_state(&client).await? {
+            SchemaState::Empty => {
+                let steps = migrations::migrate(&mut client, None).await?;
+                tracing::info!(
+                    schema.version = migrations::newest(),
+                    steps = steps.len(),
+                    "made the schema in the empty database at {location}"
+                );
+            }
+            SchemaState::Versioned(version) => migrations::check_known(version)?,
+            SchemaState::Foreign => {
+                return Err(DatabaseError::NoSchema { server: location.to_string() });
+            }
+        }
+        Ok(database)
+    }
+
+    /// Opens the database, whatever its schema is: for migrations.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unreachable`].
+    pub async fn open(location: &ConnectionString, size: usize) -> Result<Self, DatabaseError> {
+        let manager = Manager::from_config(
+            location.config().clone(),
+            NoTls,
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let pool = Pool::builder(manager)
+            .max_size(size.max(1))
+            .wait_timeout(Some(WAIT_TIMEOUT))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|source| DatabaseError::Unreachable {
+                server: location.to_string(),
+                source: source.into(),
+            })?;
+        let database = Self { pool, location: location.clone() };
+        match database.pool.get().await {
+            Ok(_) => Ok(database),
+            Err(deadpool_postgres::PoolError::Backend(source)) => {
+                Err(DatabaseError::Unreachable { server: location.to_string(), source: source.into() })
+            }
+            Err(source) => {
+                Err(DatabaseError::Unreachable { server: location.to_string(), source: source.into() })
+            }
+        }
+    }
+
+    /// Takes a connection out of the pool, for at most half a minute waiting for one.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Pool`].
+    pub async fn client(&self) -> Result<Client, DatabaseError> {
+        self.pool.get().await.map_err(|source| DatabaseError::Pool {
+            server: self.location.to_string(),
+            source: Box::new(source),
+        })
+    }
+
+    /// Tells where the database is.
+    pub fn location(&self) -> &ConnectionString {
+        &self.location
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Database({})", self.location)
+    }
+}
+
+/// Begins a transaction (read committed). Dropped without [`commit`], it changes nothing.
+///
+/// # Errors
+/// [`DatabaseError::Transaction`].
+pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, DatabaseError> {
+    client.transaction().await.map_err(|source| DatabaseError::Transaction { operation: "begin", source })
+}
+
+/// Commits a transaction.
+///
+/// # Errors
+/// [`DatabaseError::Transaction`].
+pub async fn commit(transaction: Transaction<'_>) -> Result<(), DatabaseError> {
+    transaction.commit().await.map_err(|source| DatabaseError::Transaction { operation: "commit", source })
+}

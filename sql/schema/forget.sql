@@ -1,0 +1,1 @@
+delete from hauberk_schema where version = $1

@@ -1,0 +1,1 @@
+insert into hauberk_schema (version, name) values ($1, $2)
