@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod attempts;
+pub mod audit;
 mod build_state;
 mod connection;
 mod connection_string;
@@ -14,6 +15,7 @@ mod statement;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod text_column;
+pub mod workers;
 
 pub use build_state::{BuildState, BuildStatus};
 pub use connection::{Database, begin, commit};

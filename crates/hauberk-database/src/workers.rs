@@ -1,0 +1,304 @@
+//! Remote-workers: who is enrolled, and what each last said of itself.
+
+use deadpool_postgres::GenericClient;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_postgres::error::SqlState;
+
+use crate::statement::{Record, statement};
+use crate::{DatabaseError, Epoch, WorkerId};
+
+/// An enrolled worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Worker {
+    /// Its id.
+    pub id: WorkerId,
+    /// Its name, unique in the farm.
+    pub name: String,
+    /// Its CURVE public key, Z85; `None` for one that joined without encryption.
+    pub public_key: Option<String>,
+    /// The public key its results must be signed with, `NAME:BASE64` or an S-expression; `None` until first sight
+    /// for a worker that joined without encryption.
+    pub signing_key: Option<String>,
+    /// When it was enrolled.
+    pub enrolled_at: Timestamp,
+    /// By whom.
+    pub enrolled_by: String,
+    /// When its enrolment was taken back.
+    pub revoked_at: Option<Timestamp>,
+    /// Whether it gets no work.
+    pub paused: bool,
+    /// Why it gets no work.
+    pub pause_reason: Option<String>,
+    /// The session it has, if any: the server start that holds it, and since when.
+    pub connected: Option<Connected>,
+    /// When it was last heard of.
+    pub last_seen_at: Option<Timestamp>,
+    /// What it last said of itself; empty before its first Hello.
+    pub description: Description,
+    /// What it last said about load, memory and disk.
+    pub load: Option<Value>,
+}
+
+/// Where and since when a worker has its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connected {
+    /// The server start that holds the session.
+    pub epoch: Epoch,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// What a worker says of itself in its Hello.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Host name of its machine.
+    pub machine: String,
+    /// The address it came from.
+    pub address: String,
+    /// Version of its program.
+    pub version: String,
+    /// Kind and version of its build daemon.
+    pub daemon: String,
+    /// `/gnu/store` or `/nix/store`.
+    pub store_directory: String,
+    /// Systems it builds for.
+    pub systems: Vec<String>,
+    /// Features it has, as `kvm`.
+    pub features: Vec<String>,
+    /// Builds it runs at a time.
+    pub slots: i32,
+    /// Where its results are fetched from.
+    pub publish_url: Option<String>,
+}
+
+/// A worker to enrol.
+#[derive(Debug, Clone, Copy)]
+pub struct NewWorker<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its CURVE public key, Z85.
+    pub public_key: &'a str,
+    /// The public key its results must be signed with.
+    pub signing_key: &'a str,
+    /// Who enrols it.
+    pub enrolled_by: &'a str,
+}
+
+/// What came of an enrolment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enrolment {
+    /// The worker is enrolled.
+    Done(WorkerId),
+    /// An enrolled worker of that name has another key; remove it first.
+    NameTaken,
+    /// Another worker has that key.
+    KeyTaken,
+}
+
+/// Enrols a worker, or enrols a removed one anew.
+///
+/// After [`Enrolment::KeyTaken`] a transaction that this ran in can only be rolled back.
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn add(client: &impl GenericClient, worker: NewWorker<'_>) -> Result<Enrolment, DatabaseError> {
+    let NewWorker { name, public_key, signing_key, enrolled_by } = worker;
+    let added =
+        statement!("workers/add").optional(client, &[&name, &public_key, &signing_key, &enrolled_by]).await;
+    match added {
+        Ok(Some(record)) => {
+            let id = record.get("id")?;
+            notify_changed(client, id).await?;
+            Ok(Enrolment::Done(id))
+        }
+        Ok(None) => Ok(Enrolment::NameTaken),
+        Err(error) if error.sql_state() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(Enrolment::KeyTaken),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes a worker's enrolment back; its history stays. Gives `None` when no worker of that name is enrolled.
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn remove(client: &impl GenericClient, name: &str) -> Result<Option<WorkerId>, DatabaseError> {
+    let Some(record) = statement!("workers/remove").optional(client, &[&name]).await? else {
+        return Ok(None);
+    };
+    let id = record.get("id")?;
+    notify_changed(client, id).await?;
+    Ok(Some(id))
+}
+
+/// Gives the row of a worker that joins by its name alone, on a trusted network; makes it at the first time.
+///
+/// Gives `None` when the name belongs to a worker with a key, or to a removed one.
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn join_without_key(
+    client: &impl GenericClient,
+    name: &str,
+) -> Result<Option<WorkerId>, DatabaseError> {
+    let record = statement!("workers/join_without_key").optional(client, &[&name]).await?;
+    record.map(|record| record.get("id")).transpose()
+}
+
+/// Fixes the signing key of a worker that has none yet, and gives the key it must use.
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn pin_signing_key(
+    client: &impl GenericClient,
+    id: WorkerId,
+    signing_key: &str,
+) -> Result<String, DatabaseError> {
+    statement!("workers/pin_signing_key").one(client, &[&id, &signing_key]).await?.get("signing_key")
+}
+
+/// Gives all workers, removed ones too, by name.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn list(client: &impl GenericClient) -> Result<Vec<Worker>, DatabaseError> {
+    statement!("workers/list").all(client, &[]).await?.iter().map(worker).collect()
+}
+
+/// Finds a worker by its name.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn by_name(client: &impl GenericClient, name: &str) -> Result<Option<Worker>, DatabaseError> {
+    statement!("workers/by_name").optional(client, &[&name]).await?.as_ref().map(worker).transpose()
+}
+
+/// Finds the worker of a CURVE public key (Z85), removed or not.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn by_public_key(
+    client: &impl GenericClient,
+    public_key: &str,
+) -> Result<Option<Worker>, DatabaseError> {
+    statement!("workers/by_public_key")
+        .optional(client, &[&public_key])
+        .await?
+        .as_ref()
+        .map(worker)
+        .transpose()
+}
+
+/// Records that a worker joined the server start `epoch`, and what it said of itself.
+///
+/// Gives false when it has been removed.
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn hello(
+    client: &impl GenericClient,
+    id: WorkerId,
+    epoch: Epoch,
+    description: &Description,
+) -> Result<bool, DatabaseError> {
+    let said = description;
+    let rows = statement!("workers/hello")
+        .execute(
+            client,
+            &[
+                &id,
+                &epoch,
+                &said.machine,
+                &said.address,
+                &said.version,
+                &said.daemon,
+                &said.store_directory,
+                &said.systems,
+                &said.features,
+                &said.slots,
+                &said.publish_url,
+            ],
+        )
+        .await?;
+    notify_changed(client, id).await?;
+    Ok(rows > 0)
+}
+
+/// Records heartbeats of workers that the server start `epoch` has, with the load each told, if it did.
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn seen(
+    client: &impl GenericClient,
+    epoch: Epoch,
+    workers: &[(WorkerId, Option<Value>)],
+) -> Result<(), DatabaseError> {
+    let (ids, loads): (Vec<WorkerId>, Vec<&Option<Value>>) =
+        workers.iter().map(|(id, load)| (*id, load)).unzip();
+    statement!("workers/seen").execute(client, &[&ids, &loads, &epoch]).await?;
+    Ok(())
+}
+
+/// Records that a worker left the server start `epoch`. Gives false when another start has it meanwhile.
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn disconnected(
+    client: &impl GenericClient,
+    id: WorkerId,
+    epoch: Epoch,
+) -> Result<bool, DatabaseError> {
+    let rows = statement!("workers/disconnected").execute(client, &[&id, &epoch]).await?;
+    notify_changed(client, id).await?;
+    Ok(rows > 0)
+}
+
+/// Keeps work from a worker for a reason, or gives it work again (`None`).
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn set_paused(
+    client: &impl GenericClient,
+    id: WorkerId,
+    reason: Option<&str>,
+) -> Result<(), DatabaseError> {
+    statement!("workers/set_paused").execute(client, &[&id, &reason.is_some(), &reason]).await?;
+    notify_changed(client, id).await
+}
+
+async fn notify_changed(client: &impl GenericClient, id: WorkerId) -> Result<(), DatabaseError> {
+    statement!("workers/notify_changed").execute(client, &[&id]).await?;
+    Ok(())
+}
+
+fn worker(record: &Record) -> Result<Worker, DatabaseError> {
+    let connected = match (record.get("epoch")?, record.get("connected_at")?) {
+        (Some(epoch), Some(since)) => Some(Connected { epoch, since }),
+        _ => None,
+    };
+    Ok(Worker {
+        id: record.get("id")?,
+        name: record.get("name")?,
+        public_key: record.get("public_key")?,
+        signing_key: record.get("signing_key")?,
+        enrolled_at: record.get("enrolled_at")?,
+        enrolled_by: record.get("enrolled_by")?,
+        revoked_at: record.get("revoked_at")?,
+        paused: record.get("paused")?,
+        pause_reason: record.get("pause_reason")?,
+        connected,
+        last_seen_at: record.get("last_seen_at")?,
+        description: Description {
+            machine: record.get("machine")?,
+            address: record.get("address")?,
+            version: record.get("version")?,
+            daemon: record.get("daemon")?,
+            store_directory: record.get("store_directory")?,
+            systems: record.get("systems")?,
+            features: record.get("features")?,
+            slots: record.get("slots")?,
+            publish_url: record.get("publish_url")?,
+        },
+        load: record.get("load")?,
+    })
+}
