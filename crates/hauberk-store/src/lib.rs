@@ -4,7 +4,7 @@ pub mod base32;
 pub mod cache_info;
 pub mod derivation;
 pub mod hash;
-//NAR
+pub mod nar;
 pub mod narinfo;
 pub mod signature;
 pub mod store_directory;
