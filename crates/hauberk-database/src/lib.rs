@@ -10,6 +10,7 @@ mod error;
 mod ids;
 pub mod listen;
 pub mod migrations;
+pub mod pages;
 pub mod servers;
 mod statement;
 #[cfg(any(test, feature = "testing"))]

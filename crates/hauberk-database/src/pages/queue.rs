@@ -1,0 +1,153 @@
+//! Builds that are not finished, in the order they will be.
+
+use std::collections::BTreeMap;
+
+use deadpool_postgres::GenericClient;
+use jiff::Timestamp;
+
+use super::BuildLine;
+use crate::statement::{Record, statement};
+use crate::{AttemptId, BuildId, BuildState, DatabaseError};
+
+/// A build that a worker has.
+#[derive(Debug, Clone)]
+pub struct ActiveBuild {
+    /// The build.
+    pub line: BuildLine,
+    /// The specification that wanted it first.
+    pub specification: String,
+    /// The worker and its machine.
+    pub worker: Option<(String, String)>,
+    /// The attempt, its number, and when it was given to the worker.
+    pub attempt: Option<(AttemptId, i32, Timestamp)>,
+    /// Whether there is a log.
+    pub has_log: bool,
+}
+
+/// A build that no worker has.
+#[derive(Debug, Clone)]
+pub struct QueuedBuild {
+    /// The build.
+    pub line: BuildLine,
+    /// The specification that wanted it first.
+    pub specification: String,
+    /// Dependencies that have not succeeded.
+    pub unmet: i32,
+    /// When it may be tried again.
+    pub not_before: Option<Timestamp>,
+}
+
+/// Where a page of the whole queue begins: after this build.
+#[derive(Debug, Clone, Copy)]
+pub struct WaitingPosition {
+    /// Its priority.
+    pub priority: i16,
+    /// When it was recorded.
+    pub created_at: Timestamp,
+    /// Its key.
+    pub id: BuildId,
+}
+
+/// Where a page of the ready builds begins: after this build, in the order of dispatch.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadyPosition {
+    /// Its priority.
+    pub priority: i16,
+    /// Milliseconds of the longest chain that waits for it.
+    pub remaining_path: i64,
+    /// Its key.
+    pub id: BuildId,
+}
+
+/// Reads the builds that a worker has, those it works on first.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn queue_active(
+    client: &impl GenericClient,
+    limit: i64,
+) -> Result<Vec<ActiveBuild>, DatabaseError> {
+    let rows = statement!("pages/queue_active").all(client, &[&limit]).await?;
+    rows.iter()
+        .map(|row| {
+            let worker: Option<String> = row.get("worker")?;
+            let attempt = match row.get("attempt_id")? {
+                None => None,
+                Some(id) => Some((id, row.get("number")?, row.get("assigned_at")?)),
+            };
+            Ok(ActiveBuild {
+                line: BuildLine::read(row)?,
+                specification: row.get("specification")?,
+                worker: worker.zip(row.get("machine")?),
+                attempt,
+                has_log: row.get::<Option<&str>>("log_path")?.is_some(),
+            })
+        })
+        .collect()
+}
+
+/// Reads the builds that no worker has, most urgent first.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn queue_waiting(
+    client: &impl GenericClient,
+    after: Option<WaitingPosition>,
+    limit: i64,
+) -> Result<Vec<QueuedBuild>, DatabaseError> {
+    let after = after.unwrap_or(WaitingPosition {
+        priority: -1,
+        created_at: Timestamp::UNIX_EPOCH,
+        id: BuildId::new(0),
+    });
+    let rows = statement!("pages/queue_waiting")
+        .all(client, &[&after.priority, &after.created_at, &after.id, &limit])
+        .await?;
+    rows.iter().map(queued).collect()
+}
+
+/// Reads the builds that only lack a free slot, in the order of dispatch within their lanes, with the place where the next page
+/// begins.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn queue_ready(
+    client: &impl GenericClient,
+    after: Option<ReadyPosition>,
+    limit: i64,
+) -> Result<Vec<(QueuedBuild, ReadyPosition)>, DatabaseError> {
+    let after =
+        after.unwrap_or(ReadyPosition { priority: -1, remaining_path: i64::MAX, id: BuildId::new(0) });
+    let rows = statement!("pages/queue_ready")
+        .all(client, &[&after.priority, &after.remaining_path, &after.id, &limit])
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let build = queued(row)?;
+            let position = ReadyPosition {
+                priority: build.line.priority,
+                remaining_path: row.get("remaining_path")?,
+                id: build.line.id,
+            };
+            Ok((build, position))
+        })
+        .collect()
+}
+
+/// Counts the unfinished builds by state. Reads the index of all of them: for a very long queue, keep the answer a while.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn queue_counts(client: &impl GenericClient) -> Result<BTreeMap<BuildState, i64>, DatabaseError> {
+    let rows = statement!("pages/queue_counts").all(client, &[]).await?;
+    rows.iter().map(|row| Ok((row.get("state")?, row.get("builds")?))).collect()
+}
+
+fn queued(row: &Record) -> Result<QueuedBuild, DatabaseError> {
+    Ok(QueuedBuild {
+        line: BuildLine::read(row)?,
+        specification: row.get("specification")?,
+        unmet: row.get("unmet")?,
+        not_before: row.get("not_before")?,
+    })
+}

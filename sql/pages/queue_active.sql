@@ -1,0 +1,11 @@
+-- Builds that a worker has, those it works on first. Two ranges of builds_queue.
+select b.id, b.name, b.system, b.state, b.priority, b.created_at, b.started_at, b.finished_at, s.name as specification,
+       w.name as worker, w.machine, a.id as attempt_id, a.number, a.assigned_at, a.log_path
+  from builds b
+  join lanes l on l.id = b.lane_id
+  join specifications s on s.id = l.specification_id
+  left join attempts a on a.id = b.attempt_id
+  left join workers w on w.id = a.worker_id
+ where b.status in (-1, -3)
+ order by b.status desc, b.priority, b.created_at, b.id
+ limit $1;
