@@ -83,8 +83,7 @@ impl ListingBuilder {
     /// # Errors
     /// Bytes that are not a NAR, or beyond its end or the limits.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), NarError> {
-        loop {
-            let Some(event) = self.decoder.next(&mut bytes)? else { break };
+        while let Some(event) = self.decoder.next(&mut bytes)? {
             let entry = match event {
                 Event::File { executable, size } => {
                     self.file = Some((executable, size, self.decoder.offset()));

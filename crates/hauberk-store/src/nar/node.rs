@@ -78,8 +78,7 @@ impl Node {
     /// Bytes that are not one, or beyond the limits.
     pub fn from_nar(mut bytes: &[u8], limits: Limits) -> Result<Self, NarError> {
         let mut decoder = Decoder::new(limits);
-        // Directories that are open, each with the entries so far and the name of the one being read.
-        let mut open: Vec<(BTreeMap<Vec<u8>, Self>, Vec<u8>)> = Vec::new();
+        let mut open: Vec<OpenDirectory> = Vec::new();
         let (mut executable, mut contents) = (false, Vec::new());
         let mut root = None;
         loop {
@@ -95,23 +94,25 @@ impl Node {
                     continue;
                 }
                 Some(Event::Directory) => {
-                    open.push((BTreeMap::new(), Vec::new()));
+                    open.push(OpenDirectory::default());
                     continue;
                 }
                 Some(Event::Entry { name }) => {
-                    if let Some((_, current)) = open.last_mut() {
-                        *current = name.to_vec();
+                    if let Some(directory) = open.last_mut() {
+                        directory.current = name.to_vec();
                     }
                     continue;
                 }
                 Some(Event::EndFile) => Self::File { executable, contents: std::mem::take(&mut contents) },
                 Some(Event::Symlink { target }) => Self::Symlink { target: target.to_vec() },
-                Some(Event::EndDirectory) => Self::Directory { entries: open.pop().unwrap_or_default().0 },
+                Some(Event::EndDirectory) => {
+                    Self::Directory { entries: open.pop().unwrap_or_default().entries }
+                }
                 Some(Event::End) => break,
             };
             match open.last_mut() {
-                Some((entries, name)) => {
-                    entries.insert(std::mem::take(name), node);
+                Some(directory) => {
+                    directory.entries.insert(std::mem::take(&mut directory.current), node);
                 }
                 None => root = Some(node),
             }
@@ -121,4 +122,12 @@ impl Node {
         }
         root.ok_or(NarError::Truncated { offset: decoder.offset() })
     }
+}
+
+/// A directory whose end has not been read.
+#[derive(Default)]
+struct OpenDirectory {
+    entries: BTreeMap<Vec<u8>, Node>,
+    /// The name of the entry that is being read.
+    current: Vec<u8>,
 }

@@ -82,7 +82,7 @@ fn every_split_and_every_prefix() {
         verifier.push(&nar[split..]).unwrap();
         assert_eq!(verifier.finish().unwrap().hash, NarHash::digest(&nar));
     }
-    let mut longer = nar.clone();
+    let mut longer = nar;
     longer.push(0);
     assert!(matches!(read(&longer), Err(NarError::TrailingBytes { .. })));
 }

@@ -66,7 +66,7 @@ fn split<const N: usize>(what: &'static str, text: &str) -> Result<(String, Zero
     }
     let mut padded = Zeroizing::new(String::with_capacity(N.div_ceil(3) * 4));
     padded.push_str(encoded);
-    while padded.len() < N.div_ceil(3) * 4 && padded.len() % 4 != 0 {
+    while padded.len() < N.div_ceil(3) * 4 && !padded.len().is_multiple_of(4) {
         padded.push('=');
     }
     let decoded = Zeroizing::new(STANDARD.decode(padded.as_bytes()).map_err(|_| malformed())?);
@@ -128,7 +128,7 @@ impl SecretKey {
         let mut text = Zeroizing::new(String::with_capacity(self.name.len() + 1 + 88));
         text.push_str(&self.name);
         text.push(':');
-        STANDARD.encode_string(&*pair, &mut text);
+        STANDARD.encode_string(pair.as_slice(), &mut text);
         text
     }
 }
