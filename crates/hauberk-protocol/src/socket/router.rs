@@ -20,6 +20,12 @@ use crate::keys::CurvePublicKey;
 pub struct RoutingId([u8; 5]);
 
 impl RoutingId {
+    /// Makes the id that a socket gives the connection of this number; for tests of what stands on routing ids.
+    pub fn from_number(number: u32) -> Self {
+        let [a, b, c, d] = number.to_be_bytes();
+        Self([0, a, b, c, d])
+    }
+
     /// Takes the bytes of an id that the socket made: five, the first of them 0. What a peer chose itself is refused.
     fn read(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().filter(|id: &[u8; 5]| id[0] == 0).map(Self)
