@@ -3,15 +3,19 @@
 pub mod attempts;
 pub mod audit;
 mod build_state;
+pub mod checkouts;
 mod connection;
 mod connection_string;
 pub mod dispatch;
 mod error;
+pub mod evaluations;
 mod ids;
 pub mod listen;
 pub mod migrations;
 pub mod pages;
+mod priority;
 pub mod servers;
+pub mod specifications;
 mod statement;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -26,4 +30,5 @@ pub use error::DatabaseError;
 pub use ids::{
     AttemptId, BuildId, DerivationId, Epoch, EvaluationId, LaneId, ServerId, SpecificationId, WorkerId,
 };
+pub use priority::{InvalidPriority, Level, Priority};
 pub use text_column::UnknownWord;

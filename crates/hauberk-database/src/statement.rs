@@ -117,17 +117,6 @@ impl Record {
         self.get::<&str>(column)?.parse().map_err(|source: T::Err| self.bad(column, source))
     }
 
-    /// Reads a text column that may be null as something that has a text form.
-    pub(crate) fn parse_optional<T>(&self, column: &'static str) -> Result<Option<T>, DatabaseError>
-    where
-        T: FromStr<Err: Error + Send + Sync + 'static>,
-    {
-        self.get::<Option<&str>>(column)?
-            .map(str::parse)
-            .transpose()
-            .map_err(|source: T::Err| self.bad(column, source))
-    }
-
     /// Converts a column into something that not every value of the column is.
     pub(crate) fn convert<'a, T, U>(&'a self, column: &'static str) -> Result<U, DatabaseError>
     where

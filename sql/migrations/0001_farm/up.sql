@@ -161,6 +161,14 @@ create table jobs (
 create index on jobs (build_id);
 create index on jobs (name, evaluation_id desc);
 
+-- A job of an evaluation that gave no build, and why: it does not evaluate, or is of a kind that is refused.
+create table job_errors (
+    evaluation_id bigint not null references evaluations on delete cascade,
+    name          text   not null,
+    message       text   not null,
+    primary key (evaluation_id, name)
+);
+
 -- A remote-server, across its restarts.
 create table servers (
     id              integer generated always as identity primary key,

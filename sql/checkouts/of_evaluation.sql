@@ -1,0 +1,1 @@
+select input, url, branch, revision, directory from checkouts where evaluation_id = $1 order by input

@@ -1,0 +1,1 @@
+select name, message from job_errors where evaluation_id = $1 order by name

@@ -1,0 +1,7 @@
+-- The last evaluation of a specification, and whether the specification changed since it began.
+select e.id, e.status, e.created_at < s.updated_at as outdated
+from specifications s
+join evaluations e on e.specification_id = s.id
+where s.id = $1
+order by e.id desc
+limit 1

@@ -1,0 +1,2 @@
+-- Asks the register to look at a specification now.
+select pg_notify('hauberk_evaluation', $1)
