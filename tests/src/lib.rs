@@ -1,1 +1,33 @@
-//! Farms in network namespaces: the laboratory the cluster tests and the demonstration run in.
+//! The laboratory: whole farms on one computer, in namespaces, for the cluster tests and the demonstration.
+//!
+//! A [`Machine`] is a host in small: its own network, mounts and processes, its own Nix store and a real nix-daemon.
+//! A [`Network`] joins machines by a bridge of its own, so that the computer gets no interface and no address.
+//! [`Postgres`] is a throw-away cluster, a [`Process`] guards a running program, and a [`Farm`] sets the whole up.
+//!
+//! Everything needs root, and everything ends with the process that made it: by `Drop` in the ordinary case, by parent-death
+//! signals when it is killed. Namespaces have no names, so nothing is left but a directory, which the next run removes.
+
+mod directory;
+mod farm;
+mod launch;
+mod machine;
+mod network;
+mod postgres;
+mod process;
+mod program;
+mod repository;
+mod spawn;
+mod specification;
+mod wait;
+
+pub use directory::LabDirectory;
+pub use farm::{Farm, FarmConfig, WorkerHost};
+pub use launch::Launch;
+pub use machine::{Machine, MachineConfig};
+pub use network::Network;
+pub use postgres::Postgres;
+pub use process::Process;
+pub use program::{free_port, hauberk_program, require_root};
+pub use repository::Repository;
+pub use specification::Specification;
+pub use wait::{Deadline, wait_for};

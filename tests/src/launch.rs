@@ -1,0 +1,166 @@
+//! What to run, where and as whom.
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{process::Process, spawn::spawn};
+
+/// The namespaces a program is to run in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Those of this process.
+    Here,
+    /// Network, mounts and processes of the process with this id.
+    Inside(u32),
+    /// Only the network of the process with this id.
+    Network(u32),
+}
+
+/// A program to start, with an environment that has nothing but what is said here.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    place: Place,
+    user: Option<u32>,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    directory: PathBuf,
+}
+
+impl Launch {
+    /// Runs `program` on the computer itself.
+    pub fn here(program: impl Into<PathBuf>) -> Self {
+        Self::at(Place::Here, program)
+    }
+
+    pub(crate) fn at(place: Place, program: impl Into<PathBuf>) -> Self {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut search = path.clone();
+        // The tools of an administrator are not on everybody's path.
+        search.push(":/usr/local/sbin:/usr/sbin:/sbin");
+        Self {
+            place,
+            user: None,
+            program: program.into(),
+            arguments: Vec::new(),
+            environment: vec![("PATH".into(), search), ("LC_ALL".into(), "C.UTF-8".into())],
+            directory: PathBuf::from("/"),
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, arguments: I) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets the working directory.
+    #[must_use]
+    pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = directory.into();
+        self
+    }
+
+    /// Runs as this user and group instead of root.
+    #[must_use]
+    pub fn user(mut self, id: u32) -> Self {
+        self.user = Some(id);
+        self
+    }
+
+    /// Tells whether the process started is a wrapper whose only child is the program.
+    pub(crate) fn is_wrapped(&self) -> bool {
+        matches!(self.place, Place::Inside(_))
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]);
+        match self.place {
+            Place::Here => {}
+            Place::Inside(process) => {
+                command.args(["nsenter", "--mount", "--pid", "--net", "--target"]).arg(process.to_string());
+                let mut directory = OsString::from("--wd=");
+                directory.push(&self.directory);
+                command.arg(directory).args(["setpriv", "--pdeathsig", "KILL"]);
+            }
+            Place::Network(process) => {
+                command.args(["nsenter", "--net", "--target"]).arg(process.to_string());
+                command.args(["setpriv", "--pdeathsig", "KILL"]);
+            }
+        }
+        if let Some(user) = self.user {
+            command.arg(format!("--reuid={user}")).arg(format!("--regid={user}")).arg("--clear-groups");
+        }
+        command.arg(&self.program).args(&self.arguments);
+        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if self.place == Place::Here {
+            command.current_dir(&self.directory);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs to the end and gives what came, whatever the exit status.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn output(&self) -> Result<Output> {
+        let mut command = self.command();
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        spawn(command)
+            .and_then(std::process::Child::wait_with_output)
+            .with_context(|| format!("running {}", self.program.display()))
+    }
+
+    /// Runs to the end and gives the standard output.
+    ///
+    /// # Errors
+    /// The program cannot be started or fails; the message holds what it said.
+    pub fn run(&self) -> Result<String> {
+        let output = self.output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            bail!("{self}: {}\n{}{text}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(text)
+    }
+
+    /// Starts it as a guarded process, whose log goes to `NAME.log` in `directory`.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start(&self, name: &str, directory: &Path) -> Result<Process> {
+        Process::start(self.clone(), name, directory)
+    }
+}
+
+impl std::fmt::Display for Launch {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}", self.program.display())?;
+        for argument in &self.arguments {
+            write!(formatter, " {}", argument.to_string_lossy())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! A host in small.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    launch::{Launch, Place},
+    process::{Process, children_of},
+    spawn::spawn,
+    wait::{Deadline, wait_for},
+};
+
+/// What becomes the first process inside: it lays the machine's own directories over the computer's and then reaps.
+const INIT: &str = r#"
+set -eu
+mount --bind "$1/nix" /nix
+mount --bind "$1/etc-nix" /etc/nix
+ip link set lo up
+echo ready
+exec >&- 2>&-
+while true; do sleep 1000; done
+"#;
+
+/// What is particular about a machine.
+#[derive(Clone, Debug, Default)]
+pub struct MachineConfig {
+    /// Its name.
+    pub name: String,
+    /// Keys whose signatures its daemon accepts.
+    pub trusted_public_keys: Vec<String>,
+    /// Caches its daemon asks.
+    pub substituters: Vec<String>,
+    /// More lines for its nix.conf.
+    pub settings: String,
+}
+
+/// A machine: network, mounts and processes of its own, a Nix store of its own, and a real nix-daemon.
+///
+/// Apart from `/nix` and `/etc/nix` it sees the computer's files. Everything in it ends with it.
+#[derive(Debug)]
+pub struct Machine {
+    name: String,
+    directory: PathBuf,
+    daemon: Option<Process>,
+    outer: Child,
+    inner: u32,
+}
+
+impl Machine {
+    /// Starts a machine below `directory`, with its daemon.
+    ///
+    /// # Errors
+    /// The namespaces cannot be made or the daemon does not start.
+    pub fn start(directory: &Path, config: &MachineConfig) -> Result<Self> {
+        let directory = directory.join(&config.name);
+        for name in ["nix", "etc-nix", "home", "tmp", "run"] {
+            fs::create_dir_all(directory.join(name))
+                .with_context(|| format!("making {}/{name}", directory.display()))?;
+        }
+        // The mount points; they stay empty on the computer itself.
+        for mount_point in ["/nix", "/etc/nix"] {
+            fs::create_dir_all(mount_point)
+                .with_context(|| format!("making the mount point {mount_point}"))?;
+        }
+        fs::write(directory.join("etc-nix/nix.conf"), nix_conf(config))?;
+        let mut command = std::process::Command::new("setpriv");
+        command
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "--net",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child=KILL",
+            ])
+            .args(["--propagation", "private", "--mount-proc", "bash", "-c", INIT, "init"])
+            .arg(&directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(directory.join("init.log"))?);
+        let mut outer = spawn(command).context("making namespaces")?;
+        let mut line = String::new();
+        let output = outer.stdout.take().context("the output was asked for")?;
+        BufReader::new(output).read_line(&mut line)?;
+        if line != "ready\n" {
+            let _ = outer.kill();
+            let _ = outer.wait();
+            bail!(
+                "machine {} does not come up: {}",
+                config.name,
+                fs::read_to_string(directory.join("init.log")).unwrap_or_default()
+            );
+        }
+        let inner =
+            children_of(outer.id()).first().copied().context("the machine's first process is gone")?;
+        let mut machine = Self { name: config.name.clone(), directory, daemon: None, outer, inner };
+        machine.start_daemon()?;
+        Ok(machine)
+    }
+
+    /// Gives its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Gives the directory that holds its store (`nix`), its configuration, `home`, `tmp` and `run`.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Gives where a path of its store lies, seen from outside.
+    pub fn outside(&self, path: &str) -> PathBuf {
+        self.directory.join(path.trim_start_matches('/'))
+    }
+
+    pub(crate) fn network_process(&self) -> u32 {
+        self.inner
+    }
+
+    /// Runs `program` inside, as a client of the machine's daemon.
+    pub fn command(&self, program: impl Into<PathBuf>) -> Launch {
+        Launch::at(Place::Inside(self.inner), program)
+            .env("HOME", self.directory.join("home"))
+            .env("TMPDIR", self.directory.join("tmp"))
+            .env("NIX_REMOTE", "daemon")
+    }
+
+    /// Starts the nix-daemon, if need be again, and waits for its socket.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_daemon(&mut self) -> Result<()> {
+        let socket = self.directory.join("nix/var/nix/daemon-socket/socket");
+        let _ = fs::remove_file(&socket);
+        // With NIX_REMOTE set the daemon would be its own client, without end.
+        let mut daemon =
+            self.command("nix-daemon").env("NIX_REMOTE", "").start("nix-daemon", &self.directory)?;
+        wait_for(&format!("the nix-daemon of {} listens", self.name), Deadline::seconds(30), || {
+            daemon.check_alive()?;
+            Ok(socket.exists().then_some(()))
+        })?;
+        self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// Kills the nix-daemon and leaves its socket behind, as a crash does.
+    ///
+    /// # Errors
+    /// It did not run.
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        self.daemon.take().context("the nix-daemon does not run")?.kill9()
+    }
+
+    pub(crate) fn set_address(&self, address: Ipv4Addr) -> Result<()> {
+        let ip = |arguments: &[&str]| self.command("ip").args(arguments).run();
+        ip(&["addr", "add", &format!("{address}/24"), "dev", "eth0"])?;
+        ip(&["link", "set", "eth0", "up"])?;
+        Ok(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.daemon = None;
+        let _ = self.outer.kill();
+        let _ = self.outer.wait();
+        // The namespace's processes die with its first one, which dies with the outer process: wait for that, so
+        // that nothing writes into the directory any more.
+        let _ = wait_for("the machine is gone", Deadline::seconds(10), || {
+            Ok((!Path::new("/proc").join(self.inner.to_string()).exists()).then_some(()))
+        });
+    }
+}
+
+fn nix_conf(config: &MachineConfig) -> String {
+    // Builders find the computer's compiler in their sandbox; /bin and the library directories are links into /usr.
+    let mut sandbox_paths = vec!["/bin=/usr/bin".to_owned(), "/usr".to_owned()];
+    for directory in ["/lib", "/lib32", "/lib64", "/libx32"] {
+        if Path::new(directory).is_symlink() {
+            sandbox_paths.push(format!("{directory}=/usr{directory}"));
+        } else if Path::new(directory).is_dir() {
+            sandbox_paths.push(directory.to_owned());
+        }
+    }
+    sandbox_paths.push("/etc/alternatives".to_owned());
+    format!(
+        "build-users-group =\n\
+         sandbox = true\n\
+         sandbox-paths = {}\n\
+         substituters = {}\n\
+         trusted-public-keys = {}\n\
+         narinfo-cache-negative-ttl = 0\n\
+         narinfo-cache-positive-ttl = 0\n\
+         fsync-metadata = false\n\
+         {}",
+        sandbox_paths.join(" "),
+        config.substituters.join(" "),
+        config.trusted_public_keys.join(" "),
+        config.settings,
+    )
+}

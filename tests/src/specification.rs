@@ -1,0 +1,52 @@
+//! Specification files.
+
+use std::fmt::Write;
+
+/// A specification that watches one repository and evaluates `release.nix` in it.
+#[derive(Clone, Debug)]
+pub struct Specification {
+    /// Its name.
+    pub name: String,
+    /// The repository's URL.
+    pub url: String,
+    /// The branch.
+    pub branch: String,
+    /// 0 is the most urgent, 9 the least.
+    pub priority: u8,
+    /// Seconds a build may take, unless the job says otherwise.
+    pub timeout: Option<u32>,
+    /// Seconds a build may be silent, unless the job says otherwise.
+    pub max_silent: Option<u32>,
+}
+
+impl Specification {
+    /// Watches branch `main` of the repository at `url`.
+    pub fn new(name: &str, url: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            url: url.to_owned(),
+            branch: "main".to_owned(),
+            priority: 5,
+            timeout: None,
+            max_silent: None,
+        }
+    }
+
+    /// Gives its entry in a specification file.
+    pub fn toml(&self) -> String {
+        let Self { name, url, branch, priority, .. } = self;
+        let mut text = format!("[[specification]]\nname = {name:?}\npriority = {priority}\n");
+        if let Some(seconds) = self.timeout {
+            let _ = writeln!(text, "timeout = {seconds}");
+        }
+        if let Some(seconds) = self.max_silent {
+            let _ = writeln!(text, "max-silent = {seconds}");
+        }
+        let _ = write!(
+            text,
+            "\n[[specification.input]]\nname = {name:?}\nurl = {url:?}\nbranch = {branch:?}\n\n\
+             [specification.evaluator]\nkind = \"nix\"\nexpression = \"release.nix\"\n"
+        );
+        text
+    }
+}
