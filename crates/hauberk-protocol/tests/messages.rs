@@ -3,6 +3,8 @@
 //! Messages are made at random from the protocol's descriptors by another protobuf implementation, so that a field added to
 //! `hauberk.proto` is covered at once.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::LazyLock;
 
 use bytes::Bytes;

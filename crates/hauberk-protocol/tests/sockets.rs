@@ -1,5 +1,7 @@
 //! The sockets over loopback: who gets in, who is noticed, and that nothing is lost.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::HashSet;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
