@@ -10,8 +10,8 @@ with met as (
     select b.id from builds b where b.id in (select build_id from met) order by b.id for update
 ), told as (
     update builds b
-    set unmet = b.unmet - met.n,
-        state = case when b.state = 'waiting' and b.unmet = met.n then 'ready' else b.state end
+    set unmet = greatest(0, b.unmet - met.n),
+        state = case when b.state = 'waiting' and b.unmet <= met.n then 'ready' else b.state end
     from met
     where b.id = met.build_id and b.id in (select id from locked)
     returning b.id, b.lane_id, b.priority, b.remaining_path, b.state, b.unmet
