@@ -14,6 +14,7 @@ pub mod listen;
 pub mod migrations;
 pub mod pages;
 mod priority;
+pub mod registration;
 pub mod servers;
 pub mod specifications;
 mod statement;

@@ -1,0 +1,687 @@
+//! The publication of an evaluation: its jobs and builds become visible all together, or not at all.
+//!
+//! Builds are found by the paths they give, so two derivations with the same outputs are one build, and what older
+//! evaluations wanted is shared. Three rules keep a build from waiting for ever:
+//!
+//! - the builds that a new one needs are locked *before* its unmet dependencies are counted, so that a result that
+//!   arrives meanwhile is either counted, or finds the new dependent;
+//! - what has failed already fails its new dependents at once, and what was canceled is wanted again;
+//! - one evaluation is published at a time.
+//!
+//! Everything is read and written by sets, in time linear in the size of the evaluation, whatever the size of the
+//! farm. What becomes of each build is decided by a pure function over the graph (`plan`), first without locks
+//! to write the new rows by, then again once the few rows that it rests on hold still.
+
+mod plan;
+
+use std::collections::{HashMap, HashSet};
+
+use deadpool_postgres::{Client, GenericClient, Transaction};
+use hauberk_store::{DrvPath, OutputName, StoreDirectory, StorePath};
+use tokio_postgres::error::SqlState;
+
+use crate::evaluations::{self, JobError};
+use crate::statement::{Record, statement};
+use crate::{
+    BuildId, BuildState, DatabaseError, DerivationId, EvaluationId, LaneId, Level, Priority, SpecificationId,
+    begin, commit,
+};
+use plan::{Known, Node, Order, Outcome};
+
+/// How often a publication is begun anew after PostgreSQL ended it in favour of another transaction.
+const TRIES: u32 = 5;
+
+/// An evaluation to publish.
+#[derive(Debug, Clone, Default)]
+pub struct Registration {
+    /// Every build that the jobs are or need and that is not there yet, in any order. One that is known is found.
+    pub builds: Vec<NewBuild>,
+    /// The jobs.
+    pub jobs: Vec<NewJob>,
+    /// Jobs that gave no build.
+    pub errors: Vec<JobError>,
+}
+
+/// A build to find or make.
+#[derive(Debug, Clone)]
+pub struct NewBuild {
+    /// Its derivation.
+    pub derivation: DrvPath,
+    /// Name and version, as the derivation has them.
+    pub name: String,
+    /// The system it builds on.
+    pub system: String,
+    /// The features it requires, sorted.
+    pub features: Vec<String>,
+    /// Seconds it may take; 0 = no limit.
+    pub timeout: u32,
+    /// Seconds it may be silent; 0 = no limit.
+    pub max_silent: u32,
+    /// What it gives; not empty.
+    pub outputs: Vec<(OutputName, StorePath)>,
+    /// The paths it needs of other derivations, built by the farm or not.
+    pub dependencies: Vec<StorePath>,
+}
+
+/// A job.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Its name, unique in the evaluation.
+    pub name: String,
+    /// Its build: a place in [`Registration::builds`].
+    pub build: usize,
+    /// How urgent it is among the jobs.
+    pub priority: Level,
+}
+
+/// What was published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Jobs.
+    pub jobs: usize,
+    /// Builds that are new to the farm.
+    pub new: usize,
+    /// Builds that were known.
+    pub known: usize,
+    /// Known builds that begin anew.
+    pub revived: usize,
+    /// Builds that became ready.
+    pub ready: usize,
+    /// Builds that cannot be built because something they need has failed.
+    pub failed_dependency: usize,
+}
+
+/// Why an evaluation could not be published.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrationError {
+    /// The database could not do it.
+    #[error("cannot publish evaluation {evaluation}")]
+    Database {
+        /// The evaluation.
+        evaluation: EvaluationId,
+        /// What it said.
+        #[source]
+        source: DatabaseError,
+    },
+    /// It has ended already, or does not exist.
+    #[error("evaluation {evaluation} has ended already")]
+    NotStarted {
+        /// The evaluation.
+        evaluation: EvaluationId,
+    },
+    /// A derivation without outputs.
+    #[error("derivation {derivation} has no outputs")]
+    NoOutputs {
+        /// The derivation.
+        derivation: DrvPath,
+    },
+    /// A job names a build that is not there.
+    #[error("job `{job}` has no build")]
+    NoBuild {
+        /// The job.
+        job: String,
+    },
+    /// Builds need each other.
+    #[error("build {build} needs itself")]
+    Cycle {
+        /// One of them, or one that needs them.
+        build: BuildId,
+    },
+}
+
+/// Publishes an evaluation and ends it as succeeded, in one transaction.
+///
+/// # Errors
+/// [`RegistrationError`]; nothing of the evaluation is visible then.
+pub async fn publish(
+    client: &mut Client,
+    evaluation: EvaluationId,
+    registration: &Registration,
+) -> Result<Published, RegistrationError> {
+    let mut tries = 1;
+    loop {
+        match try_publish(client, evaluation, registration).await {
+            Err(Fault::Database(error)) if is_deadlock(&error) && tries < TRIES => {
+                tracing::debug!(evaluation.id = %evaluation, tries, "publication met another transaction");
+                tries += 1;
+            }
+            Err(Fault::Database(source)) => {
+                return Err(RegistrationError::Database { evaluation, source });
+            }
+            Err(Fault::Registration(error)) => return Err(error),
+            Ok(published) => return Ok(published),
+        }
+    }
+}
+
+/// Tells which of these paths the farm has built.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn succeeded_outputs(
+    client: &impl GenericClient,
+    paths: &[&StorePath],
+) -> Result<HashSet<StorePath>, DatabaseError> {
+    let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
+    let records = statement!("registration/succeeded_outputs").all(client, &[&paths]).await?;
+    records.iter().map(|record| record.parse("path")).collect()
+}
+
+/// What ends one try.
+enum Fault {
+    Database(DatabaseError),
+    Registration(RegistrationError),
+}
+
+impl From<DatabaseError> for Fault {
+    fn from(error: DatabaseError) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<RegistrationError> for Fault {
+    fn from(error: RegistrationError) -> Self {
+        Self::Registration(error)
+    }
+}
+
+fn is_deadlock(error: &DatabaseError) -> bool {
+    matches!(error.sql_state(), Some(state) if *state == SqlState::T_R_DEADLOCK_DETECTED
+        || *state == SqlState::T_R_SERIALIZATION_FAILURE)
+}
+
+async fn try_publish(
+    client: &mut Client,
+    evaluation: EvaluationId,
+    registration: &Registration,
+) -> Result<Published, Fault> {
+    let transaction = begin(client).await?;
+    statement!("registration/lock").execute(&transaction, &[]).await?;
+    statement!("registration/settings").execute(&transaction, &[]).await?;
+    let Some(record) =
+        statement!("registration/specification_priority").optional(&transaction, &[&evaluation]).await?
+    else {
+        return Err(RegistrationError::NotStarted { evaluation }.into());
+    };
+    let specification: SpecificationId = record.get("specification_id")?;
+    let priority: Level = record.get("priority")?;
+
+    let mut graph = Graph::load(&transaction, registration, priority).await?;
+    let order = Order::of(&graph.nodes).map_err(|cycle| RegistrationError::Cycle { build: cycle.0 })?;
+    let first = plan::plan(&graph.nodes, &order);
+
+    let derivations = derivations(&transaction, registration).await?;
+    let lanes = lanes(&transaction, specification, registration, &graph).await?;
+    add_builds(&transaction, registration, &graph, &first, &derivations, &lanes).await?;
+    add_derivations(&transaction, registration, &graph, &derivations).await?;
+    add_outputs(&transaction, registration, &graph).await?;
+    add_edges(&transaction, &graph).await?;
+    add_jobs(&transaction, evaluation, registration, &graph, &derivations).await?;
+    evaluations::add_errors(&transaction, evaluation, &registration.errors).await?;
+
+    let last = settle(&transaction, &mut graph, &order).await?;
+    let published = change_builds(&transaction, registration, &graph, &first, &last).await?;
+    statement!("registration/weather").execute(&transaction, &[&evaluation]).await?;
+    let message = errors_in_a_line(registration);
+    statement!("registration/finish").execute(&transaction, &[&evaluation, &message]).await?;
+    if published.ready > 0 {
+        statement!("evaluations/notify_ready").execute(&transaction, &[]).await?;
+    }
+    evaluations::notify_changed(&transaction).await?;
+    commit(transaction).await?;
+    Ok(published)
+}
+
+fn errors_in_a_line(registration: &Registration) -> Option<String> {
+    let bad = registration.errors.len();
+    (bad > 0).then(|| format!("{bad} of {} jobs gave no build", bad + registration.jobs.len()))
+}
+
+/// The builds of an evaluation and, of those that were there before, everything unfinished below them.
+struct Graph {
+    nodes: Vec<Node>,
+    /// The node of each of the registration's builds.
+    node_of: Vec<usize>,
+    /// For a new node, the first of the registration's builds that made it.
+    made_by: HashMap<usize, usize>,
+    /// Edges that are not recorded yet.
+    new_edges: Vec<(BuildId, BuildId)>,
+}
+
+impl Graph {
+    async fn load(
+        transaction: &Transaction<'_>,
+        registration: &Registration,
+        specification: Level,
+    ) -> Result<Self, Fault> {
+        let builds = &registration.builds;
+        let found = find_outputs(transaction, builds).await?;
+
+        // Which build each derivation is: a known one, or one of this evaluation, by the paths it gives.
+        let mut graph =
+            Self { nodes: Vec::new(), node_of: Vec::new(), made_by: HashMap::new(), new_edges: Vec::new() };
+        let mut by_path: HashMap<&StorePath, usize> = HashMap::new();
+        let mut by_id: HashMap<BuildId, usize> = HashMap::new();
+        let mut new = Vec::new();
+        for (index, build) in builds.iter().enumerate() {
+            if build.outputs.is_empty() {
+                return Err(RegistrationError::NoOutputs { derivation: build.derivation.clone() }.into());
+            }
+            let paths = || build.outputs.iter().map(|(_, path)| path);
+            let place = paths().find_map(|path| by_path.get(path).copied()).unwrap_or_else(|| {
+                match paths().find_map(|path| found.get(path).copied()) {
+                    Some(id) => *by_id.entry(id).or_insert_with(|| graph.push(id)),
+                    None => {
+                        let place = graph.push(BuildId::new(0));
+                        new.push(place);
+                        graph.made_by.insert(place, index);
+                        place
+                    }
+                }
+            });
+            for path in paths() {
+                by_path.entry(path).or_insert(place);
+            }
+            graph.node_of.push(place);
+        }
+        let reserved = statement!("registration/reserve_builds")
+            .all(transaction, &[&i32::try_from(new.len()).unwrap_or(i32::MAX)])
+            .await?;
+        for (&place, record) in new.iter().zip(&reserved) {
+            graph.nodes[place].id = record.get("id")?;
+        }
+
+        // What each needs. What neither the evaluation nor the farm has needs no build.
+        let mut needs: Vec<Vec<usize>> = vec![Vec::new(); graph.nodes.len()];
+        for (index, build) in builds.iter().enumerate() {
+            let place = graph.node_of[index];
+            for path in &build.dependencies {
+                let dependency = by_path.get(path).copied().or_else(|| {
+                    found.get(path).map(|&id| *by_id.entry(id).or_insert_with(|| graph.push(id)))
+                });
+                if let Some(dependency) = dependency
+                    && dependency != place
+                {
+                    needs[place].push(dependency);
+                }
+            }
+        }
+        needs.resize(graph.nodes.len(), Vec::new());
+        graph.load_known(transaction, by_id, needs).await?;
+
+        for job in &registration.jobs {
+            let Some(&place) = graph.node_of.get(job.build) else {
+                return Err(RegistrationError::NoBuild { job: job.name.clone() }.into());
+            };
+            let wanted = &mut graph.nodes[place].wanted;
+            *wanted = (*wanted).min(Priority::of(specification, job.priority));
+        }
+        Ok(graph)
+    }
+
+    fn push(&mut self, id: BuildId) -> usize {
+        self.nodes.push(Node {
+            id,
+            wanted: Priority::LEAST_URGENT,
+            known: None,
+            dependencies: Vec::new(),
+            has_new_edges: false,
+        });
+        self.nodes.len() - 1
+    }
+
+    /// Reads how the known builds stand, level by level down to what is finished, and joins the edges.
+    async fn load_known(
+        &mut self,
+        transaction: &Transaction<'_>,
+        mut by_id: HashMap<BuildId, usize>,
+        mut needs: Vec<Vec<usize>>,
+    ) -> Result<(), DatabaseError> {
+        let mut recorded: HashSet<(BuildId, BuildId)> = HashSet::new();
+        let mut level: Vec<BuildId> = by_id.keys().copied().collect();
+        while !level.is_empty() {
+            level.sort_unstable();
+            let mut open = Vec::new();
+            for record in statement!("registration/find_builds").all(transaction, &[&level]).await? {
+                let id = record.get("id")?;
+                let known = known(&record)?;
+                if let Some(&place) = by_id.get(&id) {
+                    self.nodes[place].known = Some(known);
+                }
+                if takes_edges(known.state) {
+                    open.push(id);
+                }
+            }
+            level.clear();
+            for record in statement!("registration/find_edges").all(transaction, &[&open]).await? {
+                let (build, dependency) = (record.get("build_id")?, record.get("dependency_id")?);
+                recorded.insert((build, dependency));
+                let below = *by_id.entry(dependency).or_insert_with(|| {
+                    level.push(dependency);
+                    self.push(dependency)
+                });
+                needs.resize(self.nodes.len(), Vec::new());
+                if let Some(&place) = by_id.get(&build) {
+                    needs[place].push(below);
+                }
+            }
+        }
+        for (place, mut dependencies) in needs.into_iter().enumerate() {
+            let node = &self.nodes[place];
+            if node.known.is_some_and(|known| !takes_edges(known.state)) {
+                continue;
+            }
+            dependencies.sort_unstable();
+            dependencies.dedup();
+            let id = node.id;
+            let mut has_new_edges = false;
+            for &dependency in &dependencies {
+                let edge = (id, self.nodes[dependency].id);
+                if !recorded.contains(&edge) {
+                    self.new_edges.push(edge);
+                    has_new_edges = true;
+                }
+            }
+            self.nodes[place].has_new_edges = has_new_edges;
+            self.nodes[place].dependencies = dependencies;
+        }
+        Ok(())
+    }
+}
+
+/// Tells whether it still matters what a build in this state needs.
+fn takes_edges(state: BuildState) -> bool {
+    match state {
+        BuildState::Staged
+        | BuildState::Held
+        | BuildState::Waiting
+        | BuildState::Deferred
+        | BuildState::Ready
+        | BuildState::FailedDependency
+        | BuildState::Canceled => true,
+        BuildState::Assigned
+        | BuildState::Running
+        | BuildState::Built
+        | BuildState::Fetching
+        | BuildState::Succeeded
+        | BuildState::Failed
+        | BuildState::FailedOther => false,
+    }
+}
+
+fn known(record: &Record) -> Result<Known, DatabaseError> {
+    Ok(Known {
+        state: record.get("state")?,
+        priority: record.get("priority")?,
+        unmet: record.get("unmet")?,
+        failed_build: record.get("failed_build_id")?,
+    })
+}
+
+/// Finds the known builds of all paths that the builds give or need.
+async fn find_outputs(
+    transaction: &Transaction<'_>,
+    builds: &[NewBuild],
+) -> Result<HashMap<StorePath, BuildId>, DatabaseError> {
+    let mut paths: Vec<String> = builds
+        .iter()
+        .flat_map(|build| build.outputs.iter().map(|(_, path)| path).chain(&build.dependencies))
+        .map(ToString::to_string)
+        .collect();
+    paths.sort_unstable();
+    paths.dedup();
+    let records = statement!("registration/find_outputs").all(transaction, &[&paths]).await?;
+    records.iter().map(|record| Ok((record.parse("path")?, record.get("build_id")?))).collect()
+}
+
+/// The row of each derivation: known, or reserved for it.
+struct Derivations {
+    ids: HashMap<String, DerivationId>,
+    new: HashSet<DerivationId>,
+}
+
+impl Derivations {
+    fn id(&self, build: &NewBuild) -> DerivationId {
+        self.ids[&build.derivation.to_string()]
+    }
+}
+
+async fn derivations(
+    transaction: &Transaction<'_>,
+    registration: &Registration,
+) -> Result<Derivations, DatabaseError> {
+    let mut paths: Vec<String> =
+        registration.builds.iter().map(|build| build.derivation.to_string()).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    let mut ids = HashMap::with_capacity(paths.len());
+    for record in statement!("registration/find_derivations").all(transaction, &[&paths]).await? {
+        ids.insert(record.get("path")?, record.get("id")?);
+    }
+    paths.retain(|path| !ids.contains_key(path));
+    let reserved = statement!("registration/reserve_derivations")
+        .all(transaction, &[&i32::try_from(paths.len()).unwrap_or(i32::MAX)])
+        .await?;
+    let mut new = HashSet::with_capacity(paths.len());
+    for (path, record) in paths.into_iter().zip(&reserved) {
+        let id = record.get("id")?;
+        ids.insert(path, id);
+        new.insert(id);
+    }
+    Ok(Derivations { ids, new })
+}
+
+/// Store directory, system and features.
+type LaneKey = (StoreDirectory, String, Vec<String>);
+
+fn lane_key(build: &NewBuild) -> LaneKey {
+    let mut features = build.features.clone();
+    features.sort_unstable();
+    features.dedup();
+    (build.derivation.directory().clone(), build.system.clone(), features)
+}
+
+/// Finds or makes the lanes of the new builds.
+async fn lanes(
+    transaction: &Transaction<'_>,
+    specification: SpecificationId,
+    registration: &Registration,
+    graph: &Graph,
+) -> Result<HashMap<LaneKey, LaneId>, DatabaseError> {
+    let mut lanes = HashMap::new();
+    for record in statement!("registration/find_lanes").all(transaction, &[&specification]).await? {
+        let key = (record.parse("store_directory")?, record.get("system")?, record.get("features")?);
+        lanes.insert(key, record.get("id")?);
+    }
+    for &index in graph.made_by.values() {
+        let key = lane_key(&registration.builds[index]);
+        if !lanes.contains_key(&key) {
+            let (directory, system, features) = &key;
+            let id = statement!("registration/add_lane")
+                .one(transaction, &[&specification, &directory.as_str(), system, features])
+                .await?
+                .get("id")?;
+            lanes.insert(key, id);
+        }
+    }
+    Ok(lanes)
+}
+
+async fn add_builds(
+    transaction: &Transaction<'_>,
+    registration: &Registration,
+    graph: &Graph,
+    outcomes: &[Outcome],
+    derivations: &Derivations,
+    lanes: &HashMap<LaneKey, LaneId>,
+) -> Result<(), DatabaseError> {
+    let mut new: Vec<(BuildId, &NewBuild, &Outcome)> = graph
+        .made_by
+        .iter()
+        .map(|(&place, &index)| (graph.nodes[place].id, &registration.builds[index], &outcomes[place]))
+        .collect();
+    new.sort_unstable_by_key(|(id, ..)| *id);
+    let seconds = |seconds: u32| i32::try_from(seconds).unwrap_or(i32::MAX);
+    let ids: Vec<BuildId> = new.iter().map(|(id, ..)| *id).collect();
+    let lanes: Vec<LaneId> = new.iter().map(|(_, build, _)| lanes[&lane_key(build)]).collect();
+    let derivations: Vec<DerivationId> = new.iter().map(|(_, build, _)| derivations.id(build)).collect();
+    let names: Vec<&str> = new.iter().map(|(_, build, _)| build.name.as_str()).collect();
+    let systems: Vec<&str> = new.iter().map(|(_, build, _)| build.system.as_str()).collect();
+    let priorities: Vec<Priority> = new.iter().map(|(.., to)| to.priority).collect();
+    let states: Vec<BuildState> = new.iter().map(|(.., to)| to.state).collect();
+    let unmet: Vec<i32> = new.iter().map(|(.., to)| to.unmet).collect();
+    let failed: Vec<Option<BuildId>> = new.iter().map(|(.., to)| to.failed_build).collect();
+    let timeouts: Vec<i32> = new.iter().map(|(_, build, _)| seconds(build.timeout)).collect();
+    let silences: Vec<i32> = new.iter().map(|(_, build, _)| seconds(build.max_silent)).collect();
+    statement!("registration/add_builds")
+        .execute(
+            transaction,
+            &[
+                &ids,
+                &lanes,
+                &derivations,
+                &names,
+                &systems,
+                &priorities,
+                &states,
+                &unmet,
+                &failed,
+                &timeouts,
+                &silences,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+async fn add_derivations(
+    transaction: &Transaction<'_>,
+    registration: &Registration,
+    graph: &Graph,
+    derivations: &Derivations,
+) -> Result<(), DatabaseError> {
+    let mut rows: HashMap<DerivationId, (String, BuildId)> = HashMap::new();
+    for (build, &place) in registration.builds.iter().zip(&graph.node_of) {
+        let id = derivations.id(build);
+        if derivations.new.contains(&id) {
+            rows.entry(id).or_insert_with(|| (build.derivation.to_string(), graph.nodes[place].id));
+        }
+    }
+    let (ids, (paths, builds)): (Vec<DerivationId>, (Vec<String>, Vec<BuildId>)) = rows.into_iter().unzip();
+    statement!("registration/add_derivations").execute(transaction, &[&ids, &paths, &builds]).await?;
+    Ok(())
+}
+
+async fn add_outputs(
+    transaction: &Transaction<'_>,
+    registration: &Registration,
+    graph: &Graph,
+) -> Result<(), DatabaseError> {
+    let (mut paths, mut builds, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    for (&place, &index) in &graph.made_by {
+        for (name, path) in &registration.builds[index].outputs {
+            paths.push(path.to_string());
+            builds.push(graph.nodes[place].id);
+            names.push(name.as_str());
+        }
+    }
+    statement!("registration/add_outputs").execute(transaction, &[&paths, &builds, &names]).await?;
+    Ok(())
+}
+
+async fn add_edges(transaction: &Transaction<'_>, graph: &Graph) -> Result<(), DatabaseError> {
+    let (builds, dependencies): (Vec<BuildId>, Vec<BuildId>) = graph.new_edges.iter().copied().unzip();
+    statement!("registration/add_edges").execute(transaction, &[&builds, &dependencies]).await?;
+    Ok(())
+}
+
+async fn add_jobs(
+    transaction: &Transaction<'_>,
+    evaluation: EvaluationId,
+    registration: &Registration,
+    graph: &Graph,
+    derivations: &Derivations,
+) -> Result<(), DatabaseError> {
+    let jobs = &registration.jobs;
+    let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
+    let builds: Vec<BuildId> = jobs.iter().map(|job| graph.nodes[graph.node_of[job.build]].id).collect();
+    let derivations: Vec<DerivationId> =
+        jobs.iter().map(|job| derivations.id(&registration.builds[job.build])).collect();
+    let priorities: Vec<Level> = jobs.iter().map(|job| job.priority).collect();
+    statement!("registration/add_jobs")
+        .execute(transaction, &[&evaluation, &names, &builds, &derivations, &priorities])
+        .await?;
+    Ok(())
+}
+
+/// Locks what the plan rests on, reads it again, and plans again, until nothing that matters can move any more.
+async fn settle(
+    transaction: &Transaction<'_>,
+    graph: &mut Graph,
+    order: &Order,
+) -> Result<Vec<Outcome>, DatabaseError> {
+    let mut locked = vec![false; graph.nodes.len()];
+    loop {
+        let outcomes = plan::plan(&graph.nodes, order);
+        let still = plan::must_hold_still(&graph.nodes, &outcomes);
+        // What a build needs comes before it, as in the transactions that record results.
+        let places = order.filter(|place| still[place] && !locked[place]);
+        if places.is_empty() {
+            return Ok(outcomes);
+        }
+        let mut by_id: HashMap<BuildId, usize> = HashMap::with_capacity(places.len());
+        let mut ids = Vec::with_capacity(places.len());
+        for place in places {
+            locked[place] = true;
+            let id = graph.nodes[place].id;
+            by_id.insert(id, place);
+            ids.push(id);
+        }
+        for record in statement!("registration/lock_builds").all(transaction, &[&ids]).await? {
+            if let Some(&place) = by_id.get(&record.get("id")?) {
+                graph.nodes[place].known = Some(known(&record)?);
+            }
+        }
+    }
+}
+
+/// Writes what the last plan has otherwise than the rows are, and counts.
+async fn change_builds(
+    transaction: &Transaction<'_>,
+    registration: &Registration,
+    graph: &Graph,
+    first: &[Outcome],
+    last: &[Outcome],
+) -> Result<Published, DatabaseError> {
+    let mut published = Published { jobs: registration.jobs.len(), ..Published::default() };
+    let mut changes: Vec<(BuildId, &Outcome)> = Vec::new();
+    for (place, node) in graph.nodes.iter().enumerate() {
+        let to = &last[place];
+        let changed = match node.known {
+            Some(known) => to.changes(known),
+            None => *to != first[place],
+        };
+        if changed {
+            changes.push((node.id, to));
+        }
+        match node.known {
+            None => published.new += 1,
+            Some(_) => published.known += 1,
+        }
+        let was = node.known.map(|known| known.state);
+        published.revived += usize::from(to.revived);
+        published.ready += usize::from(to.state == BuildState::Ready && was != Some(BuildState::Ready));
+        published.failed_dependency += usize::from(to.state == BuildState::FailedDependency);
+    }
+    changes.sort_unstable_by_key(|(id, _)| *id);
+    let ids: Vec<BuildId> = changes.iter().map(|(id, _)| *id).collect();
+    let states: Vec<BuildState> = changes.iter().map(|(_, to)| to.state).collect();
+    let priorities: Vec<Priority> = changes.iter().map(|(_, to)| to.priority).collect();
+    let unmet: Vec<i32> = changes.iter().map(|(_, to)| to.unmet).collect();
+    let failed: Vec<Option<BuildId>> = changes.iter().map(|(_, to)| to.failed_build).collect();
+    let revived: Vec<bool> = changes.iter().map(|(_, to)| to.revived).collect();
+    statement!("registration/change_builds")
+        .execute(transaction, &[&ids, &states, &priorities, &unmet, &failed, &revived])
+        .await?;
+    Ok(published)
+}

@@ -1,0 +1,317 @@
+//! What publishing an evaluation does to each build: a pure function of the graph.
+
+use crate::{BuildId, BuildState, Priority};
+
+/// A build that the evaluation wants, or that such a one needs.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    /// Its id.
+    pub(super) id: BuildId,
+    /// The best priority that the evaluation itself asks for it.
+    pub(super) wanted: Priority,
+    /// How it stands in the database; `None` for a new one.
+    pub(super) known: Option<Known>,
+    /// What it needs, as places in the graph, each once. Left empty where that does not matter any more.
+    pub(super) dependencies: Vec<usize>,
+    /// Whether some of those dependencies are not recorded yet.
+    pub(super) has_new_edges: bool,
+}
+
+/// How a build stands in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) state: BuildState,
+    pub(super) priority: Priority,
+    pub(super) unmet: i32,
+    pub(super) failed_build: Option<BuildId>,
+}
+
+/// How a build is to stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) state: BuildState,
+    pub(super) priority: Priority,
+    pub(super) unmet: i32,
+    pub(super) failed_build: Option<BuildId>,
+    /// Whether a build that was final begins anew.
+    pub(super) revived: bool,
+}
+
+impl Outcome {
+    fn unchanged(known: Known) -> Self {
+        let Known { state, priority, unmet, failed_build } = known;
+        Self { state, priority, unmet, failed_build, revived: false }
+    }
+
+    /// Tells whether the row of a build that stands as `known` has to be written.
+    pub(super) fn changes(&self, known: Known) -> bool {
+        *self != Self::unchanged(known)
+    }
+}
+
+/// The graph has a cycle; this build is on it or above it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cycle(pub(super) BuildId);
+
+/// The graph in an order in which every build comes after what it needs.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// Places in the graph, by depth, then id.
+    places: Vec<usize>,
+}
+
+impl Order {
+    /// Orders a graph.
+    pub(super) fn of(nodes: &[Node]) -> Result<Self, Cycle> {
+        let mut open: Vec<usize> = nodes.iter().map(|node| node.dependencies.len()).collect();
+        let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+        for (place, node) in nodes.iter().enumerate() {
+            for &dependency in &node.dependencies {
+                dependents[dependency].push(place);
+            }
+        }
+        let mut places = Vec::with_capacity(nodes.len());
+        let mut level: Vec<usize> = (0..nodes.len()).filter(|&place| open[place] == 0).collect();
+        while !level.is_empty() {
+            level.sort_unstable_by_key(|&place| nodes[place].id);
+            let mut next = Vec::new();
+            for &place in &level {
+                for &dependent in &dependents[place] {
+                    open[dependent] -= 1;
+                    if open[dependent] == 0 {
+                        next.push(dependent);
+                    }
+                }
+            }
+            places.append(&mut level);
+            level = next;
+        }
+        match open.iter().position(|&open| open > 0) {
+            Some(place) => Err(Cycle(nodes[place].id)),
+            None => Ok(Self { places }),
+        }
+    }
+
+    /// Gives those of the places for which `wanted` holds, in order.
+    pub(super) fn filter(&self, wanted: impl Fn(usize) -> bool) -> Vec<usize> {
+        self.places.iter().copied().filter(|&place| wanted(place)).collect()
+    }
+}
+
+/// Decides how each build is to stand.
+pub(super) fn plan(nodes: &[Node], order: &Order) -> Vec<Outcome> {
+    let priorities = priorities(nodes, order);
+    let mut roots: Vec<Option<BuildId>> = vec![None; nodes.len()];
+    let mut outcomes: Vec<Outcome> = nodes
+        .iter()
+        .map(|node| Outcome {
+            state: BuildState::Staged,
+            priority: node.wanted,
+            unmet: 0,
+            failed_build: None,
+            revived: false,
+        })
+        .collect();
+    for &place in &order.places {
+        let node = &nodes[place];
+        let root = node.dependencies.iter().filter_map(|&dependency| roots[dependency]).min();
+        let unmet = node
+            .dependencies
+            .iter()
+            .filter(|&&dependency| {
+                nodes[dependency].known.is_none_or(|known| known.state != BuildState::Succeeded)
+            })
+            .count();
+        let unmet = i32::try_from(unmet).unwrap_or(i32::MAX);
+        (outcomes[place], roots[place]) = outcome(node, priorities[place], unmet, root);
+    }
+    outcomes
+}
+
+/// Decides about one build, given how many of its dependencies are unmet and which failed in the first place.
+fn outcome(node: &Node, priority: Priority, unmet: i32, root: Option<BuildId>) -> (Outcome, Option<BuildId>) {
+    use BuildState as S;
+    let fresh = |state: S, revived: bool| {
+        let state = match (root, unmet) {
+            (Some(_), _) => S::FailedDependency,
+            (None, 0) => state,
+            (None, _) => S::Waiting,
+        };
+        (Outcome { state, priority, unmet, failed_build: root, revived }, root)
+    };
+    let Some(known) = node.known else { return fresh(S::Ready, false) };
+    match known.state {
+        S::Succeeded => (Outcome::unchanged(known), None),
+        S::Failed | S::FailedOther => (Outcome::unchanged(known), Some(node.id)),
+        S::Assigned | S::Running | S::Built | S::Fetching => {
+            (Outcome { priority, ..Outcome::unchanged(known) }, None)
+        }
+        S::Canceled => fresh(S::Ready, true),
+        S::FailedDependency if root.is_some() => {
+            let failed_build = known.failed_build.or(root);
+            (Outcome { unmet, failed_build, ..Outcome::unchanged(known) }, root)
+        }
+        S::FailedDependency => fresh(S::Ready, true),
+        S::Held if root.is_none() => (Outcome { priority, unmet, ..Outcome::unchanged(known) }, None),
+        S::Deferred => fresh(S::Deferred, false),
+        S::Staged | S::Held | S::Waiting | S::Ready => fresh(S::Ready, false),
+    }
+}
+
+/// Hands each build's priority down to what it needs.
+fn priorities(nodes: &[Node], order: &Order) -> Vec<Priority> {
+    let mut priorities: Vec<Priority> = nodes
+        .iter()
+        .map(|node| node.known.map_or(node.wanted, |known| known.priority.min(node.wanted)))
+        .collect();
+    for &place in order.places.iter().rev() {
+        for &dependency in &nodes[place].dependencies {
+            priorities[dependency] = priorities[dependency].min(priorities[place]);
+        }
+    }
+    priorities
+}
+
+/// Tells which known builds have to be locked before a plan holds: those it changes, and those that the unmet
+/// dependencies of a new or changed one are counted by.
+pub(super) fn must_hold_still(nodes: &[Node], outcomes: &[Outcome]) -> Vec<bool> {
+    let mut still = vec![false; nodes.len()];
+    for (place, node) in nodes.iter().enumerate() {
+        let touched = match node.known {
+            None => true,
+            Some(known) => {
+                still[place] |= node.has_new_edges || outcomes[place].changes(known);
+                still[place]
+            }
+        };
+        if touched {
+            for &dependency in &node.dependencies {
+                still[dependency] |=
+                    nodes[dependency].known.is_some_and(|known| known.state != BuildState::Succeeded);
+            }
+        }
+    }
+    still
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use BuildState as S;
+
+    fn priority(number: i64) -> Priority {
+        Priority::try_from(number).unwrap()
+    }
+
+    fn new(id: i64, wanted: i64, dependencies: &[usize]) -> Node {
+        Node {
+            id: BuildId::new(id),
+            wanted: priority(wanted),
+            known: None,
+            dependencies: dependencies.to_vec(),
+            has_new_edges: false,
+        }
+    }
+
+    fn known(id: i64, state: S, unmet: i32, dependencies: &[usize]) -> Node {
+        let known = Known { state, priority: priority(50), unmet, failed_build: None };
+        Node { known: Some(known), ..new(id, 99, dependencies) }
+    }
+
+    fn states(nodes: &[Node]) -> Vec<(S, i32, Option<i64>, bool)> {
+        let outcomes = plan(nodes, &Order::of(nodes).unwrap());
+        outcomes
+            .iter()
+            .map(|to| (to.state, to.unmet, to.failed_build.map(BuildId::get), to.revived))
+            .collect()
+    }
+
+    #[test]
+    fn new_builds_wait_for_what_has_not_succeeded() {
+        let nodes = [
+            new(10, 20, &[1, 2]),
+            new(11, 99, &[]),
+            known(1, S::Running, 0, &[]),
+            known(2, S::Succeeded, 0, &[]),
+            new(12, 99, &[3]),
+        ];
+        let states = states(&nodes);
+        assert_eq!(states[0], (S::Waiting, 2, None, false));
+        assert_eq!(states[1], (S::Ready, 0, None, false));
+        assert_eq!(states[2], (S::Running, 0, None, false));
+        assert_eq!(states[4], (S::Ready, 0, None, false));
+    }
+
+    #[test]
+    fn the_best_priority_goes_down_to_all_that_is_needed() {
+        let nodes = [new(10, 20, &[2]), new(11, 10, &[2]), known(1, S::Waiting, 1, &[3]), new(12, 99, &[])];
+        let priorities: Vec<u8> =
+            plan(&nodes, &Order::of(&nodes).unwrap()).iter().map(|to| to.priority.get()).collect();
+        assert_eq!(priorities, [20, 10, 10, 10]);
+    }
+
+    #[test]
+    fn a_failure_reaches_everything_above_it_and_names_itself() {
+        let nodes = [
+            new(10, 20, &[1]),
+            known(5, S::Ready, 0, &[2, 3]),
+            known(1, S::Failed, 0, &[]),
+            new(11, 99, &[]),
+            new(12, 9, &[0, 3]),
+        ];
+        let states = states(&nodes);
+        assert_eq!(states[0], (S::FailedDependency, 1, Some(1), false));
+        assert_eq!(states[1], (S::FailedDependency, 2, Some(1), false));
+        assert_eq!(states[3], (S::Ready, 0, None, false));
+        assert_eq!(states[4], (S::FailedDependency, 2, Some(1), false));
+    }
+
+    #[test]
+    fn canceled_builds_and_their_failed_dependents_begin_anew() {
+        let nodes = [
+            known(3, S::FailedDependency, 1, &[1]),
+            known(2, S::Canceled, 1, &[2]),
+            known(1, S::Canceled, 0, &[]),
+            known(4, S::FailedDependency, 1, &[4]),
+            known(5, S::FailedOther, 0, &[]),
+        ];
+        let states = states(&nodes);
+        assert_eq!(states[0], (S::Waiting, 1, None, true));
+        assert_eq!(states[1], (S::Waiting, 1, None, true));
+        assert_eq!(states[2], (S::Ready, 0, None, true));
+        assert_eq!(states[3], (S::FailedDependency, 1, Some(5), false));
+    }
+
+    #[test]
+    fn what_is_held_deferred_or_miscounted_is_kept_or_mended() {
+        let nodes = [
+            known(1, S::Held, 0, &[]),
+            known(2, S::Deferred, 0, &[]),
+            known(3, S::Waiting, 2, &[]),
+            known(4, S::Deferred, 0, &[0]),
+        ];
+        let states = states(&nodes);
+        assert_eq!(states[0].0, S::Held);
+        assert_eq!(states[1].0, S::Deferred);
+        assert_eq!(states[2], (S::Ready, 0, None, false));
+        assert_eq!(states[3], (S::Waiting, 1, None, false));
+    }
+
+    #[test]
+    fn only_what_matters_is_locked() {
+        let nodes = [
+            new(10, 60, &[1]),
+            known(1, S::Waiting, 1, &[2]),
+            known(2, S::Running, 0, &[]),
+            known(3, S::Succeeded, 0, &[]),
+        ];
+        let outcomes = plan(&nodes, &Order::of(&nodes).unwrap());
+        assert_eq!(must_hold_still(&nodes, &outcomes), [false, true, false, false]);
+    }
+
+    #[test]
+    fn a_cycle_is_found() {
+        let nodes = [new(1, 9, &[1]), new(2, 9, &[0]), new(3, 9, &[])];
+        assert!(Order::of(&nodes).is_err());
+    }
+}

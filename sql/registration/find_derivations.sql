@@ -1,0 +1,1 @@
+select path, id from derivations where path = any ($1::text[])

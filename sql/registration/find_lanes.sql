@@ -1,0 +1,1 @@
+select id, store_directory, system, features from lanes where specification_id = $1

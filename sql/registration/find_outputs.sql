@@ -1,0 +1,2 @@
+-- The builds that give these paths.
+select path, build_id from outputs where path = any ($1::text[])

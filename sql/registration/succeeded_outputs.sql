@@ -1,0 +1,5 @@
+-- Those of these paths that the farm has built.
+select o.path
+from outputs o
+join builds b on b.id = o.build_id
+where o.path = any ($1::text[]) and b.state = 'succeeded'
