@@ -560,3 +560,13 @@ impl Farm {
             .collect()
     }
 }
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        // The kernel takes seconds to clear a machine away: let it do all of them at once.
+        self.server_machine.power_off();
+        for host in &mut self.workers {
+            host.machine.power_off();
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -117,7 +118,8 @@ impl Launch {
         if self.place == Place::Here {
             command.current_dir(&self.directory);
         }
-        command.stdin(Stdio::null());
+        // In a group of its own, so that Ctrl-C on the terminal reaches the laboratory only, which ends it all in order.
+        command.stdin(Stdio::null()).process_group(0);
         command
     }
 

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::Ipv4Addr,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Stdio},
 };
@@ -85,6 +86,7 @@ impl Machine {
             .args(["--propagation", "private", "--mount-proc", "bash", "-c", INIT, "init"])
             .arg(&directory)
             .stdin(Stdio::null())
+            .process_group(0)
             .stdout(Stdio::piped())
             .stderr(fs::File::create(directory.join("init.log"))?);
         let mut outer = spawn(command).context("making namespaces")?;
@@ -168,10 +170,16 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Cuts the power: everything inside is killed at once. Does not wait for it.
+    pub fn power_off(&mut self) {
+        let _ = self.outer.kill();
+    }
+}
+
 impl Drop for Machine {
     fn drop(&mut self) {
-        self.daemon = None;
-        let _ = self.outer.kill();
+        self.power_off();
         let _ = self.outer.wait();
         // The namespace's processes die with its first one, which dies with the outer process: wait for that, so
         // that nothing writes into the directory any more.
