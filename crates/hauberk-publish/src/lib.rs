@@ -1,1 +1,13 @@
-//! The substitute HTTP server (narinfo, nar, log) and the substitute client.
+#![doc = include_str!("../README.md")]
+
+pub mod cache;
+pub mod client;
+mod recent;
+pub mod server;
+mod signer;
+pub mod stream;
+
+pub use cache::Cache;
+pub use client::{BaseUrl, SubstituteClient};
+pub use server::{PublishConfig, PublishServer, StoreSource};
+pub use signer::{Signer, TrustedKeys};

@@ -1,0 +1,268 @@
+//! The cache directory itself.
+
+use std::{
+    collections::{HashMap, hash_map},
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use hauberk_store::{
+    NarInfo, StoreDirectory, StorePathHash,
+    cache_info::{self, CacheInfo},
+    narinfo,
+};
+
+use tracing::warn;
+
+use super::{error::CacheError, nar_file::NarFile, pending::Pending, scratch::Scratch};
+use crate::signer::Signer;
+
+/// A stock Nix binary cache on disk: `nix-cache-info`, `HASH.narinfo`, `nar/…`. Clones are the same cache.
+///
+/// What is visible is whole and durable: nars are written under temporary names, synced, renamed, and only then the
+/// narinfo that names them appears. A killed process leaves temporary files that the next opening removes; several
+/// processes may have the same cache open.
+#[derive(Debug, Clone)]
+pub struct Cache(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    directory: PathBuf,
+    nars: PathBuf,
+    store_directory: StoreDirectory,
+    scratch: Scratch,
+    /// Held by the one commit that runs.
+    committing: Mutex<()>,
+}
+
+/// What became of an item given to [`Cache::commit`].
+#[derive(Debug)]
+pub struct Committed {
+    /// What the cache says of it now.
+    pub narinfo: NarInfo,
+    /// False where the cache had the path already: then that one stays, and `narinfo` is its.
+    pub inserted: bool,
+}
+
+impl Cache {
+    /// Opens the cache in `directory`, which is made if it does not exist, and removes what killed processes left.
+    ///
+    /// # Errors
+    /// A directory that cannot be made or written, or whose `nix-cache-info` names another store.
+    pub fn open(directory: &Path, store_directory: &StoreDirectory) -> Result<Self, CacheError> {
+        let nars = directory.join("nar");
+        fs::create_dir_all(&nars).map_err(CacheError::io("make the directory", &nars))?;
+        let temporary = directory.join("tmp");
+        let scratch =
+            Scratch::open(&temporary).map_err(CacheError::io("prepare the directory", &temporary))?;
+        let info_path = directory.join("nix-cache-info");
+        let read = read_bounded(&info_path, cache_info::MAX_SIZE);
+        match read.map_err(CacheError::io("read", &info_path))? {
+            Some(text) => {
+                let info = CacheInfo::parse(&text)
+                    .map_err(|source| CacheError::CacheInfo { path: info_path.clone(), source })?;
+                if info.store_directory != *store_directory {
+                    let (path, wanted) = (directory.to_owned(), store_directory.clone());
+                    return Err(CacheError::OtherStore { path, found: info.store_directory, wanted });
+                }
+            }
+            None => {
+                let info = CacheInfo {
+                    store_directory: store_directory.clone(),
+                    want_mass_query: true,
+                    priority: None,
+                };
+                write_whole(&scratch, info.to_string().as_bytes(), &info_path)
+                    .map_err(CacheError::io("write", &info_path))?;
+            }
+        }
+        let (directory, store_directory) = (directory.to_owned(), store_directory.clone());
+        let committing = Mutex::new(());
+        Ok(Self(Arc::new(Inner { directory, nars, store_directory, scratch, committing })))
+    }
+
+    /// Gives the store whose items the cache holds.
+    pub fn store_directory(&self) -> &StoreDirectory {
+        &self.0.store_directory
+    }
+
+    /// Gives the directory.
+    pub fn directory(&self) -> &Path {
+        &self.0.directory
+    }
+
+    fn narinfo_path(&self, hash: &StorePathHash) -> PathBuf {
+        self.0.directory.join(format!("{hash}.narinfo"))
+    }
+
+    /// Tells whether the cache has the item. One look at the file system.
+    pub fn contains(&self, hash: &StorePathHash) -> bool {
+        self.narinfo_path(hash).symlink_metadata().is_ok()
+    }
+
+    /// Gives the narinfo as it is stored.
+    ///
+    /// # Errors
+    /// A file that is there and cannot be read, or is larger than a narinfo may be.
+    pub fn narinfo_text(&self, hash: &StorePathHash) -> Result<Option<String>, CacheError> {
+        let path = self.narinfo_path(hash);
+        read_bounded(&path, narinfo::MAX_SIZE).map_err(CacheError::io("read", &path))
+    }
+
+    /// Gives what the cache says of the item.
+    ///
+    /// # Errors
+    /// As [`Self::narinfo_text`], and a text that is no narinfo.
+    pub fn narinfo(&self, hash: &StorePathHash) -> Result<Option<NarInfo>, CacheError> {
+        let Some(text) = self.narinfo_text(hash)? else { return Ok(None) };
+        let parsed = NarInfo::parse(&self.0.store_directory, &text);
+        parsed.map(Some).map_err(|source| CacheError::NarInfo { path: self.narinfo_path(hash), source })
+    }
+
+    /// Opens a file of `nar/`; the name must be a plain one, and no symlink is followed.
+    ///
+    /// # Errors
+    /// What the operating system says, `NotFound` for a name that is not plain or not a file.
+    pub(crate) fn open_nar(&self, name: &str) -> io::Result<(File, fs::Metadata)> {
+        if !is_plain_name(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let file = File::options().read(true).custom_flags(flags).open(self.0.nars.join(name))?;
+        let metadata = file.metadata()?;
+        if metadata.is_file() { Ok((file, metadata)) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// Begins a nar file.
+    ///
+    /// # Errors
+    /// A temporary file that cannot be made.
+    pub fn begin(&self) -> Result<NarFile, CacheError> {
+        let made = self.0.scratch.file();
+        let (file, scratch) = made.map_err(CacheError::io("make a temporary file in", &self.0.directory))?;
+        Ok(NarFile::new(file, scratch))
+    }
+
+    /// Gives what the cache says of an item, unless that is malformed or names a nar that is not there.
+    fn intact(&self, hash: &StorePathHash) -> Result<Option<NarInfo>, CacheError> {
+        let narinfo = match self.narinfo(hash) {
+            Err(error @ CacheError::NarInfo { .. }) => {
+                warn!(error = &error as &dyn std::error::Error, "replacing a malformed narinfo");
+                return Ok(None);
+            }
+            other => other?,
+        };
+        let Some(narinfo) = narinfo else { return Ok(None) };
+        let there = narinfo.urls.iter().any(|url| {
+            url.url.strip_prefix("nar/").is_some_and(|name| match self.open_nar(name) {
+                Ok((_, metadata)) => url.file_size.is_none_or(|size| size == metadata.len()),
+                Err(_) => false,
+            })
+        });
+        if !there {
+            warn!(store.path = %narinfo.store_path, "replacing a narinfo of the cache whose nar is lost");
+        }
+        Ok(there.then_some(narinfo))
+    }
+
+    /// Makes the items of `batch` visible, signed by `signer` too, and durable when it returns: one syncfs for all
+    /// nars and narinfos, then the renames, nars first. A path the cache has already keeps the narinfo it has. After
+    /// an error or a crash some items may be visible, each of them whole.
+    ///
+    /// # Errors
+    /// A disk that is full or fails.
+    pub async fn commit(&self, batch: Vec<Pending>, signer: &Signer) -> Result<Vec<Committed>, CacheError> {
+        let (cache, signer) = (self.clone(), signer.clone());
+        let span = tracing::Span::current();
+        tokio::task::spawn_blocking(move || span.in_scope(|| cache.commit_blocking(batch, &signer)))
+            .await
+            .map_err(|_| CacheError::Stopped)?
+    }
+
+    fn commit_blocking(&self, batch: Vec<Pending>, signer: &Signer) -> Result<Vec<Committed>, CacheError> {
+        let inner = &*self.0;
+        let _one_at_a_time = inner.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut committed: Vec<Committed> = Vec::with_capacity(batch.len());
+        let mut first: HashMap<StorePathHash, usize> = HashMap::new();
+        let mut fresh = Vec::new();
+        for mut item in batch {
+            let store_path = &item.narinfo.store_path;
+            if *store_path.directory() != inner.store_directory {
+                let (path, wanted) = (store_path.clone(), inner.store_directory.clone());
+                return Err(CacheError::OtherStorePath { path, wanted });
+            }
+            let hash = store_path.hash();
+            let before = match first.entry(hash) {
+                hash_map::Entry::Occupied(index) => Some(committed[*index.get()].narinfo.clone()),
+                hash_map::Entry::Vacant(slot) => {
+                    slot.insert(committed.len());
+                    self.intact(&hash)?
+                }
+            };
+            if let Some(narinfo) = before {
+                committed.push(Committed { narinfo, inserted: false });
+                continue;
+            }
+            signer.sign(&mut item.narinfo);
+            let path = self.narinfo_path(&hash);
+            let (mut file, scratch) = inner.scratch.file().map_err(CacheError::io("write", &path))?;
+            file.write_all(item.narinfo.to_string().as_bytes()).map_err(CacheError::io("write", &path))?;
+            fresh.push((item.nar, scratch, path));
+            committed.push(Committed { narinfo: item.narinfo, inserted: true });
+        }
+        if fresh.is_empty() {
+            return Ok(committed);
+        }
+        let directory = File::open(&inner.directory).map_err(CacheError::io("open", &inner.directory))?;
+        nix::unistd::syncfs(&directory)
+            .map_err(io::Error::from)
+            .map_err(CacheError::io("sync", &inner.directory))?;
+        let mut narinfos = Vec::with_capacity(fresh.len());
+        for (nar, narinfo, path) in fresh {
+            let to = inner.nars.join(nar.file_name());
+            nar.scratch.rename(&to).map_err(CacheError::io("rename to", &to))?;
+            narinfos.push((narinfo, path));
+        }
+        sync_directory(&inner.nars)?;
+        for (narinfo, path) in narinfos {
+            narinfo.rename(&path).map_err(CacheError::io("rename to", &path))?;
+        }
+        directory.sync_all().map_err(CacheError::io("sync", &inner.directory))?;
+        Ok(committed)
+    }
+}
+
+/// Tells whether `name` is the name of a file as caches have them: no slash, no leading dot, nothing unprintable.
+fn is_plain_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'+' | b'=');
+    !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && name.bytes().all(plain)
+}
+
+/// Reads a file of at most `limit` bytes of text; nothing where there is none.
+fn read_bounded(path: &Path, limit: usize) -> io::Result<Option<String>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut text = String::with_capacity(1024);
+    file.take(limit as u64 + 1).read_to_string(&mut text)?;
+    if text.len() > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(Some(text)) }
+}
+
+/// Writes a file that is there whole or not at all, and durable.
+fn write_whole(scratch: &Scratch, bytes: &[u8], path: &Path) -> io::Result<()> {
+    let (mut file, temporary) = scratch.file()?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    temporary.rename(path)?;
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+fn sync_directory(path: &Path) -> Result<(), CacheError> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    synced.map_err(CacheError::io("sync", path))
+}

@@ -1,0 +1,12 @@
+//! The cache directory: a stock Nix binary cache on disk.
+
+mod directory;
+mod error;
+mod nar_file;
+mod pending;
+mod scratch;
+
+pub use directory::{Cache, Committed};
+pub use error::CacheError;
+pub use nar_file::{FinishedNar, NarFile};
+pub use pending::Pending;

@@ -1,0 +1,273 @@
+//! The client itself.
+
+use std::{sync::Once, time::Duration};
+
+use bytes::Bytes;
+use hauberk_store::{
+    NarInfo, Sha256, StoreDirectory, StorePath, StorePathHash,
+    narinfo::{self, Compression, NarUrl},
+};
+use reqwest::{Response, StatusCode, Url, redirect};
+use tokio::{
+    sync::mpsc,
+    task::spawn_blocking,
+    time::{Instant, timeout},
+};
+
+use super::{
+    base_url::BaseUrl,
+    config::ClientConfig,
+    download::NarDownload,
+    error::{ClientError, FetchError},
+    fetch,
+    verify::Expected,
+};
+use crate::{
+    cache::{Cache, Pending},
+    signer::TrustedKeys,
+    stream::Unsupported,
+};
+
+/// Chunks of the network that wait to be unpacked.
+const AHEAD: usize = 16;
+
+/// Most redirects followed, where they are.
+const MAX_REDIRECTS: usize = 5;
+
+/// Asks substitute servers of one store. Clones share connections.
+#[derive(Debug, Clone)]
+pub struct SubstituteClient {
+    http: reqwest::Client,
+    store_directory: StoreDirectory,
+    config: ClientConfig,
+}
+
+/// Makes ring the TLS implementation, unless the program chose one already.
+fn install_tls() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        // Fails only where another one is installed, which then serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
+
+impl SubstituteClient {
+    /// Makes a client for items of `store_directory`.
+    ///
+    /// # Errors
+    /// A system that cannot give what connections need.
+    pub fn new(store_directory: StoreDirectory, config: ClientConfig) -> Result<Self, ClientError> {
+        install_tls();
+        let builder = || {
+            let redirects = match config.follow_redirects {
+                true => redirect::Policy::limited(MAX_REDIRECTS),
+                false => redirect::Policy::none(),
+            };
+            let builder = reqwest::Client::builder()
+                .user_agent(concat!("hauberk/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(config.connect_timeout)
+                .redirect(redirects)
+                .tcp_nodelay(true);
+            if config.use_proxies { builder } else { builder.no_proxy() }
+        };
+        // Without any root certificate on the system only https fails, so that plain http still works.
+        let http =
+            builder().build().or_else(|_| builder().tls_certs_only([]).build()).map_err(ClientError)?;
+        Ok(Self { http, store_directory, config })
+    }
+
+    /// Gives the store whose items it asks for.
+    pub fn store_directory(&self) -> &StoreDirectory {
+        &self.store_directory
+    }
+
+    /// Asks for the narinfo with this hash part; nothing where the server does not have it. Signatures are not looked
+    /// at.
+    ///
+    /// # Errors
+    /// A server that cannot be reached or refuses, and an answer that is no narinfo or of another path.
+    pub async fn narinfo(&self, base: &BaseUrl, hash: &StorePathHash) -> Result<Option<NarInfo>, FetchError> {
+        let name = format!("{hash}.narinfo");
+        let Some(url) = base.join(&name) else {
+            return Err(FetchError::Refused { url: format!("{base}/{name}"), status: 400 });
+        };
+        let limit = self.config.narinfo_timeout;
+        let text = match timeout(limit, self.small_file(&url)).await {
+            Ok(text) => text?,
+            Err(_) => return Err(FetchError::Late { url: url.into(), limit }),
+        };
+        let Some(text) = text else { return Ok(None) };
+        let text = String::from_utf8_lossy(&text);
+        let narinfo = NarInfo::parse(&self.store_directory, &text)
+            .map_err(|source| FetchError::NarInfo { url: url.into(), source })?;
+        if narinfo.store_path.hash() == *hash {
+            Ok(Some(narinfo))
+        } else {
+            Err(FetchError::OtherPath { base: base.to_string(), hash: *hash, path: narinfo.store_path })
+        }
+    }
+
+    /// Asks for the narinfo of just this path, signed by one of `trusted`.
+    ///
+    /// # Errors
+    /// As [`Self::narinfo`], and [`FetchError::BadSignature`].
+    pub async fn trusted_narinfo(
+        &self,
+        base: &BaseUrl,
+        path: &StorePath,
+        trusted: &TrustedKeys,
+    ) -> Result<Option<NarInfo>, FetchError> {
+        let Some(narinfo) = self.narinfo(base, &path.hash()).await? else { return Ok(None) };
+        if narinfo.store_path != *path {
+            let (base, hash) = (base.to_string(), path.hash());
+            return Err(FetchError::OtherPath { base, hash, path: narinfo.store_path });
+        }
+        if !trusted.vouch_for(&narinfo) {
+            return Err(FetchError::BadSignature { path: path.clone() });
+        }
+        Ok(Some(narinfo))
+    }
+
+    /// Begins to download the nar that `narinfo` names on the server that gave it. The caller has judged the
+    /// narinfo's signatures, or whoever gets the bytes will.
+    ///
+    /// # Errors
+    /// A server that cannot be reached or refuses, a place that is not on it, an unknown compression. What is wrong
+    /// with the bytes is found while they are read.
+    pub async fn nar(&self, base: &BaseUrl, narinfo: &NarInfo) -> Result<NarDownload, FetchError> {
+        let (expected, response) = self.request_nar(base, narinfo).await?;
+        let (sender, chunks) = mpsc::channel(AHEAD);
+        let (path, config) = (expected.path.clone(), self.config);
+        let pump = tokio::spawn(async move { pump(response, &sender, &path, &config).await });
+        Ok(NarDownload::start(expected, chunks, pump.abort_handle()))
+    }
+
+    /// Downloads the item that `narinfo` tells of into `cache`, where it waits for
+    /// [`Cache::commit`](crate::Cache::commit). One of `trusted` must have signed the narinfo, and the nar must be
+    /// what it says. Bytes that come compressed are kept as they are, others are packed with zstd. Of the signatures
+    /// those of `trusted` are kept.
+    ///
+    /// # Errors
+    /// All that [`FetchError`] tells.
+    pub async fn fetch(
+        &self,
+        base: &BaseUrl,
+        narinfo: &NarInfo,
+        trusted: &TrustedKeys,
+        cache: &Cache,
+    ) -> Result<Pending, FetchError> {
+        let path = &narinfo.store_path;
+        if !trusted.vouch_for(narinfo) {
+            return Err(FetchError::BadSignature { path: path.clone() });
+        }
+        let (expected, response) = self.request_nar(base, narinfo).await?;
+        let file = cache
+            .begin()
+            .map_err(|source| FetchError::Store { path: path.clone(), source: Box::new(source) })?;
+        let (sender, chunks) = mpsc::channel(AHEAD);
+        let mut kept = narinfo.clone();
+        trusted.keep_signatures(&mut kept);
+        kept.unknown.clear();
+        let storing = spawn_blocking(move || fetch::store(&expected, kept, chunks, file));
+        pump(response, &sender, path, &self.config).await;
+        drop(sender);
+        storing.await.unwrap_or_else(|_| Err(FetchError::Abandoned { path: path.clone() }))
+    }
+
+    async fn small_file(&self, url: &Url) -> Result<Option<Vec<u8>>, FetchError> {
+        let unreachable = |source| FetchError::Unreachable { url: url.to_string(), source };
+        let mut response = self.http.get(url.clone()).send().await.map_err(unreachable)?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
+            status => return Err(FetchError::Refused { url: url.to_string(), status: status.as_u16() }),
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if bytes.len() + chunk.len() > narinfo::MAX_SIZE {
+                return Err(FetchError::NarInfoTooLarge { url: url.to_string() });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes))
+    }
+
+    async fn request_nar(
+        &self,
+        base: &BaseUrl,
+        narinfo: &NarInfo,
+    ) -> Result<(Expected, Response), FetchError> {
+        let place = choose(narinfo)?;
+        let Some(url) = base.join(&place.url) else {
+            return Err(FetchError::ForeignUrl { path: narinfo.store_path.clone() });
+        };
+        let limit = self.config.stall_timeout;
+        let response = match timeout(limit, self.http.get(url.clone()).send()).await {
+            Ok(sent) => sent.map_err(|source| FetchError::Unreachable { url: url.to_string(), source })?,
+            Err(_) => return Err(FetchError::Late { url: url.into(), limit }),
+        };
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Refused { url: url.into(), status: response.status().as_u16() });
+        }
+        let expected = Expected {
+            path: narinfo.store_path.clone(),
+            nar_hash: narinfo.nar_hash,
+            nar_size: narinfo.nar_size,
+            compression: place.compression.clone(),
+            file_size: place.file_size,
+            file_hash: place.file_hash.and_then(|hash| Sha256::try_from(hash).ok()),
+        };
+        Ok((expected, response))
+    }
+}
+
+/// Chooses the place whose compression costs least to undo for what it saves.
+fn choose(narinfo: &NarInfo) -> Result<&NarUrl, FetchError> {
+    let rank = |place: &&NarUrl| match place.compression {
+        Compression::Zstd => Some(0),
+        Compression::Gzip => Some(1),
+        Compression::None => Some(2),
+        Compression::Xz => Some(3),
+        Compression::Lzip | Compression::Bzip2 | Compression::Brotli | Compression::Other(_) => None,
+    };
+    let known = narinfo.urls.iter().filter(|place| rank(place).is_some());
+    known.min_by_key(rank).ok_or_else(|| {
+        let names: Vec<&str> = narinfo.urls.iter().map(|place| place.compression.as_str()).collect();
+        let source = Unsupported { compression: names.join(", ").chars().take(32).collect() };
+        FetchError::Unsupported { path: narinfo.store_path.clone(), source }
+    })
+}
+
+/// Sends the body of `response` into `sender`, until its end, a stall, or nobody wants more.
+async fn pump(
+    mut response: Response,
+    sender: &mpsc::Sender<Result<Bytes, FetchError>>,
+    path: &StorePath,
+    config: &ClientConfig,
+) {
+    let (mut received, mut arrived, mut waited) = (0_u64, 0_u64, Duration::ZERO);
+    loop {
+        let left = config.stall_timeout.saturating_sub(waited);
+        let started = Instant::now();
+        let item = match timeout(left, response.chunk()).await {
+            Ok(Ok(None)) => return,
+            Ok(Ok(Some(chunk))) => {
+                received += chunk.len() as u64;
+                arrived += chunk.len() as u64;
+                waited += started.elapsed();
+                if arrived >= config.stall_bytes {
+                    (arrived, waited) = (0, Duration::ZERO);
+                }
+                Ok(chunk)
+            }
+            Ok(Err(source)) => {
+                Err(FetchError::Truncated { path: path.clone(), received, source: Some(source) })
+            }
+            Err(_) => Err(FetchError::Stalled { path: path.clone(), received }),
+        };
+        let ended = item.is_err();
+        if sender.send(item).await.is_err() || ended {
+            return;
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a publish server is made of.
+
+use std::{sync::Arc, time::Duration};
+
+use hauberk_store::StoreDirectory;
+
+use super::{log_source::LogSource, store_source::StoreSource};
+use crate::{cache::Cache, signer::Signer};
+
+/// What a publish server serves, and how.
+#[derive(Clone)]
+pub struct PublishConfig {
+    /// The store whose items it serves; cache and store must be of it.
+    pub store_directory: StoreDirectory,
+    /// What clients sort servers by, lower first. Nix gives its own cache 40.
+    pub priority: u32,
+    /// Signs the narinfos of store items. Those of the cache are given out as they are.
+    pub signer: Signer,
+    /// The cache directory, looked at first.
+    pub cache: Option<Cache>,
+    /// The local store.
+    pub store: Option<StoreSource>,
+    /// Build logs.
+    pub logs: Option<Arc<dyn LogSource>>,
+    /// How long a client may remember that a path is not here. Nothing by default: it may be here in a moment. (Nix
+    /// does not look at this and remembers for its own `narinfo-cache-negative-ttl`.)
+    pub negative_ttl: Duration,
+    /// Bounds on connections.
+    pub limits: Limits,
+}
+
+impl PublishConfig {
+    /// Serves nothing of `store_directory` yet, with the default priority (40) and limits.
+    pub fn new(store_directory: StoreDirectory) -> Self {
+        Self {
+            store_directory,
+            priority: 40,
+            signer: Signer::default(),
+            cache: None,
+            store: None,
+            logs: None,
+            negative_ttl: Duration::ZERO,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Bounds on connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections open at once; more wait in the kernel's queue. A connection that receives a nar holds two buffers
+    /// of 256 KiB.
+    pub connections: usize,
+    /// Time for a request's head, and for a connection between two requests.
+    pub header_timeout: Duration,
+    /// Time in which a client must take 16 KiB of an answer that waits for it.
+    pub stall_timeout: Duration,
+    /// Time given to answers in hand when the server ends.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            header_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(60),
+            grace: Duration::from_secs(10),
+        }
+    }
+}

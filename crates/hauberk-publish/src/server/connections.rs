@@ -1,0 +1,183 @@
+//! Connections: accepting, bounding and ending them.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, thread, time::Duration};
+
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    config::{Limits, PublishConfig},
+    handler::Handler,
+};
+use crate::stream::TimedStream;
+
+/// Largest request head, in bytes. Substitute clients send a few hundred.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Threads that read files for bodies, at most, on a runtime of its own.
+const BLOCKING_THREADS: usize = 64;
+
+/// Pause after accepting failed for want of descriptors or memory, so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a publish server ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The listener cannot be used.
+    #[error("cannot listen for substitute clients")]
+    Listener(#[source] io::Error),
+    /// Its thread ended early.
+    #[error("the publish server's thread ended early")]
+    Thread,
+}
+
+/// Serves substitutes over HTTP on a listener that is bound already.
+pub struct PublishServer {
+    listener: std::net::TcpListener,
+    config: PublishConfig,
+}
+
+/// A publish server that runs on its own thread.
+#[derive(Debug)]
+pub struct Running {
+    outcome: oneshot::Receiver<Result<(), ServeError>>,
+}
+
+impl PublishServer {
+    /// Takes a bound listener.
+    pub fn new(listener: std::net::TcpListener, config: PublishConfig) -> Self {
+        Self { listener, config }
+    }
+
+    /// Gives the address it is bound to.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop`, then finishes the answers in hand within the grace.
+    ///
+    /// # Errors
+    /// A listener that cannot be used. Nothing that a client does ends the server.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ServeError> {
+        self.listener.set_nonblocking(true).map_err(ServeError::Listener)?;
+        let listener = TcpListener::from_std(self.listener).map_err(ServeError::Listener)?;
+        let limits = self.config.limits;
+        let handler = Arc::new(Handler::new(self.config));
+        let permits = Arc::new(Semaphore::new(limits.connections));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = accept(&listener, &permits) => accepted,
+            };
+            match accepted {
+                Ok((stream, peer, permit)) => {
+                    let (handler, stop) = (Arc::clone(&handler), stop.clone());
+                    connections.spawn(async move {
+                        serve(stream, peer, handler, limits, stop).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    warn!(error = &error as &dyn std::error::Error, "cannot accept a substitute client");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        let drained =
+            tokio::time::timeout(limits.grace, async { while connections.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            info!(connections.left = connections.len(), "grace period of the publish server is over");
+            connections.shutdown().await;
+        }
+        Ok(())
+    }
+
+    /// Runs the server on a runtime of its own with `threads` threads, so that nars never delay anything else.
+    ///
+    /// # Errors
+    /// Threads that cannot be made.
+    pub fn spawn_on_own_runtime(self, threads: usize, stop: CancellationToken) -> io::Result<Running> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("publish")
+            .worker_threads(threads.max(1))
+            .max_blocking_threads(BLOCKING_THREADS)
+            .enable_all()
+            .build()?;
+        let (sender, outcome) = oneshot::channel();
+        let span = tracing::Span::current();
+        thread::Builder::new().name("publish".into()).spawn(move || {
+            let ended = span.in_scope(|| runtime.block_on(self.run(stop)));
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            // Whoever does not wait for the end does not want it.
+            let _ = sender.send(ended);
+        })?;
+        Ok(Running { outcome })
+    }
+}
+
+impl Running {
+    /// Waits until the server has ended.
+    ///
+    /// # Errors
+    /// What [`PublishServer::run`] gave.
+    pub async fn join(self) -> Result<(), ServeError> {
+        self.outcome.await.unwrap_or(Err(ServeError::Thread))
+    }
+}
+
+/// Waits for a free place, then for a client to take it.
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
+}
+
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    handler: Arc<Handler>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%peer, error = &error as &dyn std::error::Error, "cannot set nodelay");
+    }
+    let stream = TokioIo::new(TimedStream::new(stream, limits.stall_timeout));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let handler = Arc::clone(&handler);
+        async move { Ok::<_, Infallible>(handler.handle(&request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(MAX_HEAD)
+        .pipeline_flush(true)
+        .serve_connection(stream, service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%peer, error = &error as &dyn std::error::Error, "connection of a substitute client broke");
+    }
+}

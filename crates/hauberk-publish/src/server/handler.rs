@@ -1,0 +1,299 @@
+//! From requests to responses.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read, Seek},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use hauberk_store::{NarHash, StorePath, StorePathHash, cache_info::CacheInfo, narinfo::Compression};
+use hyper::{HeaderMap, Method, Request, Response};
+
+use super::{
+    body::Body,
+    config::PublishConfig,
+    failure::Failure,
+    reply::{self, Immutable, Wanted},
+    route::Route,
+    store_source::StoreItem,
+};
+use crate::stream::{BufferPool, NarReader, decoder};
+
+/// Level of zstd for what is compressed while it is sent.
+const ZSTD_LEVEL: i32 = 3;
+
+/// Level of gzip for what is compressed while it is sent.
+const GZIP_LEVEL: u32 = 1;
+
+/// Bytes read at a time from a file that is unpacked.
+const FILE_BUFFER: usize = 128 * 1024;
+
+/// What `/version` answers.
+const VERSION: &str = concat!("hauberk ", env!("CARGO_PKG_VERSION"), "\n");
+
+/// Answers requests.
+pub(super) struct Handler {
+    config: PublishConfig,
+    cache_info: Bytes,
+    signing_keys: Bytes,
+    pool: BufferPool,
+}
+
+/// A reader of bytes that are made while they are read.
+type Source = Box<dyn Read + Send>;
+
+/// The nar of an item, wherever it lies.
+enum Nar {
+    /// In the store.
+    Store(Arc<StoreItem>),
+    /// In the cache, as a file.
+    Cache { name: String, compression: Compression, nar_hash: NarHash, nar_size: u64 },
+}
+
+impl Handler {
+    pub(super) fn new(config: PublishConfig) -> Self {
+        let cache_info = CacheInfo {
+            store_directory: config.store_directory.clone(),
+            want_mass_query: true,
+            priority: Some(config.priority),
+        };
+        let signing_keys: String = config.signer.public_keys().map(|key| format!("{key}\n")).collect();
+        Self {
+            cache_info: cache_info.to_string().into(),
+            signing_keys: signing_keys.into(),
+            pool: BufferPool::default(),
+            config,
+        }
+    }
+
+    /// Answers one request.
+    pub(super) async fn handle<B>(&self, request: &Request<B>) -> Response<Body> {
+        let path = request.uri().path();
+        let response = if matches!(*request.method(), Method::GET | Method::HEAD) {
+            let answered = self.answer(request.method(), request.headers(), path).await;
+            answered.unwrap_or_else(|failure| failure.into_response(path, self.config.negative_ttl))
+        } else {
+            reply::method_not_allowed()
+        };
+        reply::head_only(request.method(), response)
+    }
+
+    async fn answer(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        path: &str,
+    ) -> Result<Response<Body>, Failure> {
+        match Route::parse(&self.config.store_directory, path) {
+            Route::Home => Ok(reply::bytes(reply::TEXT, self.home())),
+            Route::CacheInfo => Ok(reply::bytes(reply::CACHE_INFO, self.cache_info.clone())),
+            Route::NarInfo(hash) => self.narinfo(&hash).await,
+            Route::StoreNar(hash, nar_hash) => self.store_nar(method, headers, &hash, nar_hash).await,
+            Route::ItemNar(compression, item) => self.item_nar(method, headers, &compression, &item).await,
+            Route::CachedNar(name) => self.cached_nar(method, headers, &name),
+            Route::Log(item) => self.log(method, &item).await,
+            Route::Health => Ok(reply::bytes(reply::TEXT, Bytes::from_static(b"ok\n"))),
+            Route::Version => Ok(reply::bytes(reply::TEXT, Bytes::from_static(VERSION.as_bytes()))),
+            Route::SigningKey => Ok(reply::bytes(reply::TEXT, self.signing_keys.clone())),
+            Route::Unknown => Err(Failure::NotFound("nothing has this name here")),
+        }
+    }
+
+    fn home(&self) -> Bytes {
+        let directory = &self.config.store_directory;
+        let keys = String::from_utf8_lossy(&self.signing_keys);
+        format!("Substitutes for {directory}, signed by\n{keys}").into()
+    }
+
+    async fn narinfo(&self, hash: &StorePathHash) -> Result<Response<Body>, Failure> {
+        // One small file: a hop to another thread would cost more than the reading.
+        if let Some(cache) = &self.config.cache
+            && let Some(text) = cache.narinfo_text(hash)?
+        {
+            return Ok(reply::bytes(reply::NARINFO, text.into()));
+        }
+        let item = self.in_store(hash).await?.ok_or(Failure::NotFound("no such path"))?;
+        Ok(reply::bytes(reply::NARINFO, item.narinfo(&self.config.signer)))
+    }
+
+    async fn in_store(&self, hash: &StorePathHash) -> Result<Option<Arc<StoreItem>>, Failure> {
+        match &self.config.store {
+            Some(store) => Ok(store.find(&self.config.store_directory, hash).await?),
+            None => Ok(None),
+        }
+    }
+
+    fn in_cache(&self, hash: &StorePathHash) -> Result<Option<Nar>, Failure> {
+        let Some(cache) = &self.config.cache else { return Ok(None) };
+        let Some(narinfo) = cache.narinfo(hash)? else { return Ok(None) };
+        let (nar_hash, nar_size) = (narinfo.nar_hash, narinfo.nar_size);
+        Ok(narinfo.urls.into_iter().find_map(|url| {
+            let name = url.url.strip_prefix("nar/")?.to_owned();
+            Some(Nar::Cache { name, compression: url.compression, nar_hash, nar_size })
+        }))
+    }
+
+    /// Serves what the narinfo of a store item names. When the store has lost it, the cache may still have the same
+    /// nar, so that a narinfo remembered by a client stays true.
+    async fn store_nar(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        hash: &StorePathHash,
+        nar_hash: NarHash,
+    ) -> Result<Response<Body>, Failure> {
+        let nar = match self.in_store(hash).await? {
+            Some(item) if item.info.nar_hash == nar_hash => Nar::Store(item),
+            _ => self
+                .in_cache(hash)?
+                .filter(|nar| nar.hash() == nar_hash)
+                .ok_or(Failure::NotFound("no such nar"))?,
+        };
+        self.plain(method, headers, nar).await
+    }
+
+    async fn item_nar(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        compression: &Compression,
+        item: &StorePath,
+    ) -> Result<Response<Body>, Failure> {
+        let nar = match self.in_cache(&item.hash())? {
+            Some(nar) => nar,
+            None => match self.in_store(&item.hash()).await? {
+                Some(found) if found.info.path == *item => Nar::Store(found),
+                _ => return Err(Failure::NotFound("no such path")),
+            },
+        };
+        if let Nar::Cache { name, compression: found, .. } = &nar
+            && found == compression
+        {
+            return self.cached_nar(method, headers, name);
+        }
+        if *compression == Compression::None {
+            return self.plain(method, headers, nar).await;
+        }
+        let source = compression_reader(compression, self.open(&nar).await?)?;
+        Ok(reply::stream(reply::NAR, method, source, &self.pool))
+    }
+
+    /// Sends a nar uncompressed.
+    async fn plain(&self, method: &Method, headers: &HeaderMap, nar: Nar) -> Result<Response<Body>, Failure> {
+        let Some(length) = nar.size() else {
+            return Ok(reply::stream(reply::NAR, method, self.open(&nar).await?, &self.pool));
+        };
+        let content = Immutable { tag: nar.hash().to_base32(), kind: reply::NAR, length };
+        let wanted = content.wanted(headers);
+        match (content.without_bytes(method, wanted), wanted) {
+            (None, Wanted::Bytes { first, count }) => {
+                let mut source = self.open(&nar).await?;
+                if count < length {
+                    source = Box::new(Skipping { inner: source, skip: first }.take(count));
+                }
+                Ok(content.send(first, count, source, &self.pool))
+            }
+            (response, _) => response.ok_or(Failure::NotFound("no such range")),
+        }
+    }
+
+    /// Opens the uncompressed bytes of a nar.
+    async fn open(&self, nar: &Nar) -> Result<Source, Failure> {
+        match nar {
+            Nar::Store(item) => {
+                let item = Arc::clone(item);
+                let opened = tokio::task::spawn_blocking(move || NarReader::open(&item.file)).await;
+                Ok(Box::new(opened.map_err(io::Error::other).flatten()?))
+            }
+            Nar::Cache { name, compression, .. } => {
+                let (file, _) = self.open_cached(name)?;
+                let file = BufReader::with_capacity(FILE_BUFFER, file);
+                Ok(decoder(compression, file).map_err(io::Error::other)?)
+            }
+        }
+    }
+
+    fn open_cached(&self, name: &str) -> Result<(File, u64), Failure> {
+        let cache = self.config.cache.as_ref().ok_or(Failure::NotFound("no such nar"))?;
+        let (file, metadata) = cache.open_nar(name)?;
+        Ok((file, metadata.len()))
+    }
+
+    /// Sends a file of the cache as it is.
+    fn cached_nar(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        name: &str,
+    ) -> Result<Response<Body>, Failure> {
+        let (mut file, length) = self.open_cached(name)?;
+        let content = Immutable { tag: name.to_owned(), kind: reply::NAR, length };
+        let wanted = content.wanted(headers);
+        match (content.without_bytes(method, wanted), wanted) {
+            (None, Wanted::Bytes { first, count }) => {
+                if first > 0 {
+                    file.seek(io::SeekFrom::Start(first))?;
+                }
+                Ok(content.send(first, count, Box::new(file.take(count)), &self.pool))
+            }
+            (response, _) => response.ok_or(Failure::NotFound("no such range")),
+        }
+    }
+
+    async fn log(&self, method: &Method, item: &StorePath) -> Result<Response<Body>, Failure> {
+        let logs = self.config.logs.as_ref().ok_or(Failure::NotFound("no logs are kept here"))?;
+        let found = logs.open(item).await.map_err(Failure::Log)?;
+        let found = found.ok_or(Failure::NotFound("no log of this build"))?;
+        let file = File::open(&found.path)?;
+        let length = file.metadata()?.len();
+        Ok(reply::log(method, length, Box::new(file.take(length)), &self.pool))
+    }
+}
+
+impl Nar {
+    fn hash(&self) -> NarHash {
+        match self {
+            Self::Store(item) => item.info.nar_hash,
+            Self::Cache { nar_hash, .. } => *nar_hash,
+        }
+    }
+
+    fn size(&self) -> Option<u64> {
+        match self {
+            Self::Store(item) => item.nar_size(),
+            Self::Cache { nar_size, .. } => Some(*nar_size),
+        }
+    }
+}
+
+/// Compresses what is read.
+fn compression_reader(compression: &Compression, source: Source) -> io::Result<Source> {
+    match compression {
+        Compression::Gzip => {
+            let level = flate2::Compression::new(GZIP_LEVEL);
+            Ok(Box::new(flate2::read::GzEncoder::new(source, level)))
+        }
+        Compression::Zstd => Ok(Box::new(zstd::stream::read::Encoder::new(source, ZSTD_LEVEL)?)),
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+/// Passes over the first bytes of a reader.
+struct Skipping {
+    inner: Source,
+    skip: u64,
+}
+
+impl Read for Skipping {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.skip > 0 {
+            let wanted = usize::try_from(self.skip).unwrap_or(usize::MAX).min(buffer.len());
+            match self.inner.read(&mut buffer[..wanted])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => self.skip -= count as u64,
+            }
+        }
+        self.inner.read(buffer)
+    }
+}

@@ -1,0 +1,92 @@
+//! The `Range` request header.
+
+/// What a `Range` header asks of a body of a known length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Range {
+    /// The whole: no header, or one that may be passed over (several ranges, another unit, malformed).
+    Whole,
+    /// Bytes `first` to `last`, both included and inside the body.
+    Part {
+        /// The first byte.
+        first: u64,
+        /// The last byte.
+        last: u64,
+    },
+    /// Nothing the body has.
+    Unsatisfiable,
+}
+
+impl Range {
+    /// Reads the header against a body of `length` bytes (RFC 9110, section 14).
+    pub(super) fn parse(header: Option<&str>, length: u64) -> Self {
+        Self::one(header, length).unwrap_or(Self::Whole)
+    }
+
+    fn one(header: Option<&str>, length: u64) -> Option<Self> {
+        let (first, last) = header?.trim().strip_prefix("bytes=")?.split_once('-')?;
+        let (first, last) = (first.trim(), last.trim());
+        if first.is_empty() {
+            let suffix = number(last)?;
+            return Some(if suffix == 0 || length == 0 {
+                Self::Unsatisfiable
+            } else {
+                Self::Part { first: length.saturating_sub(suffix), last: length - 1 }
+            });
+        }
+        let first = number(first)?;
+        let last = if last.is_empty() { u64::MAX } else { number(last)? };
+        if last < first {
+            return None;
+        }
+        Some(if first >= length {
+            Self::Unsatisfiable
+        } else {
+            Self::Part { first, last: last.min(length - 1) }
+        })
+    }
+}
+
+/// Reads digits; what is too large for the type is as good as its largest value.
+fn number(text: &str) -> Option<u64> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(text.parse().unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        let check = |header: &str, expected: Range| {
+            assert_eq!(Range::parse(Some(header), 100), expected, "{header}");
+        };
+        check("bytes=0-0", Range::Part { first: 0, last: 0 });
+        check("bytes=10-19", Range::Part { first: 10, last: 19 });
+        check("bytes=90-", Range::Part { first: 90, last: 99 });
+        check("bytes=90-1000", Range::Part { first: 90, last: 99 });
+        check("bytes=-10", Range::Part { first: 90, last: 99 });
+        check("bytes=-1000", Range::Part { first: 0, last: 99 });
+        check("bytes=0-99999999999999999999999", Range::Part { first: 0, last: 99 });
+        check("bytes=100-", Range::Unsatisfiable);
+        check("bytes=99999999999999999999999-", Range::Unsatisfiable);
+        check("bytes=-0", Range::Unsatisfiable);
+        for whole in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=-",
+            "bytes=5-4",
+            "bytes=0-1,5-6",
+            "items=0-1",
+            "bytes=+1-2",
+            "bytes=a-b",
+        ] {
+            check(whole, Range::Whole);
+        }
+        assert_eq!(Range::parse(None, 100), Range::Whole);
+        assert_eq!(Range::parse(Some("bytes=0-"), 0), Range::Unsatisfiable);
+    }
+}

@@ -1,0 +1,185 @@
+//! What a request path asks for.
+
+use hauberk_store::{
+    NarHash, StoreDirectory, StorePath, StorePathHash, base32, narinfo::Compression, store_path,
+};
+
+/// Longest request path looked at; a store path's name has at most 211 characters, each perhaps percent-encoded.
+const MAX_PATH: usize = 1024;
+
+/// Characters of a nix-base32 SHA-256.
+const SHA256_DIGITS: usize = base32::encoded_length(32);
+
+/// What a request path asks for. Only checked names leave this module: nothing here can point outside a store or a
+/// cache directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `/`.
+    Home,
+    /// `/nix-cache-info`.
+    CacheInfo,
+    /// `/HASH.narinfo`.
+    NarInfo(StorePathHash),
+    /// `/nar/HASH-NARHASH.nar`: a store item as its narinfo named it.
+    StoreNar(StorePathHash, NarHash),
+    /// `/nar/ITEM` and `/nar/COMPRESSION/ITEM`, as Guix has them.
+    ItemNar(Compression, StorePath),
+    /// `/nar/FILE`: a file of the cache directory.
+    CachedNar(String),
+    /// `/log/ITEM`.
+    Log(StorePath),
+    /// `/health`.
+    Health,
+    /// `/version`.
+    Version,
+    /// `/signing-key.pub`.
+    SigningKey,
+    /// Anything else.
+    Unknown,
+}
+
+impl Route {
+    /// Reads a request path, as sent.
+    pub(super) fn parse(directory: &StoreDirectory, path: &str) -> Self {
+        if path.len() > MAX_PATH {
+            return Self::Unknown;
+        }
+        let Some(path) = path.strip_prefix('/') else { return Self::Unknown };
+        match path {
+            "" => Self::Home,
+            "nix-cache-info" => Self::CacheInfo,
+            "health" => Self::Health,
+            "version" => Self::Version,
+            "signing-key.pub" => Self::SigningKey,
+            _ => {
+                if let Some(hash) = path.strip_suffix(".narinfo") {
+                    return StorePathHash::parse(hash).map_or(Self::Unknown, Self::NarInfo);
+                }
+                let item = |text: &str| StorePath::from_base_name(directory, &percent_decode(text)?).ok();
+                let found = if let Some(rest) = path.strip_prefix("nar/") {
+                    nar(directory, rest)
+                } else if let Some(rest) = path.strip_prefix("log/") {
+                    item(rest).map(Self::Log)
+                } else {
+                    None
+                };
+                found.unwrap_or(Self::Unknown)
+            }
+        }
+    }
+}
+
+/// Gives the URL, relative to the server, under which an item of the store is served uncompressed. It follows from
+/// the path and its content alone, so that a client may remember it.
+pub(super) fn store_nar_url(hash: &StorePathHash, nar_hash: &NarHash) -> String {
+    format!("nar/{hash}-{}.nar", nar_hash.to_base32())
+}
+
+fn nar(directory: &StoreDirectory, rest: &str) -> Option<Route> {
+    let rest = percent_decode(rest)?;
+    if let Some((compression, item)) = rest.split_once('/') {
+        let compression = match compression {
+            "none" => Compression::None,
+            "gzip" => Compression::Gzip,
+            "zstd" => Compression::Zstd,
+            _ => return None,
+        };
+        return StorePath::from_base_name(directory, item).ok().map(|item| Route::ItemNar(compression, item));
+    }
+    match StorePath::from_base_name(directory, &rest) {
+        Ok(item) => Some(store_nar(&item).unwrap_or(Route::ItemNar(Compression::None, item))),
+        Err(_) => Some(Route::CachedNar(rest)),
+    }
+}
+
+/// Recognizes `HASH-NARHASH.nar`, which is also of the form of a base name. An item that is really named so is still
+/// to be had under its `/nar/none/…`.
+fn store_nar(item: &StorePath) -> Option<Route> {
+    let digits = item.name().strip_suffix(".nar").filter(|digits| digits.len() == SHA256_DIGITS)?;
+    let nar_hash = NarHash::parse(digits).ok()?;
+    Some(Route::StoreNar(item.hash(), nar_hash))
+}
+
+/// Undoes percent-encoding. Nothing for a malformed one, and for bytes that are not ASCII.
+fn percent_decode(text: &str) -> Option<String> {
+    let mut decoded = String::with_capacity(text.len().min(store_path::HASH_LENGTH + 1 + 211));
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let byte = if byte == b'%' {
+            let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+            u8::try_from(digit(bytes.next())? * 16 + digit(bytes.next())?).ok()?
+        } else {
+            byte
+        };
+        if !byte.is_ascii_graphic() {
+            return None;
+        }
+        decoded.push(char::from(byte));
+    }
+    Some(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "x73mwwgn48z7flxzwmsfk9d0fnjcbcj0";
+    const NAR_HASH: &str = "1impfw8zdgisxkghq9a3q7cn7jb9zyzgxdydiamp8z2nlyyl0h5h";
+
+    fn check(path: &str, expected: &Route) {
+        assert_eq!(&Route::parse(&StoreDirectory::nix(), path), expected, "{path}");
+    }
+
+    #[test]
+    fn known_paths() {
+        let hash = StorePathHash::parse(HASH).unwrap();
+        let item = StorePath::from_base_name(&StoreDirectory::nix(), &format!("{HASH}-a?b")).unwrap();
+        check("/", &Route::Home);
+        check("/nix-cache-info", &Route::CacheInfo);
+        check(&format!("/{HASH}.narinfo"), &Route::NarInfo(hash));
+        let nar_hash = NarHash::parse(NAR_HASH).unwrap();
+        check(&format!("/{}", store_nar_url(&hash, &nar_hash)), &Route::StoreNar(hash, nar_hash));
+        check(&format!("/nar/{HASH}-a%3fb"), &Route::ItemNar(Compression::None, item.clone()));
+        check(&format!("/nar/gzip/{HASH}-a%3Fb"), &Route::ItemNar(Compression::Gzip, item.clone()));
+        check(&format!("/nar/{NAR_HASH}.nar.xz"), &Route::CachedNar(format!("{NAR_HASH}.nar.xz")));
+        check(&format!("/log/{HASH}-a%3Fb"), &Route::Log(item));
+    }
+
+    #[test]
+    fn hostile_paths() {
+        for path in [
+            "",
+            "nix-cache-info",
+            "//nix-cache-info",
+            "/../etc/passwd",
+            "/x.narinfo",
+            "/../x73mwwgn48z7flxzwmsfk9d0fnjcbcj0.narinfo",
+            "/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0.narinfo/",
+            "/nar/xz/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0-a",
+            "/nar/gzip/../../etc/passwd",
+            "/nar/gzip/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0-..%2fx",
+            "/nar/%",
+            "/nar/%4",
+            "/nar/%zz",
+            "/nar/%00",
+            "/nar/%c3%a9",
+            "/log/",
+            "/log/../../etc/passwd",
+            "/log/%2e%2e%2fpasswd",
+        ] {
+            check(path, &Route::Unknown);
+        }
+        check(&format!("/{}", "a".repeat(MAX_PATH)), &Route::Unknown);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_leaves_the_directories(path in "/(nar/|nar/gzip/|log/|)[ -~]{0,80}") {
+            match Route::parse(&StoreDirectory::nix(), &path) {
+                Route::CachedNar(name) => assert!(!name.contains('/') && !name.contains('\0')),
+                Route::ItemNar(_, item) | Route::Log(item) => assert!(!item.base_name().contains('/')),
+                _ => {}
+            }
+        }
+    }
+}
