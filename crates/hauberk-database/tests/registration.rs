@@ -1,0 +1,440 @@
+//! Evaluations are published whole, and no build is left waiting for something that is over.
+
+use std::time::{Duration, Instant};
+
+use hauberk_database::evaluations::{self, JobError};
+use hauberk_database::listen::{CHANGED, Event, Listener, READY};
+use hauberk_database::registration::{self, NewBuild, NewJob, Published, Registration, RegistrationError};
+use hauberk_database::specifications::{self, NewSpecification};
+use hauberk_database::testing::TestDatabase;
+use hauberk_database::{BuildState, Client, EvaluationId, Level, SpecificationId};
+use hauberk_store::{OutputName, StorePath};
+use serde_json::json;
+
+const RELEASE_DEPENDENTS: &str = include_str!("../../../sql/dispatch/release_dependents.sql");
+const FAIL_DEPENDENTS: &str = include_str!("../../../sql/dispatch/fail_dependents.sql");
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A path whose hash part is the number, which stands for the content.
+fn path(number: usize, name: &str) -> StorePath {
+    StorePath::parse(&format!("/nix/store/{number:032}-{name}")).unwrap()
+}
+
+/// Package number `number`, which needs those of the other numbers.
+fn package(number: usize, needs: &[usize]) -> NewBuild {
+    NewBuild {
+        derivation: path(number, &format!("p{number}.drv")).try_into().unwrap(),
+        name: format!("p{number}"),
+        system: "x86_64-linux".into(),
+        features: Vec::new(),
+        timeout: 3600,
+        max_silent: 600,
+        outputs: vec![(OutputName::OUT, path(number, &format!("p{number}")))],
+        dependencies: needs.iter().map(|need| path(*need, &format!("p{need}"))).collect(),
+    }
+}
+
+fn level(number: i64) -> Level {
+    Level::try_from(number).unwrap()
+}
+
+fn job(build: usize, priority: i64) -> NewJob {
+    NewJob { name: format!("job{build}"), build, priority: level(priority) }
+}
+
+async fn specification(client: &Client, name: &str, priority: i64) -> SpecificationId {
+    specifications::upsert(
+        client,
+        NewSpecification {
+            name,
+            definition: &json!({}),
+            priority: level(priority),
+            shares: 100,
+            enabled: true,
+            public: true,
+        },
+    )
+    .await
+    .unwrap()
+}
+
+/// A farm with one specification, of priority 5.
+struct Farm {
+    test: TestDatabase,
+    specification: SpecificationId,
+}
+
+impl Farm {
+    async fn new() -> Self {
+        let test = TestDatabase::new().await;
+        let specification = specification(&test.client().await, "s", 5).await;
+        Self { test, specification }
+    }
+
+    async fn start(&self) -> EvaluationId {
+        evaluations::start(&self.test.client().await, self.specification, &[]).await.unwrap()
+    }
+
+    async fn publish(&self, builds: Vec<NewBuild>, jobs: Vec<NewJob>) -> Published {
+        let evaluation = self.start().await;
+        let registration = Registration { builds, jobs, errors: Vec::new() };
+        registration::publish(&mut self.test.client().await, evaluation, &registration).await.unwrap()
+    }
+
+    /// State, unmet dependencies, priority and generation of a package.
+    async fn build(&self, number: usize) -> (BuildState, i32, i16, i32) {
+        let row = self
+            .test
+            .client()
+            .await
+            .query_one(
+                "select state, unmet, priority, generation from builds where name = $1",
+                &[&format!("p{number}")],
+            )
+            .await
+            .unwrap();
+        (row.get(0), row.get(1), row.get(2), row.get(3))
+    }
+
+    async fn state(&self, number: usize) -> BuildState {
+        self.build(number).await.0
+    }
+
+    async fn set(&self, number: usize, assignments: &str) {
+        let statement = format!("update builds set {assignments} where name = 'p{number}'");
+        assert_eq!(self.test.client().await.execute(&statement, &[]).await.unwrap(), 1);
+    }
+
+    async fn number(&self, query: &str) -> i64 {
+        self.test.client().await.query_one(query, &[]).await.unwrap().get(0)
+    }
+}
+
+async fn next(listener: &mut Listener) -> Event {
+    tokio::time::timeout(PATIENCE, listener.next()).await.expect("an event comes")
+}
+
+#[tokio::test]
+async fn an_evaluation_is_published_whole_and_told_once() {
+    let farm = Farm::new().await;
+    let evaluation = farm.start().await;
+    let mut ready = Listener::connect(farm.test.location(), &[READY]).await.unwrap();
+    let mut changed = Listener::connect(farm.test.location(), &[CHANGED]).await.unwrap();
+    // 1 needs 2 and 3, which need 4; 9 is built by nobody.
+    let builds =
+        vec![package(1, &[2, 3, 9]), package(2, &[4]), package(3, &[4, 4]), package(4, &[]), package(5, &[])];
+    let errors = vec![JobError { name: "broken".into(), message: "no such attribute".into() }];
+    let registration = Registration { builds, jobs: vec![job(0, 2), job(4, 9)], errors: errors.clone() };
+    let client = &mut farm.test.client().await;
+    let published = registration::publish(client, evaluation, &registration).await.unwrap();
+    assert_eq!(published, Published { jobs: 2, new: 5, ready: 2, ..Published::default() });
+
+    assert_eq!(farm.build(1).await, (BuildState::Waiting, 2, 52, 1));
+    assert_eq!(farm.build(2).await, (BuildState::Waiting, 1, 52, 1));
+    assert_eq!(farm.build(4).await, (BuildState::Ready, 0, 52, 1));
+    assert_eq!(farm.build(5).await, (BuildState::Ready, 0, 59, 1));
+    assert_eq!(farm.number("select count(*) from build_dependencies").await, 4);
+    assert_eq!(farm.number("select count(*) from lanes").await, 1);
+    assert_eq!(
+        farm.number(
+            "select count(*) from builds b join derivations d on d.id = b.derivation_id and d.build_id = b.id
+             join outputs o on o.build_id = b.id where b.timeout = 3600 and b.max_silent = 600"
+        )
+        .await,
+        5
+    );
+    let latest = evaluations::latest(client, farm.specification).await.unwrap().unwrap();
+    assert_eq!((latest.status, latest.outdated), (evaluations::EvaluationStatus::Succeeded, false));
+    assert_eq!(evaluations::errors(client, evaluation).await.unwrap(), errors);
+
+    assert_eq!(next(&mut ready).await, Event::Notification { channel: READY.into(), payload: String::new() });
+    next(&mut changed).await;
+    client.batch_execute("notify hauberk_ready, 'end'; notify hauberk_changed, 'end'").await.unwrap();
+    for listener in [&mut ready, &mut changed] {
+        let Event::Notification { payload, .. } = next(listener).await else { panic!("lost") };
+        assert_eq!(payload, "end", "one notification a publication");
+    }
+
+    let again = registration::publish(client, evaluation, &registration).await.unwrap_err();
+    assert!(matches!(again, RegistrationError::NotStarted { .. }), "{again:?}");
+}
+
+#[tokio::test]
+async fn derivations_with_the_same_outputs_are_one_build() {
+    let farm = Farm::new().await;
+    let mut twin = package(1, &[]);
+    twin.derivation = path(1001, "p1.drv").try_into().unwrap();
+    let published =
+        farm.publish(vec![package(1, &[]), twin.clone(), package(2, &[1])], vec![job(2, 0)]).await;
+    assert_eq!((published.new, published.ready), (2, 1));
+    assert_eq!(farm.number("select count(*) from derivations").await, 3);
+
+    let mut third = twin;
+    third.derivation = path(1002, "p1.drv").try_into().unwrap();
+    let published = farm.publish(vec![third, package(3, &[1])], vec![job(0, 9), job(1, 9)]).await;
+    assert_eq!((published.new, published.known), (1, 1));
+    assert_eq!(farm.number("select count(*) from derivations").await, 5);
+    assert_eq!(farm.build(3).await.1, 1);
+}
+
+#[tokio::test]
+async fn known_unfinished_builds_are_raised_all_the_way_down() {
+    let farm = Farm::new().await;
+    let chain = || vec![package(1, &[2]), package(2, &[3]), package(3, &[]), package(4, &[])];
+    farm.publish(chain(), vec![job(0, 9), job(3, 9)]).await;
+    farm.set(2, "state = 'held'").await;
+    assert_eq!(farm.build(3).await.2, 59);
+    // The evaluation names only the top; the rest is known of old.
+    farm.publish(vec![package(9, &[1])], vec![job(0, 1)]).await;
+    for (number, priority) in [(9, 51), (1, 51), (2, 51), (3, 51), (4, 59)] {
+        assert_eq!(farm.build(number).await.2, priority, "p{number}");
+    }
+    assert_eq!(farm.state(2).await, BuildState::Held);
+    farm.publish(vec![package(10, &[1])], vec![job(0, 8)]).await;
+    assert_eq!(farm.build(3).await.2, 51, "it is never lowered");
+}
+
+#[tokio::test]
+async fn canceled_builds_are_revived_with_what_failed_for_their_sake() {
+    let farm = Farm::new().await;
+    farm.publish(vec![package(1, &[2]), package(2, &[3]), package(3, &[])], vec![job(0, 9)]).await;
+    farm.set(3, "state = 'canceled', farm_faults = 2, finished_at = now()").await;
+    farm.set(
+        1,
+        "state = 'failed_dependency', failed_build_id = (select id from builds where name = 'p3'),
+         finished_at = now()",
+    )
+    .await;
+    farm.set(2, "state = 'canceled', finished_at = now()").await;
+    let published = farm.publish(vec![package(1, &[2])], vec![job(0, 9)]).await;
+    assert_eq!((published.revived, published.ready), (3, 1));
+    assert_eq!(farm.build(1).await, (BuildState::Waiting, 1, 59, 2));
+    assert_eq!(farm.build(2).await, (BuildState::Waiting, 1, 59, 2));
+    assert_eq!(farm.build(3).await, (BuildState::Ready, 0, 59, 2));
+    assert_eq!(
+        farm.number(
+            "select count(*) from builds
+             where farm_faults = 0 and finished_at is null and failed_build_id is null"
+        )
+        .await,
+        3
+    );
+}
+
+#[tokio::test]
+async fn what_succeeded_is_met_and_what_failed_fails_all_above() {
+    let farm = Farm::new().await;
+    farm.publish(vec![package(1, &[]), package(2, &[])], vec![job(0, 9), job(1, 9)]).await;
+    farm.set(1, "state = 'succeeded', finished_at = now()").await;
+    farm.set(2, "state = 'failed', finished_at = now()").await;
+    let published = farm
+        .publish(
+            vec![
+                package(3, &[1]),
+                package(4, &[1, 2]),
+                package(5, &[4]),
+                package(1, &[]),
+                package(2, &[]),
+                package(6, &[5, 3]),
+            ],
+            vec![job(0, 9), job(3, 9), job(4, 9), job(5, 9)],
+        )
+        .await;
+    assert_eq!((published.ready, published.failed_dependency, published.revived), (1, 3, 0));
+    assert_eq!(farm.state(3).await, BuildState::Ready);
+    for number in [4, 5, 6] {
+        assert_eq!(farm.state(number).await, BuildState::FailedDependency, "p{number}");
+    }
+    let root: i64 = farm.number("select id from builds where name = 'p2'").await;
+    let named = format!(
+        "select count(*) from builds where failed_build_id = {root} and finished_at is not null and status = 2"
+    );
+    assert_eq!(farm.number(&named).await, 3);
+    let edges = "select count(*) from build_dependencies e join builds b on b.id = e.dependency_id
+                 where b.name = 'p1'";
+    assert_eq!(farm.number(edges).await, 2, "edges to what is built are kept: they tell a worker its inputs");
+    // A later evaluation sees the same.
+    let published = farm.publish(vec![package(6, &[5, 3])], vec![job(0, 9)]).await;
+    assert_eq!((published.revived, published.failed_dependency), (0, 3));
+}
+
+#[tokio::test]
+async fn a_known_build_learns_of_new_dependencies_while_it_can() {
+    let farm = Farm::new().await;
+    // Their input was in the store, and has been collected since.
+    farm.publish(vec![package(1, &[9]), package(2, &[9])], vec![job(0, 9), job(1, 9)]).await;
+    farm.set(2, "state = 'running'").await;
+    farm.publish(vec![package(1, &[9]), package(2, &[9]), package(9, &[])], vec![job(0, 9), job(1, 9)]).await;
+    assert_eq!(farm.build(1).await, (BuildState::Waiting, 1, 59, 1));
+    assert_eq!(farm.build(2).await, (BuildState::Running, 0, 59, 1));
+    assert_eq!(farm.state(9).await, BuildState::Ready);
+}
+
+#[tokio::test]
+async fn jobs_of_settled_builds_get_their_weather_at_once() {
+    let farm = Farm::new().await;
+    for _ in 0..2 {
+        farm.publish(vec![package(1, &[]), package(2, &[])], vec![job(0, 9), job(1, 9)]).await;
+        farm.set(1, "state = 'succeeded', finished_at = now()").await;
+    }
+    farm.publish(vec![package(1, &[])], vec![job(0, 9)]).await;
+    assert_eq!(farm.number("select weather::bigint from jobs order by evaluation_id desc limit 1").await, 2);
+}
+
+#[tokio::test]
+async fn nothing_of_a_refused_evaluation_is_visible() {
+    let farm = Farm::new().await;
+    let evaluation = farm.start().await;
+    let mut builds = vec![package(1, &[]), package(2, &[])];
+    builds[1].outputs.clear();
+    let client = &mut farm.test.client().await;
+    for registration in [
+        Registration { builds, jobs: vec![job(0, 9)], ..Registration::default() },
+        Registration { builds: vec![package(1, &[])], jobs: vec![job(1, 9)], ..Registration::default() },
+        Registration {
+            builds: vec![package(1, &[2]), package(2, &[1])],
+            jobs: vec![job(0, 9)],
+            ..Registration::default()
+        },
+        Registration {
+            builds: vec![package(1, &[])],
+            jobs: vec![job(0, 9), job(0, 8)],
+            ..Registration::default()
+        },
+    ] {
+        registration::publish(client, evaluation, &registration).await.unwrap_err();
+        assert_eq!(farm.number("select count(*) from builds").await, 0);
+        assert_eq!(farm.number("select count(*) from evaluations where status = -1").await, 1);
+    }
+}
+
+/// Waits until some statement waits for a row that another transaction has.
+async fn wait_for_blocked(client: &Client) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let blocked: i64 = client
+            .query_one(
+                "select count(*) from pg_stat_activity
+                 where datname = current_database() and wait_event_type = 'Lock'",
+                &[],
+            )
+            .await
+            .unwrap()
+            .get(0);
+        if blocked > 0 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "nothing waits for a lock");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_is_being_recorded_is_waited_for_before_counting() {
+    let farm = Farm::new().await;
+    farm.publish(vec![package(1, &[])], vec![job(0, 9)]).await;
+    let evaluation = farm.start().await;
+    let mut result = farm.test.client().await;
+    let transaction = result.transaction().await.unwrap();
+    let id: i64 = transaction
+        .query_one("update builds set state = 'succeeded', finished_at = now() returning id", &[])
+        .await
+        .unwrap()
+        .get(0);
+
+    let mut client = farm.test.client().await;
+    let publication = tokio::spawn(async move {
+        let registration =
+            Registration { builds: vec![package(2, &[1])], jobs: vec![job(0, 9)], ..Registration::default() };
+        registration::publish(&mut client, evaluation, &registration).await.unwrap()
+    });
+    wait_for_blocked(&farm.test.client().await).await;
+    transaction.execute(RELEASE_DEPENDENTS, &[&vec![id]]).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(publication.await.unwrap().ready, 1);
+    assert_eq!(farm.build(2).await, (BuildState::Ready, 0, 59, 1));
+}
+
+/// Records a result as the dispatcher does: the build first, then, in other statements, what depends on it.
+async fn record(client: &mut Client, name: &str, succeeded: bool) {
+    let transaction = client.transaction().await.unwrap();
+    let state = if succeeded { BuildState::Succeeded } else { BuildState::Failed };
+    let id: i64 = transaction
+        .query_one(
+            "update builds set state = $2, finished_at = now() where name = $1 returning id",
+            &[&name, &state],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    if succeeded {
+        transaction.execute(RELEASE_DEPENDENTS, &[&vec![id]]).await.unwrap();
+    } else {
+        while !transaction.query(FAIL_DEPENDENTS, &[&vec![id]]).await.unwrap().is_empty() {}
+    }
+    transaction.commit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publications_and_results_at_the_same_time_leave_nothing_waiting() {
+    let farm = Farm::new().await;
+    let (mut publisher, mut recorder) = (farm.test.client().await, farm.test.client().await);
+    for round in 0..60 {
+        let (base, middle, top, succeeded) = (10_000 + round, 20_000 + round, 30_000 + round, round % 2 == 0);
+        farm.publish(vec![package(middle, &[base]), package(base, &[])], vec![job(0, 9)]).await;
+        let evaluation = farm.start().await;
+        let registration = Registration {
+            builds: vec![package(top, &[middle, base])],
+            jobs: vec![job(0, 9)],
+            ..Registration::default()
+        };
+        let name = format!("p{base}");
+        let publication = registration::publish(&mut publisher, evaluation, &registration);
+        let result = async {
+            // The two meet at another moment in each round.
+            tokio::time::sleep(Duration::from_micros(u64::try_from(round).unwrap() * 150)).await;
+            record(&mut recorder, &name, succeeded).await;
+        };
+        let (published, ()) = tokio::join!(publication, result);
+        published.unwrap();
+        if succeeded {
+            assert_eq!(farm.state(middle).await, BuildState::Ready, "round {round}");
+            assert_eq!(farm.build(top).await.1, 1, "round {round}");
+            record(&mut recorder, &format!("p{middle}"), true).await;
+            assert_eq!(farm.state(top).await, BuildState::Ready, "round {round}");
+        } else {
+            assert_eq!(farm.state(middle).await, BuildState::FailedDependency, "round {round}");
+            assert_eq!(farm.state(top).await, BuildState::FailedDependency, "round {round}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn time_is_linear_in_the_evaluation() {
+    let farm = Farm::new().await;
+    // Layers of a hundred; each build needs three of the layer below.
+    let graph = |first: usize, count: usize| -> Vec<NewBuild> {
+        (0..count)
+            .map(|index| {
+                let below = |step: usize| first + index - 100 - (index * step) % 100 % (index % 100 + 1);
+                let needs: Vec<usize> =
+                    if index < 100 { Vec::new() } else { vec![below(0), below(7), below(31)] };
+                package(first + index, &needs)
+            })
+            .collect()
+    };
+    let mut seconds = Vec::new();
+    for (first, count) in [(100_000, 5_000), (200_000, 20_000)] {
+        let builds = graph(first, count);
+        let jobs = (0..count).map(|build| job(build, 9)).collect();
+        let begun = Instant::now();
+        let published = farm.publish(builds, jobs).await;
+        assert_eq!((published.new, published.ready), (count, 100));
+        seconds.push(begun.elapsed().as_secs_f64());
+    }
+    assert!(seconds[1] < 12.0 * seconds[0], "four times the builds took {seconds:?} seconds");
+    // Again, with everything known and nothing to do.
+    let jobs = (0..20_000).map(|build| job(build, 9)).collect();
+    let published = farm.publish(graph(200_000, 20_000), jobs).await;
+    assert_eq!((published.new, published.known, published.ready), (0, 20_000, 0));
+}
