@@ -1,1 +1,28 @@
-//! Slots, building, log spool and health of a remote-worker.
+#![doc = include_str!("../README.md")]
+
+mod assignment;
+mod attempt_id;
+mod builder;
+mod config;
+mod error;
+mod finder;
+mod log;
+mod runner;
+mod session;
+mod spool;
+mod worker;
+
+pub use assignment::{Assignment, AttemptKind, BadAssign, KnownInput, Limits};
+pub use attempt_id::AttemptId;
+pub use builder::{
+    AttemptContext, BuildReport, Builder, DeclineReport, Report, Server, TrustProbe, Unaccepted,
+};
+pub use config::{
+    Config, DEFAULT_GRACE, DEFAULT_PUBLISH_PORT, PublishAddress, Security, ServerLocation, SessionConfig,
+    SharedContext, SpoolPlace, TrustCheck, native_system,
+};
+pub use error::WorkerError;
+pub use hauberk_protocol::proto::{DeclineReason, Load, Origin, Outcome, OutputInfo};
+pub use log::AttemptLog;
+pub use spool::{LogLimits, SpoolError};
+pub use worker::run_with_builder;
