@@ -6,6 +6,7 @@ pub mod derivation;
 pub mod hash;
 pub mod nar;
 pub mod narinfo;
+pub mod sexp;
 pub mod signature;
 pub mod store_directory;
 pub mod store_path;

@@ -1,6 +1,7 @@
 //! Narinfo: what a substitute server says of one store item, in Nix's dialect and in Guix's.
 
 mod compression;
+mod guix;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -8,6 +9,7 @@ mod tests;
 use std::{collections::BTreeSet, fmt};
 
 pub use compression::Compression;
+pub use guix::GuixNarInfoError;
 pub use parse::{MAX_LINE, MAX_REFERENCES, MAX_SIZE, NarInfoError};
 
 use crate::{

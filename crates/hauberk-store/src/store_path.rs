@@ -1,6 +1,10 @@
 //! Store paths: `STORE-DIRECTORY/HASH-NAME`.
 
+mod computed;
+
 use std::{cmp::Ordering, fmt, ops::Deref, str::FromStr, sync::Arc};
+
+pub use computed::References;
 
 use crate::{base32, store_directory::StoreDirectory};
 

@@ -256,6 +256,32 @@ impl<'a> Cursor<'a> {
 }
 
 pub(super) fn print(derivation: &Derivation) -> Vec<u8> {
+    print_with(derivation, false, |printer| {
+        printer.list(&derivation.input_derivations, |printer, (drv, names)| {
+            printer.raw("(");
+            printer.path(drv);
+            printer.names(names);
+        });
+    })
+}
+
+/// Writes the text whose hash output paths follow from: with hashes in place of the inputs' paths, and, for the
+/// derivation's own outputs, with nothing where their paths stand.
+pub(super) fn print_masked(
+    derivation: &Derivation,
+    inputs: &BTreeMap<String, BTreeSet<OutputName>>,
+    mask_outputs: bool,
+) -> Vec<u8> {
+    print_with(derivation, mask_outputs, |printer| {
+        printer.list(inputs, |printer, (hash, names)| {
+            printer.raw("(");
+            printer.plain(hash);
+            printer.names(names);
+        });
+    })
+}
+
+fn print_with(derivation: &Derivation, mask: bool, inputs: impl FnOnce(&mut Printer)) -> Vec<u8> {
     let mut printer = Printer(Vec::with_capacity(1024));
     printer.raw("Derive([");
     printer.list(&derivation.outputs, |printer, (name, output)| {
@@ -263,8 +289,8 @@ pub(super) fn print(derivation: &Derivation) -> Vec<u8> {
         printer.plain(name.as_str());
         printer.raw(",");
         match &output.path {
-            Some(path) => printer.path(path),
-            None => printer.raw("\"\""),
+            Some(path) if !mask => printer.path(path),
+            _ => printer.raw("\"\""),
         }
         printer.raw(",");
         printer.string(output.hash_algo.as_bytes());
@@ -273,13 +299,7 @@ pub(super) fn print(derivation: &Derivation) -> Vec<u8> {
         printer.raw(")");
     });
     printer.raw(",[");
-    printer.list(&derivation.input_derivations, |printer, (drv, names)| {
-        printer.raw("(");
-        printer.path(drv);
-        printer.raw(",[");
-        printer.list(names, |printer, name| printer.plain(name.as_str()));
-        printer.raw(")");
-    });
+    inputs(&mut printer);
     printer.raw(",[");
     printer.list(&derivation.input_sources, |printer, path| printer.path(path));
     printer.raw(",");
@@ -293,7 +313,9 @@ pub(super) fn print(derivation: &Derivation) -> Vec<u8> {
         printer.raw("(");
         printer.string(name);
         printer.raw(",");
-        printer.string(value);
+        let output =
+            mask && std::str::from_utf8(name).is_ok_and(|name| derivation.outputs.contains_key(name));
+        printer.string(if output { b"" } else { value });
         printer.raw(")");
     });
     printer.raw(")");
@@ -312,6 +334,13 @@ impl Printer {
         self.raw("\"");
         self.raw(text);
         self.raw("\"");
+    }
+
+    /// Writes the names of an input's outputs and closes the input.
+    fn names(&mut self, names: &BTreeSet<OutputName>) {
+        self.raw(",[");
+        self.list(names, |printer, name| printer.plain(name.as_str()));
+        self.raw(")");
     }
 
     fn path(&mut self, path: &StorePath) {

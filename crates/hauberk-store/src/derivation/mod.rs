@@ -1,6 +1,7 @@
 //! Derivations: what to build, from what, and into which outputs; in the ATerm text both worlds store.
 
 mod aterm;
+mod closure;
 mod kind;
 mod output_name;
 mod properties;
@@ -8,6 +9,7 @@ mod properties;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use aterm::ParseError;
+pub use closure::{VerifiedClosure, VerifyError};
 pub use kind::DerivationKind;
 pub use output_name::{InvalidOutputName, OutputName};
 
@@ -64,6 +66,12 @@ impl Derivation {
     /// What was parsed from a sorted text comes out byte for byte.
     pub fn to_bytes(&self) -> Vec<u8> {
         aterm::print(self)
+    }
+
+    /// Gives what the `.drv` file itself refers to: input derivations and sources.
+    pub fn references(&self) -> BTreeSet<StorePath> {
+        let inputs = self.input_derivations.keys().map(DrvPath::as_path);
+        inputs.chain(&self.input_sources).cloned().collect()
     }
 
     /// Tells what kind of derivation it is, and so how its output paths come about.
