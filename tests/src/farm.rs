@@ -12,12 +12,15 @@ use tokio_postgres::{Client, NoTls, Row, types::ToSql};
 
 use crate::{
     directory::LabDirectory,
+    gates::Gates,
+    jobs::jobs,
     launch::Launch,
     machine::{Machine, MachineConfig},
     network::Network,
     postgres::Postgres,
     process::Process,
     program::{hauberk_program, require_root},
+    repository::Repository,
     specification::Specification,
     wait::Deadline,
 };
@@ -103,6 +106,8 @@ pub struct Farm {
     pub network: Network,
     /// The database.
     pub postgres: Postgres,
+    /// Where builders of test jobs wait.
+    pub gates: Gates,
     config: FarmConfig,
     server_address: String,
     server_signing_key: String,
@@ -132,6 +137,7 @@ impl Farm {
             .to_owned();
 
         let machines = directory.subdirectory("machines")?;
+        let gates = Gates::create(&directory.path().join("gates"))?;
         let mut network = Network::create(directory.path())?;
         let server_machine = Machine::start(
             &machines,
@@ -161,6 +167,7 @@ impl Farm {
                 &MachineConfig {
                     name: name.clone(),
                     trusted_public_keys: vec![server_signing_key.clone()],
+                    gates: Some(gates.directory().to_owned()),
                     ..MachineConfig::default()
                 },
             )?;
@@ -194,6 +201,7 @@ impl Farm {
             server_machine,
             network,
             postgres,
+            gates,
             config,
             server_address,
             server_signing_key,
@@ -328,6 +336,27 @@ impl Farm {
         Ok(())
     }
 
+    /// Makes a repository whose `release.nix` gives these jobs (see [`jobs`]) and a specification that watches it.
+    ///
+    /// # Errors
+    /// Git fails.
+    pub fn repository(&self, name: &str, expressions: &str) -> Result<(Repository, Specification)> {
+        let repository = Repository::create(&self.directory.subdirectory("repositories")?.join(name))?;
+        repository.write("release.nix", &jobs(expressions))?;
+        repository.commit("Begin")?;
+        let specification = Specification::new(name, &repository.url());
+        Ok((repository, specification))
+    }
+
+    /// Asks the register to look at a specification's repository now.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn look_now(&self, specification: &str) -> Result<()> {
+        self.query("select pg_notify('hauberk_evaluation', $1)", &[&specification]).await?;
+        Ok(())
+    }
+
     /// Starts a machine that runs nothing of the farm and trusts `key`, on the farm's network: a user's computer.
     ///
     /// # Errors
@@ -338,6 +367,7 @@ impl Farm {
             &MachineConfig {
                 name: name.to_owned(),
                 trusted_public_keys: vec![key.to_owned()],
+                gates: None,
                 substituters: vec![self.publish_url()],
                 settings: "connect-timeout = 5\ndownload-attempts = 2\n".to_owned(),
             },

@@ -40,8 +40,7 @@ impl Launch {
     }
 
     pub(crate) fn at(place: Place, program: impl Into<PathBuf>) -> Self {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut search = path.clone();
+        let mut search = std::env::var_os("PATH").unwrap_or_default();
         // The tools of an administrator are not on everybody's path.
         search.push(":/usr/local/sbin:/usr/sbin:/sbin");
         Self {

@@ -9,6 +9,8 @@
 
 mod directory;
 mod farm;
+mod gates;
+mod jobs;
 mod launch;
 mod machine;
 mod network;
@@ -22,6 +24,8 @@ mod wait;
 
 pub use directory::LabDirectory;
 pub use farm::{Farm, FarmConfig, WorkerHost};
+pub use gates::Gates;
+pub use jobs::jobs;
 pub use launch::Launch;
 pub use machine::{Machine, MachineConfig};
 pub use network::Network;

@@ -26,7 +26,7 @@ mount --bind "$1/etc-nix" /etc/nix
 ip link set lo up
 echo ready
 exec >&- 2>&-
-while true; do sleep 1000; done
+while true; do sleep 86400; done
 "#;
 
 /// What is particular about a machine.
@@ -38,6 +38,8 @@ pub struct MachineConfig {
     pub trusted_public_keys: Vec<String>,
     /// Caches its daemon asks.
     pub substituters: Vec<String>,
+    /// The directory builders see as `/gates`, if any.
+    pub gates: Option<PathBuf>,
     /// More lines for its nix.conf.
     pub settings: String,
 }
@@ -200,6 +202,9 @@ fn nix_conf(config: &MachineConfig) -> String {
         }
     }
     sandbox_paths.push("/etc/alternatives".to_owned());
+    if let Some(gates) = &config.gates {
+        sandbox_paths.push(format!("/gates={}", gates.display()));
+    }
     format!(
         "build-users-group =\n\
          sandbox = true\n\
