@@ -1,2 +1,5 @@
--- $1 attempt id, $2 bytes of text
-update attempts set log_complete = true, log_bytes = $2 where id = $1
+-- $1 attempt ids, $2 bytes of text (parallel)
+update attempts a
+set log_complete = true, log_bytes = l.text_bytes
+from unnest($1::bigint[], $2::bigint[]) as l (id, text_bytes)
+where a.id = l.id

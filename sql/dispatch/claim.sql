@@ -8,32 +8,16 @@ with asked as (
     set state = 'assigned', attempt_id = asked.attempt_id, not_before = null
     from asked
     where b.id = asked.build_id and b.state = 'ready'
-    returning b.id, b.attempt_id, b.lane_id, b.derivation_id, b.generation, b.name, b.system, b.priority, b.timeout,
-              b.max_silent, b.farm_faults, asked.worker_id, asked.session
-), tried as (
-    insert into attempts (id, build_id, derivation_id, generation, number, kind, worker_id, session, epoch,
-                          log_server_id, log_path)
-    overriding system value
-    select c.attempt_id, c.id, c.derivation_id, c.generation, earlier.number + 1,
-           case when earlier.number = 0 then 'first' else 'retry' end,
-           c.worker_id, c.session, $4, $5, c.attempt_id / 1000 || '/' || c.attempt_id || '.gz'
-    from claimed c
-    cross join lateral (
-        select coalesce(max(a.number), 0) as number from attempts a where a.build_id = c.id
-    ) earlier
-    returning id, number
+    returning b.id, b.attempt_id, b.derivation_id, b.generation, asked.worker_id, asked.session
 )
-select c.attempt_id, c.id as build_id, c.name, c.system, c.priority, c.timeout, c.max_silent, c.farm_faults,
-       c.worker_id, c.session, t.number, d.path as derivation, l.features,
-       array(select o.name from outputs o where o.build_id = c.id order by o.name) as output_names,
-       array(select o.path from outputs o where o.build_id = c.id order by o.name) as output_paths,
-       array(select o.path from build_dependencies e join outputs o on o.build_id = e.dependency_id
-             where e.build_id = c.id and o.nar_hash is not null order by o.path) as input_paths,
-       array(select o.nar_hash from build_dependencies e join outputs o on o.build_id = e.dependency_id
-             where e.build_id = c.id and o.nar_hash is not null order by o.path) as input_hashes,
-       array(select o.nar_size from build_dependencies e join outputs o on o.build_id = e.dependency_id
-             where e.build_id = c.id and o.nar_hash is not null order by o.path) as input_sizes
+insert into attempts (id, build_id, derivation_id, generation, number, kind, worker_id, session, epoch,
+                      log_server_id, log_path)
+overriding system value
+select c.attempt_id, c.id, c.derivation_id, c.generation, earlier.number + 1,
+       case when earlier.number = 0 then 'first' else 'retry' end,
+       c.worker_id, c.session, $4, $5, c.attempt_id / 1000 || '/' || c.attempt_id || '.gz'
 from claimed c
-join tried t on t.id = c.attempt_id
-join derivations d on d.id = c.derivation_id
-join lanes l on l.id = c.lane_id
+cross join lateral (
+    select coalesce(max(a.number), 0) as number from attempts a where a.build_id = c.id
+) earlier
+returning id as attempt_id

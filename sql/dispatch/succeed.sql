@@ -1,21 +1,22 @@
 -- The outputs of these attempts are in the farm's cache, checked and durable: their builds have succeeded.
--- $1 attempt ids, $2 epoch, $3 server id
+-- $1 attempt ids, $2 epoch, $3 server id; $4 attempt ids, $5 paths, $6 nar hashes, $7 nar sizes of the outputs (parallel), as the
+-- cache has them
 with ended as (
     update attempts a
     set ended_at = now(), class = 'succeeded'
     where a.id = any ($1::bigint[]) and a.epoch = $2 and a.ended_at is null
     returning a.id, a.build_id
-), fetched as (
+), marked as (
     update attempt_outputs o
     set fetched_at = now()
     from ended
     where o.attempt_id = ended.id
-    returning o.path, o.nar_hash, o.nar_size
 ), held as (
     update outputs o
-    set nar_hash = fetched.nar_hash, nar_size = fetched.nar_size, server_id = $3
-    from fetched
-    where o.path = fetched.path
+    set nar_hash = f.nar_hash, nar_size = f.nar_size, server_id = $3
+    from unnest($4::bigint[], $5::text[], $6::bytea[], $7::bigint[]) as f (attempt_id, path, nar_hash, nar_size)
+    join ended on ended.id = f.attempt_id
+    where o.path = f.path
 )
 update builds b
 set state = 'succeeded', finished_at = now(), failed_build_id = null

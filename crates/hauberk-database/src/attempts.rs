@@ -71,6 +71,18 @@ pub async fn outputs(
         .collect()
 }
 
+/// Lists what an attempt is to give: names and paths.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn expected_outputs(
+    client: &impl GenericClient,
+    attempt: AttemptId,
+) -> Result<Vec<(String, StorePath)>, DatabaseError> {
+    let rows = statement!("attempts/expected_outputs").all(client, &[&attempt]).await?;
+    rows.iter().map(|row| Ok((row.get("name")?, row.parse("path")?))).collect()
+}
+
 /// Whose an attempt's log is, and where it goes.
 #[derive(Debug, Clone)]
 pub struct LogOwner {
@@ -107,17 +119,50 @@ pub async fn log_owner(
     .transpose()
 }
 
-/// Records that an attempt's log is complete and how many bytes of text it has.
+/// Records that logs of attempts are complete, and how many bytes of text each has.
 ///
 /// # Errors
 /// Any failure of the statement.
 pub async fn log_complete(
     client: &impl GenericClient,
-    attempt: AttemptId,
-    text_bytes: i64,
+    logs: &[(AttemptId, i64)],
 ) -> Result<(), DatabaseError> {
-    statement!("attempts/log_complete").execute(client, &[&attempt, &text_bytes]).await?;
+    let (attempts, text_bytes): (Vec<_>, Vec<_>) = logs.iter().copied().unzip();
+    statement!("attempts/log_complete").execute(client, &[&attempts, &text_bytes]).await?;
     Ok(())
+}
+
+/// Where the results of an attempt are to be had.
+#[derive(Debug, Clone)]
+pub struct ResultSource {
+    /// The worker's name.
+    pub worker: String,
+    /// The worker's publish server.
+    pub publish_url: Option<String>,
+    /// The key its narinfos must be signed with.
+    pub signing_key: Option<String>,
+    /// How often they were fetched in vain.
+    pub fetch_tries: i16,
+}
+
+/// Finds out where the results of an attempt are; nothing if there is no such attempt.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn result_source(
+    client: &impl GenericClient,
+    attempt: AttemptId,
+) -> Result<Option<ResultSource>, DatabaseError> {
+    let row = statement!("attempts/worker").optional(client, &[&attempt]).await?;
+    row.map(|row| {
+        Ok(ResultSource {
+            worker: row.get("name")?,
+            publish_url: row.get("publish_url")?,
+            signing_key: row.get("signing_key")?,
+            fetch_tries: row.get("fetch_tries")?,
+        })
+    })
+    .transpose()
 }
 
 /// Finds the log of the newest attempt of the build a derivation or output belongs to: its path below the log directory, and

@@ -114,9 +114,9 @@ pub struct Claim {
     pub session: i64,
 }
 
-/// What the farm vouches for about an input of a build.
+/// What the farm vouches for about a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownInput {
+pub struct KnownPath {
     /// The path.
     pub path: StorePath,
     /// SHA-256 of its nar.
@@ -157,7 +157,7 @@ pub struct Claimed {
     /// The outputs it is to give: names and paths.
     pub outputs: Vec<(String, StorePath)>,
     /// What is known of its inputs.
-    pub inputs: Vec<KnownInput>,
+    pub inputs: Vec<KnownPath>,
 }
 
 /// An output, as a worker reports it.
@@ -203,6 +203,17 @@ pub struct Built {
     pub outputs: Vec<BuiltOutput>,
     /// Figures.
     pub measures: Measures,
+}
+
+/// An attempt whose outputs are in the farm's cache.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its build.
+    pub build: BuildId,
+    /// All outputs, as the cache has them.
+    pub outputs: Vec<KnownPath>,
 }
 
 /// What becomes of a build when an attempt of it ends without success.
@@ -306,21 +317,35 @@ pub async fn window(
         .collect()
 }
 
-/// Grants those claims whose builds are still ready.
+/// Grants those claims whose builds are still ready. With `again`, the transaction may be the second one for these claims, and
+/// what the first has granted counts.
 ///
 /// # Errors
-/// Any failure of the statement, or a row that cannot be read.
+/// Any failure of the statements, or a row that cannot be read.
 pub async fn claim(
     client: &impl GenericClient,
     claims: &[Claim],
     epoch: Epoch,
     server: ServerId,
+    again: bool,
 ) -> Result<Vec<Claimed>, DatabaseError> {
     let builds: Vec<_> = claims.iter().map(|claim| claim.build).collect();
     let workers: Vec<_> = claims.iter().map(|claim| claim.worker).collect();
     let sessions: Vec<_> = claims.iter().map(|claim| claim.session).collect();
-    let rows =
-        statement!("dispatch/claim").all(client, &[&builds, &workers, &sessions, &epoch, &server]).await?;
+    let mut rows = Vec::new();
+    if again {
+        rows = statement!("dispatch/claimed_before")
+            .all(client, &[&builds, &workers, &sessions, &epoch])
+            .await?;
+    }
+    rows.extend(
+        statement!("dispatch/claim").all(client, &[&builds, &workers, &sessions, &epoch, &server]).await?,
+    );
+    let attempts: Vec<AttemptId> = rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
+    if attempts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = statement!("dispatch/claimed").all(client, &[&attempts]).await?;
     rows.iter().map(claimed).collect()
 }
 
@@ -349,7 +374,7 @@ fn claimed(row: &Record) -> Result<Claimed, DatabaseError> {
             .into_iter()
             .zip(hashes)
             .zip(sizes)
-            .map(|((path, nar_hash), nar_size)| KnownInput { path, nar_hash, nar_size })
+            .map(|((path, nar_hash), nar_size)| KnownPath { path, nar_hash, nar_size })
             .collect(),
     })
 }
@@ -480,9 +505,17 @@ pub async fn end(
         }
     }
     if !effects.finished.is_empty() {
-        let rows = statement!("dispatch/fail_dependents").all(client, &[&effects.finished]).await?;
-        for row in &rows {
-            effects.finished.push(row.get("build_id")?);
+        // Again until nothing is left: an evaluation that is published meanwhile adds dependents to builds of this chain,
+        // and either counts them as failed itself, or has its rows in sight of the next round.
+        let roots = effects.finished.clone();
+        loop {
+            let rows = statement!("dispatch/fail_dependents").all(client, &[&roots]).await?;
+            if rows.is_empty() {
+                break;
+            }
+            for row in &rows {
+                effects.finished.push(row.get("build_id")?);
+            }
         }
         statement!("dispatch/weather").execute(client, &[&effects.finished]).await?;
     }
@@ -496,11 +529,19 @@ pub async fn end(
 /// Any failure of the statements, or a row that cannot be read.
 pub async fn succeed(
     client: &impl GenericClient,
-    attempts: &[AttemptId],
+    fetched: &[Fetched],
     epoch: Epoch,
     server: ServerId,
 ) -> Result<Effects, DatabaseError> {
-    let rows = statement!("dispatch/succeed").all(client, &[&attempts, &epoch, &server]).await?;
+    let attempts: Vec<_> = fetched.iter().map(|f| f.attempt).collect();
+    let outputs: Vec<_> = fetched.iter().flat_map(|f| f.outputs.iter().map(|o| (f.attempt, o))).collect();
+    let of: Vec<_> = outputs.iter().map(|(attempt, _)| *attempt).collect();
+    let paths: Vec<_> = outputs.iter().map(|(_, output)| output.path.to_string()).collect();
+    let hashes: Vec<_> = outputs.iter().map(|(_, output)| output.nar_hash.as_slice()).collect();
+    let sizes: Vec<_> = outputs.iter().map(|(_, output)| output.nar_size).collect();
+    let rows = statement!("dispatch/succeed")
+        .all(client, &[&attempts, &epoch, &server, &of, &paths, &hashes, &sizes])
+        .await?;
     let finished: Vec<BuildId> = rows.iter().map(|row| row.get("build_id")).collect::<Result<_, _>>()?;
     if finished.is_empty() {
         return Ok(Effects::default());

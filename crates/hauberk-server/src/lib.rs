@@ -1,1 +1,23 @@
-//! Worker sessions, dispatch, log reception and fetching.
+#![doc = include_str!("../README.md")]
+
+mod backend;
+mod committer;
+mod config;
+mod dispatcher;
+mod error;
+mod fetch;
+mod logs;
+mod outcome;
+mod queue;
+mod registry;
+mod server;
+mod session;
+mod slots;
+mod task;
+mod trust;
+
+pub use config::{Config, Limits};
+pub use error::ServerError;
+pub use outcome::RetryPolicy;
+pub use server::run;
+pub use trust::ProbeError;

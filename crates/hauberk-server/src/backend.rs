@@ -1,0 +1,110 @@
+//! The backend port: frames in, frames out.
+
+use std::net::IpAddr;
+
+use hauberk_protocol::keys::CurvePublicKey;
+use hauberk_protocol::socket::{Incoming, RouterSocket, RoutingId, SendError, SocketError};
+use hauberk_protocol::{ServerMessage, WorkerMessage};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// What comes from the backend port.
+#[derive(Debug)]
+pub(crate) enum FromBackend {
+    /// A message.
+    Received(Box<Received>),
+    /// A message to this connection could not be delivered: it is gone, or takes nothing any more.
+    Undelivered(RoutingId),
+}
+
+/// A message, and who sent it.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// The connection it came by.
+    pub(crate) routing: RoutingId,
+    /// The key its sender has proved to own.
+    pub(crate) user: Option<CurvePublicKey>,
+    /// Where its sender is.
+    pub(crate) peer_address: Option<IpAddr>,
+    /// What it says.
+    pub(crate) message: WorkerMessage,
+}
+
+/// Owns the socket until `stop`. What waits in `outgoing` then is still sent.
+pub(crate) async fn run(
+    mut socket: RouterSocket,
+    events: Sender<FromBackend>,
+    mut outgoing: UnboundedReceiver<(RoutingId, ServerMessage)>,
+    stop: CancellationToken,
+) -> Result<(), SocketError> {
+    let mut malformed: u64 = 0;
+    loop {
+        tokio::select! {
+            biased;
+            message = outgoing.recv() => match message {
+                Some((to, message)) => {
+                    if !send(&mut socket, to, message)
+                        && events.send(FromBackend::Undelivered(to)).await.is_err()
+                    {
+                        break;
+                    }
+                }
+                None => break,
+            },
+            incoming = socket.recv() => {
+                let incoming = incoming?;
+                if let Some(message) = decode(incoming, &mut malformed)
+                    && events.send(FromBackend::Received(message)).await.is_err()
+                {
+                    break;
+                }
+            }
+            () = stop.cancelled() => break,
+        }
+    }
+    while let Ok((to, message)) = outgoing.try_recv() {
+        send(&mut socket, to, message);
+    }
+    Ok(())
+}
+
+fn decode(incoming: Incoming, malformed: &mut u64) -> Option<Box<Received>> {
+    let Incoming { routing_id, user, peer_address, frame } = incoming;
+    match WorkerMessage::decode(&frame) {
+        Ok(message) => Some(Box::new(Received { routing: routing_id, user, peer_address, message })),
+        Err(error) => {
+            *malformed += 1;
+            warn!(
+                error = &error as &dyn std::error::Error,
+                peer.address = ?peer_address,
+                messages.malformed = *malformed,
+                "a peer sent what is not a message"
+            );
+            None
+        }
+    }
+}
+
+/// Sends a message. False when it cannot reach its peer.
+fn send(socket: &mut RouterSocket, to: RoutingId, message: ServerMessage) -> bool {
+    let kind = message.body.kind();
+    let sent = match message.encode() {
+        Ok(frame) => socket.send(to, &frame),
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, message.kind = kind, "cannot send a {kind}");
+            return true;
+        }
+    };
+    match sent {
+        Ok(()) => true,
+        Err(SendError::PeerGone) => {
+            debug!(message.kind = kind, "the peer of a {kind} is gone");
+            false
+        }
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, message.kind = kind, "cannot send a {kind}");
+            false
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The committer: makes the dispatcher's steps durable, as many at a time as have come together.
+//!
+//! While one transaction is on its way to the disk, the next batch gathers. A batch that failed because the database is away is
+//! tried again until it is there; every step is guarded by attempt and epoch, so that a transaction whose end was not learned can be
+//! repeated. A batch that the database refuses is taken apart, so that one bad step does not hold up the others.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use hauberk_database::dispatch::{self, Claim, Effects};
+use hauberk_database::{AttemptId, BuildId, Client, Database, DatabaseError, Epoch, ServerId, begin, commit};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{error, warn};
+
+use crate::dispatcher::{Committed, Op};
+
+/// Steps in one transaction at most.
+const BATCH: usize = 2000;
+/// Pages are told that something changed at most so often.
+const CHANGED_INTERVAL: Duration = Duration::from_millis(250);
+/// Pause before a transaction is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// See the module's description.
+pub(crate) struct Committer {
+    /// Where the steps go.
+    pub(crate) database: Database,
+    /// The start of the server that makes them.
+    pub(crate) epoch: Epoch,
+    /// The server.
+    pub(crate) server: ServerId,
+}
+
+impl Committer {
+    /// Works until nobody sends steps any more.
+    pub(crate) async fn run(self, mut ops: UnboundedReceiver<Op>, results: UnboundedSender<Vec<Committed>>) {
+        let mut batch = Vec::new();
+        let mut changed_at: Option<Instant> = None;
+        loop {
+            let due = async {
+                match changed_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                count = ops.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    let done = self.commit(std::mem::take(&mut batch)).await;
+                    changed_at.get_or_insert_with(|| Instant::now() + CHANGED_INTERVAL);
+                    if results.send(done).is_err() {
+                        break;
+                    }
+                }
+                () = due => {
+                    changed_at = None;
+                    if let Err(error) = self.notify_changed().await {
+                        warn!(error = &error as &dyn std::error::Error, "cannot tell the pages of a change");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn notify_changed(&self) -> Result<(), DatabaseError> {
+        dispatch::notify_changed(&self.database.client().await?).await
+    }
+
+    async fn commit(&self, ops: Vec<Op>) -> Vec<Committed> {
+        let batch = Batch::new(ops);
+        let mut again = false;
+        loop {
+            match self.attempt(&batch, again).await {
+                Ok(done) => return done,
+                Err(error) if error.is_transient() => {
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        batch.size = batch.len(),
+                        "cannot record {} steps now, trying again",
+                        batch.len()
+                    );
+                    again = true;
+                    sleep(RETRY_PAUSE).await;
+                }
+                Err(error) if batch.len() == 1 => {
+                    error!(
+                        error = &error as &dyn std::error::Error,
+                        "the database refuses a step for build {}; it is left out",
+                        batch.builds.first().map_or(0, |build| build.get())
+                    );
+                    return batch.claims.iter().map(|claim| Committed::NotGranted(*claim)).collect();
+                }
+                Err(error) => {
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        batch.size = batch.len(),
+                        "the database refuses a batch; its steps are tried one by one"
+                    );
+                    let mut done = Vec::new();
+                    for op in batch.into_ops() {
+                        done.extend(Box::pin(self.commit(vec![op])).await);
+                    }
+                    return done;
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, batch: &Batch, again: bool) -> Result<Vec<Committed>, DatabaseError> {
+        let mut client: Client = self.database.client().await?;
+        let transaction = begin(&mut client).await?;
+        dispatch::lock_builds(&transaction, &batch.builds).await?;
+
+        let mut done = Vec::with_capacity(batch.len());
+        if !batch.claims.is_empty() {
+            let granted =
+                dispatch::claim(&transaction, &batch.claims, self.epoch, self.server, again).await?;
+            let taken: HashSet<BuildId> = granted.iter().map(|claimed| claimed.build).collect();
+            done.extend(granted.into_iter().map(|claimed| Committed::Granted(Box::new(claimed))));
+            let refused = batch.claims.iter().filter(|claim| !taken.contains(&claim.build));
+            done.extend(refused.map(|claim| Committed::NotGranted(*claim)));
+        }
+        if !batch.started.is_empty() {
+            dispatch::start(&transaction, &batch.started, self.epoch).await?;
+        }
+        if !batch.built.is_empty() {
+            dispatch::built(&transaction, &batch.built, self.epoch).await?;
+            done.extend(batch.built.iter().map(|built| Committed::Built(built.attempt)));
+        }
+        if !batch.ended.is_empty() {
+            let effects = dispatch::end(&transaction, &batch.ended, self.epoch).await?;
+            done.extend(batch.ended.iter().map(|ended| Committed::Ended(ended.attempt)));
+            push_effects(&mut done, effects);
+        }
+        if !batch.succeeded.is_empty() {
+            let effects = dispatch::succeed(&transaction, &batch.succeeded, self.epoch, self.server).await?;
+            done.extend(batch.succeeded.iter().map(|fetched| Committed::Succeeded(fetched.attempt)));
+            push_effects(&mut done, effects);
+        }
+        commit(transaction).await?;
+        Ok(done)
+    }
+}
+
+fn push_effects(done: &mut Vec<Committed>, effects: Effects) {
+    if !effects.ready.is_empty() || effects.deferred {
+        done.push(Committed::Effects(effects));
+    }
+}
+
+/// Steps sorted by what they do, in the order in which a transaction does it: an attempt that starts and ends in the
+/// same batch starts before it ends.
+#[derive(Default)]
+struct Batch {
+    /// All builds that are touched directly.
+    builds: Vec<BuildId>,
+    claims: Vec<Claim>,
+    started: Vec<(AttemptId, i64)>,
+    built: Vec<dispatch::Built>,
+    ended: Vec<dispatch::Ended>,
+    succeeded: Vec<dispatch::Fetched>,
+    /// The builds of `started`, in its order.
+    started_builds: Vec<BuildId>,
+}
+
+impl Batch {
+    fn new(ops: Vec<Op>) -> Self {
+        let mut batch = Self { builds: ops.iter().map(Op::build).collect(), ..Self::default() };
+        batch.builds.sort_unstable();
+        batch.builds.dedup();
+        for op in ops {
+            match op {
+                Op::Claim(claim) => batch.claims.push(claim),
+                Op::Start { attempt, build, inputs_ms } => {
+                    batch.started.push((attempt, inputs_ms));
+                    batch.started_builds.push(build);
+                }
+                Op::Built(built) => batch.built.push(built),
+                Op::End(ended) => batch.ended.push(ended),
+                Op::Succeed(fetched) => batch.succeeded.push(fetched),
+            }
+        }
+        batch
+    }
+
+    fn len(&self) -> usize {
+        self.claims.len() + self.started.len() + self.built.len() + self.ended.len() + self.succeeded.len()
+    }
+
+    fn into_ops(self) -> impl Iterator<Item = Op> {
+        let claims = self.claims.into_iter().map(Op::Claim);
+        let started = self
+            .started
+            .into_iter()
+            .zip(self.started_builds)
+            .map(|((attempt, inputs_ms), build)| Op::Start { attempt, build, inputs_ms });
+        let built = self.built.into_iter().map(Op::Built);
+        let ended = self.ended.into_iter().map(Op::End);
+        let succeeded = self.succeeded.into_iter().map(Op::Succeed);
+        claims.chain(started).chain(built).chain(ended).chain(succeeded)
+    }
+}

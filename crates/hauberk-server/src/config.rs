@@ -1,0 +1,82 @@
+//! What a server is told.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hauberk_daemon::DaemonAddress;
+use hauberk_database::ConnectionString;
+use hauberk_discovery::Interfaces;
+use hauberk_protocol::keys::CurveKeyPair;
+use hauberk_publish::Signer;
+use hauberk_store::StoreDirectory;
+
+use crate::outcome::RetryPolicy;
+
+/// What a server is told. Every value is checked already, except that ports may turn out to be in use.
+pub struct Config {
+    /// The farm's database.
+    pub database: ConnectionString,
+    /// The stable name of this server, unique in the farm.
+    pub name: String,
+    /// The farm's name, for those who look for it by mDNS.
+    pub farm: String,
+    /// The address to listen at; `::` takes IPv4 as well.
+    pub listen: IpAddr,
+    /// Port for workers' messages; 0 lets the system choose one, as for the others.
+    pub backend_port: u16,
+    /// Port for logs.
+    pub log_port: u16,
+    /// Port for substitutes.
+    pub publish_port: u16,
+    /// The URL workers and clients reach the publish server at, if it is not this host's address and port.
+    pub publish_url: Option<String>,
+    /// Holds nars, narinfos and logs.
+    pub cache: PathBuf,
+    /// The store directory whose builds it takes.
+    pub store_directory: StoreDirectory,
+    /// The local store's daemon; without one, only the cache is served.
+    pub daemon: Option<DaemonAddress>,
+    /// What narinfos are signed with.
+    pub signer: Signer,
+    /// The server's CURVE key pair; none only on a network that is trusted.
+    pub curve: Option<CurveKeyPair>,
+    /// Where to announce the server by mDNS; none for nowhere.
+    pub announce: Option<Interfaces>,
+    /// Times and limits.
+    pub limits: Limits,
+}
+
+/// Times and limits of a server.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How often workers show life.
+    pub heartbeat: Duration,
+    /// A worker that was not heard of for so long has lost its builds.
+    pub lease: Duration,
+    /// What to do after the farm's faults.
+    pub retry: RetryPolicy,
+    /// Largest log, in bytes of text; 0 = no limit.
+    pub log: u64,
+    /// Largest output, in bytes of nar; 0 = no limit.
+    pub output: u64,
+    /// Attempts whose outputs are fetched at once.
+    pub fetches: usize,
+    /// What is in hand may take so long to finish when the server ends.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    /// Heartbeats each 15 s, leases of 60 s, logs of 256 MiB, 8 fetches at once, 10 s of grace.
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(15),
+            lease: Duration::from_secs(60),
+            retry: RetryPolicy::default(),
+            log: 256 << 20,
+            output: 0,
+            fetches: 8,
+            grace: Duration::from_secs(10),
+        }
+    }
+}

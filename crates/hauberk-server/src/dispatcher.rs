@@ -1,0 +1,852 @@
+//! The dispatcher: owns what is known of sessions and open attempts, and decides what happens next.
+//!
+//! It is a plain state machine. Events go in, [`Effect`]s come out, and nothing here waits, reads a clock or touches a socket:
+//! the task around it does ([`crate::task`]). Whatever must be durable leaves as an [`Op`], and what follows from it happens when
+//! that is committed: an attempt is recorded before its Assign is sent, and a result before its Ack.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use hauberk_database::attempts::OpenAttempt;
+use hauberk_database::dispatch::{
+    AttemptClass, AttemptOrigin, Built, BuiltOutput, Claim, Claimed, Consequence, Effects, Ended, Fetched,
+    KnownPath, Lane, Measures, ReadyBuild,
+};
+use hauberk_database::{AttemptId, BuildId, WorkerId};
+use hauberk_protocol::proto::{
+    Ack, Assign, AttemptKind, Cancel, Declined, ExpectedOutput, Finished, Heartbeat, Hello, HelloAgain,
+    Input, Origin, Outcome, Pause, Release, Started, Welcome,
+};
+use hauberk_protocol::socket::RoutingId;
+use hauberk_protocol::{ServerBody, ServerMessage};
+use hauberk_store::StorePath;
+use tracing::{debug, info, warn};
+
+use crate::outcome::{RetryPolicy, class_of, class_of_decline, consequence};
+use crate::queue::Queue;
+use crate::session::{Capabilities, Session, SessionId};
+use crate::slots::Slots;
+
+/// Longest message of a worker about an attempt that is kept, in bytes.
+const MESSAGE_LIMIT: usize = 4096;
+
+/// Builds a refill brings for each lane.
+pub(crate) const WINDOW: usize = 2048;
+
+/// How long things take, and how often they are tried.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    /// A session that was not heard of for so long has lapsed.
+    pub(crate) lease: Duration,
+    /// What to do after the farm's faults.
+    pub(crate) retry: RetryPolicy,
+    /// Largest log, in bytes of text; 0 = no limit.
+    pub(crate) log_limit: u64,
+    /// Largest output, in bytes of nar; 0 = no limit.
+    pub(crate) output_limit: u64,
+}
+
+/// A durable step, for the committer.
+#[derive(Debug)]
+pub(crate) enum Op {
+    /// Give a build to a worker.
+    Claim(Claim),
+    /// The builder has begun.
+    Start {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Its build.
+        build: BuildId,
+        /// Milliseconds its inputs took.
+        inputs_ms: i64,
+    },
+    /// A worker says that an attempt succeeded.
+    Built(Built),
+    /// The outputs are in the farm's cache.
+    Succeed(Fetched),
+    /// An attempt ended without success.
+    End(Ended),
+}
+
+impl Op {
+    /// The build it is about.
+    pub(crate) fn build(&self) -> BuildId {
+        match self {
+            Self::Claim(claim) => claim.build,
+            Self::Start { build, .. } => *build,
+            Self::Succeed(fetched) => fetched.build,
+            Self::Built(built) => built.build,
+            Self::End(ended) => ended.build,
+        }
+    }
+}
+
+/// A durable step that has been committed, or could not be.
+#[derive(Debug)]
+pub(crate) enum Committed {
+    /// The claim was granted.
+    Granted(Box<Claimed>),
+    /// The build was no longer ready.
+    NotGranted(Claim),
+    /// The word of the worker is recorded.
+    Built(AttemptId),
+    /// The build has succeeded.
+    Succeeded(AttemptId),
+    /// The attempt has ended.
+    Ended(AttemptId),
+    /// What the batch changed besides.
+    Effects(Effects),
+}
+
+/// Outputs to be fetched.
+#[derive(Debug, Clone)]
+pub(crate) struct FetchJob {
+    /// The attempt that built them.
+    pub(crate) attempt: AttemptId,
+    /// Its build.
+    pub(crate) build: BuildId,
+    /// Name and version, for people.
+    pub(crate) name: String,
+}
+
+/// What the dispatcher wants done.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// A message to a worker.
+    Send(RoutingId, ServerMessage),
+    /// A durable step.
+    Commit(Op),
+    /// Outputs to be fetched.
+    Fetch(FetchJob),
+    /// The window is to be filled from the database.
+    Refill,
+    /// A worker's session is over.
+    SessionEnded(WorkerId),
+}
+
+/// A worker that may join, as the database and the transport know it.
+#[derive(Debug, Clone)]
+pub(crate) struct Admitted {
+    /// The worker.
+    pub(crate) worker: WorkerId,
+    /// Its enrolled name.
+    pub(crate) name: String,
+    /// An operator wants it to get no work.
+    pub(crate) paused: bool,
+    /// What it can build.
+    pub(crate) capabilities: Capabilities,
+    /// The session it shall have.
+    pub(crate) session: SessionId,
+    /// Its address on the socket.
+    pub(crate) routing: RoutingId,
+    /// What to welcome it with.
+    pub(crate) welcome: Welcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Assign was sent, as this message of this session.
+    Assigned { session: SessionId, sequence: u64 },
+    /// The worker has it, by its own word.
+    Running,
+    /// Its worker has no session: found at the server's start, or the worker's connection broke.
+    Unheard { until: Instant },
+    /// The worker's word that it succeeded is being recorded.
+    Concluding,
+    /// The outputs are being fetched, or wait for it.
+    Fetching,
+    /// Its end, or its success, is being recorded.
+    Ending,
+}
+
+impl Phase {
+    /// Whether the worker is at it, as far as the server knows.
+    fn is_with_worker(self) -> bool {
+        match self {
+            Self::Assigned { .. } | Self::Running | Self::Unheard { .. } => true,
+            Self::Concluding | Self::Fetching | Self::Ending => false,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Attempt {
+    build: BuildId,
+    worker: WorkerId,
+    name: String,
+    farm_faults: i16,
+    phase: Phase,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    policy: Policy,
+    queue: Queue,
+    slots: Slots,
+    sessions: HashMap<SessionId, Session>,
+    by_worker: HashMap<WorkerId, SessionId>,
+    attempts: HashMap<AttemptId, Attempt>,
+    effects: Vec<Effect>,
+    refilling: bool,
+}
+
+impl Dispatcher {
+    /// Makes a dispatcher that knows of nothing.
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            queue: Queue::default(),
+            slots: Slots::default(),
+            sessions: HashMap::new(),
+            by_worker: HashMap::new(),
+            attempts: HashMap::new(),
+            effects: Vec::new(),
+            refilling: false,
+        }
+    }
+
+    /// Takes what is to be done, oldest first.
+    pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The worker of a session.
+    pub(crate) fn worker_of(&self, id: SessionId) -> Option<WorkerId> {
+        self.sessions.get(&id).map(|session| session.worker)
+    }
+
+    /// Takes over the open attempts that the database shows at the server's start. Nobody is declared lost for one lease.
+    pub(crate) fn adopt(&mut self, open: Vec<OpenAttempt>, now: Instant) {
+        for attempt in open {
+            let phase = if attempt.built {
+                self.effects.push(Effect::Fetch(FetchJob {
+                    attempt: attempt.attempt,
+                    build: attempt.build,
+                    name: attempt.name.clone(),
+                }));
+                Phase::Fetching
+            } else {
+                Phase::Unheard { until: now + self.policy.lease }
+            };
+            self.attempts.insert(
+                attempt.attempt,
+                Attempt {
+                    build: attempt.build,
+                    worker: attempt.worker,
+                    name: attempt.name,
+                    farm_faults: attempt.farm_faults,
+                    phase,
+                },
+            );
+        }
+    }
+
+    /// Asks for the window to be filled, unless that is under way.
+    pub(crate) fn want_refill(&mut self) {
+        if !self.refilling {
+            self.refilling = true;
+            self.effects.push(Effect::Refill);
+        }
+    }
+
+    /// Takes what a refill brought.
+    pub(crate) fn refilled(&mut self, rows: Vec<(Lane, ReadyBuild)>) {
+        self.refilling = false;
+        self.queue.refill(rows, WINDOW);
+    }
+
+    /// A refill failed; the sweep will ask for another.
+    pub(crate) fn refill_failed(&mut self) {
+        self.refilling = false;
+    }
+
+    /// Opens the session of a worker. An older one of the same worker is over: the newest Hello counts.
+    pub(crate) fn hello(&mut self, admitted: Admitted, hello: &Hello, now: Instant) {
+        let worker = admitted.worker;
+        if let Some(old) = self.by_worker.remove(&worker) {
+            self.sessions.remove(&old);
+            self.slots.remove(old);
+        }
+        let mut session = Session::new(
+            admitted.session,
+            worker,
+            admitted.name,
+            admitted.routing,
+            admitted.capabilities,
+            now,
+        );
+        session.paused = admitted.paused;
+        info!(
+            worker.name = %session.name,
+            worker.slots = hello.slots,
+            attempts.running = hello.running.len(),
+            attempts.unacknowledged = hello.unacknowledged.len(),
+            "{} joined from {} with {} slots",
+            session.name, hello.machine, hello.slots
+        );
+        let id = session.id;
+        let (_, welcome) = session.message(admitted.welcome);
+        self.effects.push(Effect::Send(session.routing, welcome));
+        if session.paused {
+            let pause = Pause { paused: true, reason: "paused by an operator".to_owned() };
+            let (_, message) = session.message(pause);
+            self.effects.push(Effect::Send(session.routing, message));
+        }
+        self.sessions.insert(id, session);
+        self.by_worker.insert(worker, id);
+        self.reconcile_hello(worker, id, hello);
+    }
+
+    /// Compares what a worker says it has with what the server believes it has.
+    fn reconcile_hello(&mut self, worker: WorkerId, session: SessionId, hello: &Hello) {
+        let running: HashSet<_> = hello.running.iter().map(|r| AttemptId::new(r.attempt)).collect();
+        let unacknowledged: HashSet<_> = hello.unacknowledged.iter().map(|a| AttemptId::new(*a)).collect();
+        let mut lost = Vec::new();
+        for (id, attempt) in &mut self.attempts {
+            if attempt.worker == worker && attempt.phase.is_with_worker() {
+                if running.contains(id) || unacknowledged.contains(id) {
+                    attempt.phase = Phase::Running;
+                } else {
+                    lost.push(*id);
+                }
+            }
+        }
+        for id in lost {
+            self.end(
+                id,
+                AttemptClass::WorkerLost,
+                "the worker came back without this attempt".to_owned(),
+                Measures::default(),
+            );
+        }
+        self.cancel_unknown(worker, session, running);
+        let released: Vec<_> = hello
+            .unreleased
+            .iter()
+            .map(|number| AttemptId::new(*number))
+            .filter(|id| !unacknowledged.contains(id))
+            .filter(|id| self.attempts.get(id).is_none_or(|attempt| attempt.worker != worker))
+            .map(AttemptId::get)
+            .collect();
+        if !released.is_empty() {
+            self.send(session, Release { attempts: released });
+        }
+    }
+
+    /// Stops what a worker runs although the server does not know of it: it was given to another, or has ended.
+    fn cancel_unknown(
+        &mut self,
+        worker: WorkerId,
+        session: SessionId,
+        running: impl IntoIterator<Item = AttemptId>,
+    ) {
+        for id in running {
+            let wanted = self
+                .attempts
+                .get(&id)
+                .is_some_and(|attempt| attempt.worker == worker && attempt.phase != Phase::Ending);
+            if !wanted {
+                let reason = "the attempt is not this worker's any more".to_owned();
+                self.send(session, Cancel { attempt: id.get(), reason });
+            }
+        }
+    }
+
+    /// Notes that a session was heard of. False when there is no such session at that address: the peer is asked for a Hello.
+    pub(crate) fn heard(
+        &mut self,
+        id: Option<SessionId>,
+        routing: RoutingId,
+        sequence: u64,
+        now: Instant,
+    ) -> bool {
+        match id.and_then(|id| self.sessions.get_mut(&id)).filter(|session| session.routing == routing) {
+            Some(session) => {
+                let lost = session.heard(sequence, now);
+                if lost > 0 {
+                    warn!(worker.name = %session.name, messages.lost = lost, "{lost} messages of {} were lost", session.name);
+                }
+                true
+            }
+            None => {
+                let again = ServerMessage::new(0, 0, HelloAgain {});
+                self.effects.push(Effect::Send(routing, again));
+                false
+            }
+        }
+    }
+
+    /// Takes a running total of credit.
+    pub(crate) fn credit(&mut self, id: SessionId, granted: u64) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.grant(granted);
+        }
+        self.update_slots(id);
+    }
+
+    /// Takes a heartbeat and compares what runs, but only attempts the worker can have known of when it sent it.
+    pub(crate) fn heartbeat(&mut self, id: SessionId, heartbeat: &Heartbeat) {
+        self.credit(id, heartbeat.granted);
+        let Some(session) = self.sessions.get(&id) else { return };
+        let worker = session.worker;
+        let running: HashSet<_> = heartbeat.running.iter().map(|r| AttemptId::new(r.attempt)).collect();
+        let lost: Vec<_> = self
+            .attempts
+            .iter()
+            .filter(|(attempt_id, attempt)| {
+                attempt.worker == worker
+                    && !running.contains(attempt_id)
+                    && match attempt.phase {
+                        Phase::Assigned { session, sequence } => {
+                            session != id || sequence <= heartbeat.last_assign_seen
+                        }
+                        Phase::Running => true,
+                        Phase::Unheard { .. } | Phase::Concluding | Phase::Fetching | Phase::Ending => false,
+                    }
+            })
+            .map(|(attempt_id, _)| *attempt_id)
+            .collect();
+        for attempt in lost {
+            self.end(
+                attempt,
+                AttemptClass::WorkerLost,
+                "the worker does not know of this attempt".to_owned(),
+                Measures::default(),
+            );
+        }
+        self.cancel_unknown(worker, id, running);
+    }
+
+    /// A builder has begun.
+    pub(crate) fn started(&mut self, id: SessionId, started: &Started) {
+        let attempt_id = AttemptId::new(started.attempt);
+        let Some(attempt) = self.attempt_of(id, attempt_id) else { return };
+        if attempt.phase.is_with_worker() {
+            attempt.phase = Phase::Running;
+            let build = attempt.build;
+            let inputs_ms = to_i64(started.inputs_ms);
+            self.effects.push(Effect::Commit(Op::Start { attempt: attempt_id, build, inputs_ms }));
+        }
+    }
+
+    /// An attempt ended, by its worker's word.
+    pub(crate) fn finished(&mut self, id: SessionId, finished: &Finished) {
+        let attempt_id = AttemptId::new(finished.attempt);
+        let Some(attempt) = self.attempt_of(id, attempt_id) else {
+            // It ended long ago, or never was this worker's: the worker need not keep it.
+            self.send(id, Ack { attempts: vec![finished.attempt] });
+            self.send(id, Release { attempts: vec![finished.attempt] });
+            return;
+        };
+        match attempt.phase {
+            Phase::Assigned { .. } | Phase::Running | Phase::Unheard { .. } => {}
+            // Being recorded: the Ack follows.
+            Phase::Concluding | Phase::Ending => return,
+            // Recorded: the first Ack was lost.
+            Phase::Fetching => {
+                self.send(id, Ack { attempts: vec![finished.attempt] });
+                return;
+            }
+        }
+        let build = attempt.build;
+        let measures = measures(finished);
+        let outcome = finished.outcome();
+        match (outcome, class_of(outcome)) {
+            (Outcome::Succeeded, _) => match built_outputs(finished) {
+                Ok(outputs) => {
+                    attempt.phase = Phase::Concluding;
+                    let origin = match finished.origin() {
+                        Origin::AlreadyValid => AttemptOrigin::AlreadyValid,
+                        Origin::Built | Origin::Unspecified => AttemptOrigin::Built,
+                    };
+                    let built = Built { attempt: attempt_id, build, origin, outputs, measures };
+                    self.effects.push(Effect::Commit(Op::Built(built)));
+                }
+                Err(problem) => {
+                    let message = format!("the worker's report is not usable: {problem}");
+                    self.end(attempt_id, AttemptClass::Transfer, message, measures);
+                }
+            },
+            (_, Some(class)) => {
+                let mut message = one_line(&finished.message);
+                if class == AttemptClass::MissingInputs && !finished.missing.is_empty() {
+                    message = one_line(&format!("{message}: {}", finished.missing.join(", ")));
+                }
+                self.end(attempt_id, class, message, measures);
+            }
+            (_, None) => {
+                let message =
+                    format!("the worker reported outcome {}, which is not known here", finished.outcome);
+                self.end(attempt_id, AttemptClass::Daemon, message, measures);
+            }
+        }
+    }
+
+    /// A worker will not take an attempt.
+    pub(crate) fn declined(&mut self, id: SessionId, declined: &Declined) {
+        let attempt_id = AttemptId::new(declined.attempt);
+        let Some(attempt) = self.attempt_of(id, attempt_id) else { return };
+        if attempt.phase.is_with_worker() {
+            let mut message = one_line(&declined.message);
+            if !declined.paths.is_empty() {
+                message = one_line(&format!("{message}: {}", declined.paths.join(", ")));
+            }
+            self.end(attempt_id, class_of_decline(declined.reason()), message, Measures::default());
+        }
+    }
+
+    /// A worker leaves on purpose: what it ran is given back at once.
+    pub(crate) fn goodbye(&mut self, id: SessionId, reason: &str) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let (worker, name) = (session.worker, session.name.clone());
+        info!(worker.name = %name, "{name} left: {}", one_line(reason));
+        self.drop_session(id);
+        for attempt in self.attempts_with(worker) {
+            let message = format!("{name} left");
+            self.end(attempt, AttemptClass::Canceled, message, Measures::default());
+        }
+    }
+
+    /// A connection takes nothing any more. Its session is over, but not its attempts: the worker has a lease to come back.
+    pub(crate) fn undelivered(&mut self, routing: RoutingId, now: Instant) {
+        let Some(session) = self.sessions.values().find(|session| session.routing == routing) else { return };
+        let (id, worker) = (session.id, session.worker);
+        warn!(worker.name = %session.name, "{} cannot be reached", session.name);
+        self.drop_session(id);
+        let until = now + self.policy.lease;
+        for attempt in self.attempts.values_mut() {
+            if attempt.worker == worker && attempt.phase.is_with_worker() {
+                attempt.phase = Phase::Unheard { until };
+            }
+        }
+    }
+
+    /// Looks for sessions and attempts that were not heard of for a lease.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        let lapsed: Vec<_> = self
+            .sessions
+            .values()
+            .filter(|session| session.is_lapsed(self.policy.lease, now))
+            .map(|session| (session.id, session.worker, session.name.clone()))
+            .collect();
+        for (id, worker, name) in lapsed {
+            warn!(worker.name = %name, "{name} was not heard of for {} s", self.policy.lease.as_secs());
+            self.drop_session(id);
+            for attempt in self.attempts_with(worker) {
+                let message = format!("{name} was not heard of any more");
+                self.end(attempt, AttemptClass::WorkerLost, message, Measures::default());
+            }
+        }
+        let unheard: Vec<_> = self
+            .attempts
+            .iter()
+            .filter(|(_, attempt)| matches!(attempt.phase, Phase::Unheard { until } if until <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for attempt in unheard {
+            let message = "its worker did not come back".to_owned();
+            self.end(attempt, AttemptClass::WorkerLost, message, Measures::default());
+        }
+    }
+
+    /// The database was away: nobody is declared lost for another lease.
+    pub(crate) fn grace(&mut self, now: Instant) {
+        for session in self.sessions.values_mut() {
+            session.heard(0, now);
+        }
+        for attempt in self.attempts.values_mut() {
+            if let Phase::Unheard { until } = &mut attempt.phase {
+                *until = now + self.policy.lease;
+            }
+        }
+    }
+
+    /// Gives ready builds to free slots, the most urgent first.
+    pub(crate) fn dispatch(&mut self) {
+        while self.slots.any() {
+            let mut best = None;
+            for (lane, rank) in self.queue.heads() {
+                if best.is_none_or(|(best_rank, _, _)| rank < best_rank)
+                    && let Some(session) = self.slots.choose(lane)
+                {
+                    best = Some((rank, lane.id, session));
+                }
+            }
+            let Some((_, lane, id)) = best else { break };
+            let Some(build) = self.queue.take_first(lane) else { break };
+            let Some(session) = self.sessions.get_mut(&id) else {
+                self.slots.remove(id);
+                self.queue.decided(build);
+                self.want_refill();
+                continue;
+            };
+            session.reserve();
+            let claim = Claim { build, worker: session.worker, session: id.get() };
+            self.effects.push(Effect::Commit(Op::Claim(claim)));
+            self.update_slots(id);
+        }
+        if self.queue.wants_refill(WINDOW / 4) {
+            self.want_refill();
+        }
+    }
+
+    /// Builds became ready by what this server did.
+    pub(crate) fn ready(&mut self, builds: &[ReadyBuild]) {
+        for build in builds {
+            if !self.queue.add(build) {
+                self.want_refill();
+            }
+        }
+    }
+
+    /// A durable step is committed.
+    pub(crate) fn committed(&mut self, committed: Committed) {
+        match committed {
+            Committed::Granted(claimed) => self.granted(&claimed),
+            Committed::NotGranted(claim) => {
+                self.queue.decided(claim.build);
+                if let Some(id) = self.by_worker.get(&claim.worker).copied()
+                    && id.get() == claim.session
+                {
+                    if let Some(session) = self.sessions.get_mut(&id) {
+                        session.give_back();
+                    }
+                    self.update_slots(id);
+                }
+            }
+            Committed::Built(id) => {
+                let Some(attempt) = self.attempts.get_mut(&id) else { return };
+                attempt.phase = Phase::Fetching;
+                let (worker, build, name) = (attempt.worker, attempt.build, attempt.name.clone());
+                self.effects.push(Effect::Fetch(FetchJob { attempt: id, build, name }));
+                self.send_to_worker(worker, Ack { attempts: vec![id.get()] });
+            }
+            Committed::Succeeded(id) => {
+                let Some(attempt) = self.attempts.remove(&id) else { return };
+                info!(build.id = %attempt.build, attempt.id = %id, "{} succeeded", attempt.name);
+                self.send_to_worker(attempt.worker, Release { attempts: vec![id.get()] });
+            }
+            Committed::Ended(id) => {
+                let Some(attempt) = self.attempts.remove(&id) else { return };
+                self.send_to_worker(attempt.worker, Ack { attempts: vec![id.get()] });
+                self.send_to_worker(attempt.worker, Release { attempts: vec![id.get()] });
+            }
+            Committed::Effects(effects) => self.ready(&effects.ready),
+        }
+    }
+
+    /// The outputs of an attempt are in the farm's cache, or never will be.
+    pub(crate) fn fetched(&mut self, job: &FetchJob, result: Result<Vec<KnownPath>, String>) {
+        let Some(attempt) = self.attempts.get_mut(&job.attempt) else { return };
+        if attempt.phase != Phase::Fetching {
+            return;
+        }
+        match result {
+            Ok(outputs) => {
+                attempt.phase = Phase::Ending;
+                let fetched = Fetched { attempt: job.attempt, build: attempt.build, outputs };
+                self.effects.push(Effect::Commit(Op::Succeed(fetched)));
+            }
+            Err(problem) => {
+                self.end(job.attempt, AttemptClass::Transfer, one_line(&problem), Measures::default());
+            }
+        }
+    }
+
+    fn granted(&mut self, claimed: &Claimed) {
+        self.queue.decided(claimed.build);
+        let session = self
+            .by_worker
+            .get(&claimed.worker)
+            .copied()
+            .filter(|id| id.get() == claimed.session)
+            .and_then(|id| self.sessions.get_mut(&id));
+        let mut attempt = Attempt {
+            build: claimed.build,
+            worker: claimed.worker,
+            name: claimed.name.clone(),
+            farm_faults: claimed.farm_faults,
+            phase: Phase::Ending,
+        };
+        let Some(session) = session else {
+            self.attempts.insert(claimed.attempt, attempt);
+            self.effects.push(Effect::Commit(Op::End(Ended {
+                attempt: claimed.attempt,
+                build: claimed.build,
+                class: AttemptClass::Canceled,
+                message: "the worker's session ended before it was told".to_owned(),
+                measures: Measures::default(),
+                consequence: Consequence::Ready,
+            })));
+            return;
+        };
+        info!(
+            build.id = %claimed.build, build.drv = %claimed.derivation, attempt.id = %claimed.attempt,
+            worker.name = %session.name,
+            "{} goes to {} (try {})", claimed.name, session.name, claimed.number
+        );
+        let assign = assign(claimed, &self.policy);
+        let (sequence, message) = session.message(assign);
+        attempt.phase = Phase::Assigned { session: session.id, sequence };
+        self.effects.push(Effect::Send(session.routing, message));
+        self.attempts.insert(claimed.attempt, attempt);
+    }
+
+    /// Ends an attempt without success; what becomes of its build follows from the class.
+    fn end(&mut self, id: AttemptId, class: AttemptClass, message: String, measures: Measures) {
+        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        attempt.phase = Phase::Ending;
+        let consequence = consequence(class, attempt.farm_faults, &self.policy.retry);
+        info!(
+            build.id = %attempt.build, attempt.id = %id, attempt.class = %class,
+            "{}: {class}{}{message}", attempt.name, if message.is_empty() { "" } else { ": " }
+        );
+        let build = attempt.build;
+        let ended = Ended { attempt: id, build, class, message, measures, consequence };
+        self.effects.push(Effect::Commit(Op::End(ended)));
+    }
+
+    /// The attempt, if it is the session's worker's.
+    fn attempt_of(&mut self, id: SessionId, attempt: AttemptId) -> Option<&mut Attempt> {
+        let session = self.sessions.get(&id)?;
+        let found = self.attempts.get_mut(&attempt)?;
+        if found.worker == session.worker {
+            Some(found)
+        } else {
+            warn!(
+                worker.name = %session.name, attempt.id = %attempt,
+                "{} speaks of attempt {attempt}, which is another worker's", session.name
+            );
+            None
+        }
+    }
+
+    /// Attempts that a worker is at.
+    fn attempts_with(&self, worker: WorkerId) -> Vec<AttemptId> {
+        self.attempts
+            .iter()
+            .filter(|(_, attempt)| attempt.worker == worker && attempt.phase.is_with_worker())
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    fn drop_session(&mut self, id: SessionId) {
+        self.slots.remove(id);
+        if let Some(session) = self.sessions.remove(&id) {
+            self.by_worker.remove(&session.worker);
+            self.effects.push(Effect::SessionEnded(session.worker));
+        }
+    }
+
+    fn send(&mut self, id: SessionId, body: impl Into<ServerBody>) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            let (_, message) = session.message(body);
+            self.effects.push(Effect::Send(session.routing, message));
+        } else {
+            debug!(session.id = id.get(), "a message was for a session that is over");
+        }
+    }
+
+    fn send_to_worker(&mut self, worker: WorkerId, body: impl Into<ServerBody>) {
+        if let Some(id) = self.by_worker.get(&worker).copied() {
+            self.send(id, body);
+        }
+    }
+
+    fn update_slots(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get(&id) {
+            self.slots.set(id, &session.capabilities, session.free());
+        }
+    }
+}
+
+fn assign(claimed: &Claimed, policy: &Policy) -> Assign {
+    let kind = if claimed.number == 1 { AttemptKind::First } else { AttemptKind::Retry };
+    Assign {
+        attempt: claimed.attempt.get(),
+        build: claimed.build.get(),
+        kind: kind.into(),
+        derivation: claimed.derivation.to_string(),
+        system: claimed.system.clone(),
+        required_features: claimed.features.clone(),
+        outputs: claimed
+            .outputs
+            .iter()
+            .map(|(name, path)| ExpectedOutput { name: name.clone(), path: path.to_string() })
+            .collect(),
+        timeout_s: u64::try_from(claimed.timeout).unwrap_or(0),
+        max_silent_s: u64::try_from(claimed.max_silent).unwrap_or(0),
+        log_limit_bytes: policy.log_limit,
+        output_limit_bytes: policy.output_limit,
+        cores: 0,
+        priority: u32::try_from(claimed.priority).unwrap_or(99),
+        inputs: claimed
+            .inputs
+            .iter()
+            .map(|input| Input {
+                path: input.path.to_string(),
+                nar_hash: input.nar_hash.clone().into(),
+                nar_size: u64::try_from(input.nar_size).unwrap_or(0),
+            })
+            .collect(),
+        sources: Vec::new(),
+        upload: None,
+    }
+}
+
+fn measures(finished: &Finished) -> Measures {
+    Measures {
+        inputs_ms: Some(to_i64(finished.inputs_ms)),
+        build_ms: Some(to_i64(finished.build_ms)),
+        peak_memory: (finished.peak_memory_bytes > 0).then(|| to_i64(finished.peak_memory_bytes)),
+        log_bytes: finished.log.as_ref().map(|log| to_i64(log.text_bytes)),
+        exit_status: finished.exit_status,
+    }
+}
+
+fn built_outputs(finished: &Finished) -> Result<Vec<BuiltOutput>, String> {
+    let mut names = BTreeSet::new();
+    finished
+        .outputs
+        .iter()
+        .map(|output| {
+            if !names.insert(output.name.as_str()) {
+                return Err(format!("output `{}` is there twice", output.name));
+            }
+            let parse = |text: &String| StorePath::parse(text).map_err(|error| format!("`{text}`: {error}"));
+            if output.nar_hash.len() != 32 {
+                return Err(format!(
+                    "output `{}` has a hash of {} bytes",
+                    output.name,
+                    output.nar_hash.len()
+                ));
+            }
+            Ok(BuiltOutput {
+                name: output.name.clone(),
+                path: parse(&output.path)?,
+                nar_hash: output.nar_hash.to_vec(),
+                nar_size: i64::try_from(output.nar_size).map_err(|_| "a size is too large".to_owned())?,
+                references: output.references.iter().map(parse).collect::<Result<_, _>>()?,
+            })
+        })
+        .collect()
+}
+
+fn to_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Makes a worker's text fit to be shown in a line: no control characters, no more than a few thousand bytes.
+fn one_line(text: &str) -> String {
+    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if line.len() > MESSAGE_LIMIT {
+        let mut end = MESSAGE_LIMIT;
+        while !line.is_char_boundary(end) {
+            end -= 1;
+        }
+        line.truncate(end);
+        line.push('…');
+    }
+    line.trim().to_owned()
+}

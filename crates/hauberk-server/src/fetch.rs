@@ -1,0 +1,405 @@
+//! The fetcher: brings the outputs of finished attempts into the farm's cache.
+//!
+//! An attempt's outputs come together or not at all: each narinfo must carry the signature of the worker's pinned key and
+//! the hash the worker reported, each nar is verified while it streams, and whatever the outputs refer to must be in the cache or the
+//! local store, or comes along. Finished downloads of several attempts are made durable and visible together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use hauberk_daemon::Pool;
+use hauberk_database::attempts;
+use hauberk_database::dispatch::{self, BuiltOutput, KnownPath};
+use hauberk_database::{AttemptId, Database, DatabaseError, Epoch};
+use hauberk_publish::cache::{CacheError, Committed, Pending};
+use hauberk_publish::client::{
+    AskError, BaseUrl, ClosureError, ClosureLimits, FetchError, Source, SubstituteClient, ValidPaths,
+};
+use hauberk_publish::{Cache, Signer, TrustedKeys};
+use hauberk_store::StorePath;
+use hauberk_store::signature::nix::PublicKey;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use crate::dispatcher::FetchJob;
+
+/// Times that outputs are tried to be fetched before the attempt is given up.
+const TRIES: u32 = 5;
+/// The pause after the first try that failed, multiplied by four each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// A fetch that takes longer than this is shown as a state of its own.
+const SHOWN_AFTER: Duration = Duration::from_secs(1);
+/// Attempts whose downloads are made visible together at most.
+const BATCH: usize = 64;
+
+/// Why the outputs of an attempt could not be fetched.
+#[derive(Debug, thiserror::Error)]
+enum JobError {
+    #[error("the database is away")]
+    Database(#[from] DatabaseError),
+    #[error("attempt {0} is not in the database")]
+    NoAttempt(AttemptId),
+    #[error("{worker} gave {given}, and {expected} were expected")]
+    WrongOutputs { worker: String, given: String, expected: String },
+    #[error("{worker} has no publish server that can be reached")]
+    NoPublishUrl { worker: String },
+    #[error("{worker} has a publish URL or signing key that cannot be used")]
+    BadSource {
+        worker: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("{worker} publishes {path} with another hash than it reported")]
+    OtherHash { worker: String, path: StorePath },
+    #[error("{worker} does not have {}", list(.paths))]
+    Absent { worker: String, paths: Vec<StorePath> },
+    #[error("cannot fetch from {worker}")]
+    Fetch {
+        worker: String,
+        #[source]
+        source: Box<FetchError>,
+    },
+    #[error("cannot find what the outputs refer to")]
+    Closure(#[source] Box<ClosureError>),
+    #[error("cannot store the outputs")]
+    Cache(#[source] Arc<CacheError>),
+    #[error("the server is ending")]
+    Ending,
+}
+
+impl JobError {
+    /// Whether the same job may succeed in a while.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Database(error) => error.is_transient(),
+            Self::Fetch { source, .. } => source.is_transient(),
+            Self::Cache(_) | Self::Ending => true,
+            Self::Closure(error) => matches!(**error, ClosureError::Ask(_)),
+            Self::NoAttempt(_)
+            | Self::WrongOutputs { .. }
+            | Self::NoPublishUrl { .. }
+            | Self::BadSource { .. }
+            | Self::OtherHash { .. }
+            | Self::Absent { .. } => false,
+        }
+    }
+}
+
+fn list(paths: &[StorePath]) -> String {
+    paths.iter().map(StorePath::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Tells an error with all its causes in a line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+/// See the module's description.
+pub(crate) struct Fetcher {
+    /// Knows what is to be fetched, and from where.
+    pub(crate) database: Database,
+    /// The start of the server that fetches.
+    pub(crate) epoch: Epoch,
+    /// Speaks to workers' publish servers.
+    pub(crate) client: SubstituteClient,
+    /// Where outputs go.
+    pub(crate) cache: Cache,
+    /// Signs them.
+    pub(crate) signer: Signer,
+    /// The local store, if the server has one.
+    pub(crate) store: Option<Pool>,
+    /// Attempts whose outputs are fetched at once.
+    pub(crate) parallel: usize,
+}
+
+type Done = (FetchJob, Result<Vec<KnownPath>, String>);
+type Stored = Result<Vec<Committed>, Arc<CacheError>>;
+
+impl Fetcher {
+    /// Fetches until nobody sends jobs any more.
+    pub(crate) async fn run(self, mut jobs: UnboundedReceiver<FetchJob>, done: UnboundedSender<Done>) {
+        let permits = Arc::new(Semaphore::new(self.parallel));
+        let (store, to_store) = unbounded_channel();
+        tokio::spawn(commit_together(self.cache.clone(), self.signer.clone(), to_store));
+        let fetcher = Arc::new(self);
+        while let Some(job) = jobs.recv().await {
+            let (fetcher, permits) = (Arc::clone(&fetcher), Arc::clone(&permits));
+            let (store, done) = (store.clone(), done.clone());
+            tokio::spawn(async move {
+                let result = fetcher.persist(&job, &permits, &store).await;
+                // Nobody listens any more when the server is ending; the next start finds the job again.
+                let _ = done.send((job, result));
+            });
+        }
+    }
+
+    /// Tries until it works, or will not work any more.
+    async fn persist(
+        &self,
+        job: &FetchJob,
+        permits: &Semaphore,
+        store: &UnboundedSender<ToStore>,
+    ) -> Result<Vec<KnownPath>, String> {
+        let mut tries = 0;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let result = match permits.acquire().await {
+                Ok(_permit) => self.shown(job, store).await,
+                Err(_) => Err(JobError::Ending),
+            };
+            let error = match result {
+                Ok(outputs) => return Ok(outputs),
+                Err(error) => error,
+            };
+            // What the farm's own database or disk lacks is no reason to give a good result up.
+            let counts = !matches!(error, JobError::Database(_) | JobError::Cache(_) | JobError::Ending);
+            tries += u32::from(counts);
+            let text = chain(&error);
+            if !error.is_transient() || tries >= TRIES {
+                return Err(text);
+            }
+            warn!(
+                build.id = %job.build, attempt.id = %job.attempt,
+                "cannot fetch the outputs of {} yet: {text}", job.name
+            );
+            if counts && let Err(error) = self.note_failure(job, pause, &text).await {
+                debug!(error = &error as &dyn std::error::Error, "cannot record a failed fetch");
+            }
+            sleep(pause).await;
+            if counts {
+                pause *= 4;
+            }
+        }
+    }
+
+    async fn note_failure(&self, job: &FetchJob, pause: Duration, text: &str) -> Result<(), DatabaseError> {
+        let client = self.database.client().await?;
+        dispatch::fetch_failed(&client, job.attempt, self.epoch, pause.as_secs_f64(), text).await
+    }
+
+    /// Fetches, and shows that it does if it takes a while.
+    async fn shown(
+        &self,
+        job: &FetchJob,
+        store: &UnboundedSender<ToStore>,
+    ) -> Result<Vec<KnownPath>, JobError> {
+        let mut fetch = Box::pin(self.fetch(job, store));
+        tokio::select! {
+            result = &mut fetch => return result,
+            () = sleep(SHOWN_AFTER) => {}
+        }
+        let show =
+            async { dispatch::fetching(&self.database.client().await?, &[job.attempt], self.epoch).await };
+        if let Err(error) = show.await {
+            debug!(error = &error as &dyn std::error::Error, "cannot show a fetch");
+        }
+        fetch.await
+    }
+
+    async fn fetch(
+        &self,
+        job: &FetchJob,
+        store: &UnboundedSender<ToStore>,
+    ) -> Result<Vec<KnownPath>, JobError> {
+        let client = self.database.client().await?;
+        let source =
+            attempts::result_source(&client, job.attempt).await?.ok_or(JobError::NoAttempt(job.attempt))?;
+        let expected = attempts::expected_outputs(&client, job.attempt).await?;
+        let reported = attempts::outputs(&client, job.attempt).await?;
+        drop(client);
+        let worker = source.worker;
+        check_outputs(&worker, &expected, &reported)?;
+
+        let bad = |source| JobError::BadSource { worker: worker.clone(), source };
+        let url = source.publish_url.ok_or_else(|| JobError::NoPublishUrl { worker: worker.clone() })?;
+        let url = BaseUrl::parse(&url).map_err(|error| bad(error.into()))?;
+        let key = source.signing_key.unwrap_or_default();
+        let key: PublicKey = key.parse().map_err(|error| bad(Box::new(error)))?;
+        let trusted = TrustedKeys::nix([key]);
+
+        let sources = [Source { url: url.clone(), trusted: Some(trusted.clone()) }];
+        let mut known = Known { cache: &self.cache, store: self.store.as_ref(), outputs: &reported };
+        let roots = reported.iter().map(|output| output.path.clone());
+        let closure = self
+            .client
+            .closure(roots, &sources, &mut known, ClosureLimits::default())
+            .await
+            .map_err(|error| JobError::Closure(Box::new(error)))?;
+        if let Some((_, error)) = closure.failed.into_iter().next() {
+            return Err(JobError::Fetch { worker, source: Box::new(error) });
+        }
+        if !closure.absent.is_empty() {
+            return Err(JobError::Absent { worker, paths: closure.absent });
+        }
+        for output in &reported {
+            let other = closure.missing.iter().find(|missing| {
+                missing.narinfo.store_path == output.path
+                    && missing.narinfo.nar_hash.as_bytes().as_slice() != output.nar_hash
+            });
+            if other.is_some() {
+                return Err(JobError::OtherHash { worker, path: output.path.clone() });
+            }
+        }
+        let downloads = closure.missing.iter().map(|missing| async {
+            self.client
+                .fetch(&url, &missing.narinfo, &trusted, &self.cache)
+                .await
+                .map_err(|source| JobError::Fetch { worker: worker.clone(), source: Box::new(source) })
+        });
+        let pending = try_join_all(downloads).await?;
+        let committed = store_together(store, pending).await?;
+        Ok(self.outputs_in_cache(&reported, &committed))
+    }
+
+    /// What the cache has of the outputs; where it had one before, that one stays.
+    fn outputs_in_cache(&self, reported: &[BuiltOutput], committed: &[Committed]) -> Vec<KnownPath> {
+        let new: BTreeMap<_, _> =
+            committed.iter().map(|item| (&item.narinfo.store_path, &item.narinfo)).collect();
+        reported
+            .iter()
+            .map(|output| {
+                let cached = match new.get(&output.path) {
+                    Some(narinfo) => Some((*narinfo).clone()),
+                    None => self.cache.narinfo(&output.path.hash()).ok().flatten(),
+                };
+                let (nar_hash, nar_size) = match cached {
+                    Some(narinfo) => (
+                        narinfo.nar_hash.as_bytes().to_vec(),
+                        i64::try_from(narinfo.nar_size).unwrap_or(i64::MAX),
+                    ),
+                    None => (output.nar_hash.clone(), output.nar_size),
+                };
+                KnownPath { path: output.path.clone(), nar_hash, nar_size }
+            })
+            .collect()
+    }
+}
+
+fn check_outputs(
+    worker: &str,
+    expected: &[(String, StorePath)],
+    reported: &[BuiltOutput],
+) -> Result<(), JobError> {
+    let wanted: BTreeSet<_> = expected.iter().map(|(name, path)| (name, path)).collect();
+    let given: BTreeSet<_> = reported.iter().map(|output| (&output.name, &output.path)).collect();
+    if wanted == given && !wanted.is_empty() {
+        return Ok(());
+    }
+    let text = |set: &BTreeSet<(&String, &StorePath)>| {
+        let words: Vec<_> = set.iter().map(|(name, path)| format!("{name}={path}")).collect();
+        if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
+    };
+    Err(JobError::WrongOutputs { worker: worker.to_owned(), given: text(&given), expected: text(&wanted) })
+}
+
+/// What need not be fetched: what the cache has, and what the local store has besides the outputs themselves.
+struct Known<'a> {
+    cache: &'a Cache,
+    store: Option<&'a Pool>,
+    outputs: &'a [BuiltOutput],
+}
+
+#[async_trait]
+impl ValidPaths for Known<'_> {
+    async fn valid(&mut self, paths: BTreeSet<StorePath>) -> Result<BTreeSet<StorePath>, AskError> {
+        let (mut known, rest): (BTreeSet<_>, BTreeSet<_>) =
+            paths.into_iter().partition(|path| self.cache.contains(&path.hash()));
+        let rest: BTreeSet<_> =
+            rest.into_iter().filter(|path| self.outputs.iter().all(|output| output.path != *path)).collect();
+        if let Some(store) = self.store
+            && !rest.is_empty()
+        {
+            known.extend(store.get().await?.query_valid_paths(&rest).await?);
+        }
+        Ok(known)
+    }
+}
+
+struct ToStore {
+    items: Vec<Pending>,
+    answer: oneshot::Sender<Stored>,
+}
+
+async fn store_together(
+    store: &UnboundedSender<ToStore>,
+    items: Vec<Pending>,
+) -> Result<Vec<Committed>, JobError> {
+    if items.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (answer, stored) = oneshot::channel();
+    store.send(ToStore { items, answer }).map_err(|_| JobError::Ending)?;
+    stored.await.map_err(|_| JobError::Ending)?.map_err(JobError::Cache)
+}
+
+/// Makes downloads durable and visible, those of several attempts with one wait for the disk.
+async fn commit_together(cache: Cache, signer: Signer, mut jobs: UnboundedReceiver<ToStore>) {
+    let mut batch = Vec::new();
+    while jobs.recv_many(&mut batch, BATCH).await > 0 {
+        let mut items = Vec::new();
+        let mut waiting = Vec::new();
+        for job in batch.drain(..) {
+            waiting.push((job.items.len(), job.answer));
+            items.extend(job.items);
+        }
+        match cache.commit(items, &signer).await {
+            Ok(committed) => {
+                let mut committed = committed.into_iter();
+                for (count, answer) in waiting {
+                    let _ = answer.send(Ok(committed.by_ref().take(count).collect()));
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for (_, answer) in waiting {
+                    let _ = answer.send(Err(Arc::clone(&error)));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(name: &str, path: &str) -> BuiltOutput {
+        BuiltOutput {
+            name: name.to_owned(),
+            path: StorePath::parse(path).unwrap(),
+            nar_hash: vec![0; 32],
+            nar_size: 1,
+            references: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_worker_must_report_just_the_outputs_it_was_asked_for() {
+        let path = "/nix/store/00000000000000000000000000000000-a";
+        let other = "/nix/store/11111111111111111111111111111111-b";
+        let expected = [("out".to_owned(), StorePath::parse(path).unwrap())];
+        assert!(check_outputs("w", &expected, &[output("out", path)]).is_ok());
+        for wrong in [
+            vec![],
+            vec![output("out", other)],
+            vec![output("dev", path)],
+            vec![output("out", path), output("dev", other)],
+        ] {
+            let error = check_outputs("w", &expected, &wrong).unwrap_err();
+            assert!(!error.is_transient());
+            assert!(error.to_string().contains(path), "{error}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The log port: takes chunks from workers and writes them to their files.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use hauberk_database::attempts::{self, LogOwner};
+use hauberk_database::{AttemptId, Database, DatabaseError};
+use hauberk_protocol::keys::CurvePublicKey;
+use hauberk_protocol::proto::{LogAck, LogEnd, LogRefused};
+use hauberk_protocol::socket::{Incoming, RouterSocket, RoutingId, SendError, SocketError};
+use hauberk_protocol::{LogBody, LogMessage, LogReply, LogReplyBody};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::file::LogFile;
+use super::sealer::{Sealed, Whole, seal_in_background};
+
+/// Bytes of a log that may be under way without an answer.
+const WINDOW: u64 = 1 << 20;
+/// A file to which nothing was written for so long is closed; the next chunk opens it again.
+const IDLE: Duration = Duration::from_secs(300);
+/// Messages that wait for the database to say whose a log is, for each attempt.
+const WAITING: usize = 64;
+
+/// See the module's description.
+pub(crate) struct LogReceiver {
+    socket: RouterSocket,
+    database: Database,
+    directory: PathBuf,
+    logs: HashMap<AttemptId, State>,
+    looked_up: (UnboundedSender<LookedUp>, UnboundedReceiver<LookedUp>),
+    whole: UnboundedSender<Whole>,
+    malformed: u64,
+}
+
+enum State {
+    /// The database is being asked whose it is; these messages wait.
+    Asked(Vec<(RoutingId, Option<CurvePublicKey>, LogBody)>),
+    Open(Open),
+}
+
+struct Open {
+    owner: LogOwner,
+    file: LogFile,
+    written: Instant,
+}
+
+enum LookedUp {
+    Owner(AttemptId, Result<Option<LogOwner>, DatabaseError>),
+    Sealed(Sealed),
+}
+
+impl LogReceiver {
+    /// Takes the socket, and the directory that logs go to.
+    pub(crate) fn new(socket: RouterSocket, database: Database, directory: PathBuf) -> Self {
+        let (answers, answered) = unbounded_channel();
+        let whole = seal_in_background(database.clone(), {
+            let answers = answers.clone();
+            move |sealed| answers.send(LookedUp::Sealed(sealed)).is_ok()
+        });
+        Self {
+            socket,
+            database,
+            directory,
+            logs: HashMap::new(),
+            looked_up: (answers, answered),
+            whole,
+            malformed: 0,
+        }
+    }
+
+    /// Receives until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), SocketError> {
+        let mut sweep = interval(IDLE);
+        loop {
+            tokio::select! {
+                incoming = self.socket.recv() => self.receive(incoming?),
+                Some(looked_up) = self.looked_up.1.recv() => self.looked_up(looked_up),
+                _ = sweep.tick() => self.close_idle(),
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    fn receive(&mut self, incoming: Incoming) {
+        let Incoming { routing_id, user, peer_address, frame } = incoming;
+        match LogMessage::decode(&frame) {
+            Ok(LogMessage { attempt, body }) => {
+                self.handle(AttemptId::new(attempt), routing_id, user, body);
+            }
+            Err(error) => {
+                self.malformed += 1;
+                warn!(
+                    error = &error as &dyn std::error::Error, peer.address = ?peer_address,
+                    messages.malformed = self.malformed, "a peer sent what is not a log message"
+                );
+            }
+        }
+    }
+
+    fn handle(&mut self, id: AttemptId, from: RoutingId, user: Option<CurvePublicKey>, body: LogBody) {
+        match self.logs.get_mut(&id) {
+            None => {
+                self.logs.insert(id, State::Asked(vec![(from, user, body)]));
+                self.ask(id);
+            }
+            Some(State::Asked(waiting)) => {
+                if waiting.len() < WAITING {
+                    waiting.push((from, user, body));
+                }
+            }
+            Some(State::Open(open)) => {
+                if !is_owner(&open.owner, user) {
+                    self.refuse(id, from, "the log is another worker's".to_owned(), true);
+                    return;
+                }
+                match take(open, &body) {
+                    Ok(Taken::Acknowledge) => {
+                        let offset = open.file.offset();
+                        self.acknowledge(id, from, offset, false);
+                    }
+                    Ok(Taken::Finished { file, text_bytes }) => {
+                        let offset = open.file.offset();
+                        let sealed = Whole { attempt: id, to: from, file, offset, text_bytes };
+                        // The sealer ends only with the receiver.
+                        let _ = self.whole.send(sealed);
+                    }
+                    Err(error) => {
+                        let path = open.file.path().display().to_string();
+                        warn!(
+                            error = &error as &dyn std::error::Error, attempt.id = %id,
+                            "cannot write the log of attempt {id} to {path}"
+                        );
+                        self.logs.remove(&id);
+                        self.refuse(id, from, "the server cannot write the log now".to_owned(), false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks the database whose a log is.
+    fn ask(&self, id: AttemptId) {
+        let (database, answers) = (self.database.clone(), self.looked_up.0.clone());
+        tokio::spawn(async move {
+            let owner = async { attempts::log_owner(&database.client().await?, id).await };
+            // Nobody listens any more when the server is ending.
+            let _ = answers.send(LookedUp::Owner(id, owner.await));
+        });
+    }
+
+    fn looked_up(&mut self, looked_up: LookedUp) {
+        match looked_up {
+            LookedUp::Owner(id, owner) => self.owner_found(id, owner),
+            LookedUp::Sealed(Sealed { attempt, to, offset, durable }) => {
+                self.logs.remove(&attempt);
+                if durable {
+                    self.acknowledge(attempt, to, offset, true);
+                } else {
+                    // It is opened and ended again.
+                    self.refuse(attempt, to, "the server cannot record the log now".to_owned(), false);
+                }
+            }
+        }
+    }
+
+    fn owner_found(&mut self, id: AttemptId, owner: Result<Option<LogOwner>, DatabaseError>) {
+        let Some(State::Asked(waiting)) = self.logs.remove(&id) else { return };
+        let refusal = match owner {
+            Ok(Some(owner)) if owner.complete => {
+                for (to, user, body) in waiting {
+                    if is_owner(&owner, user) {
+                        self.acknowledge(id, to, stream_end(&body), true);
+                    } else {
+                        self.refuse(id, to, "the log is another worker's".to_owned(), true);
+                    }
+                }
+                return;
+            }
+            Ok(Some(owner)) => match self.open(&owner) {
+                Ok(file) => {
+                    self.logs.insert(id, State::Open(Open { owner, file, written: Instant::now() }));
+                    for (from, user, body) in waiting {
+                        self.handle(id, from, user, body);
+                    }
+                    return;
+                }
+                Err(error) => {
+                    warn!(
+                        error = &error as &dyn std::error::Error, attempt.id = %id,
+                        "cannot open the log of attempt {id} below {}", self.directory.display()
+                    );
+                    ("the server cannot write the log now", false)
+                }
+            },
+            Ok(None) => ("there is no such attempt", true),
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error, attempt.id = %id,
+                    "cannot find out whose log of attempt {id} is"
+                );
+                ("the server's database is away", false)
+            }
+        };
+        let mut told = Vec::new();
+        for (to, _, _) in waiting {
+            if !told.contains(&to) {
+                told.push(to);
+                self.refuse(id, to, refusal.0.to_owned(), refusal.1);
+            }
+        }
+    }
+
+    fn open(&self, owner: &LogOwner) -> io::Result<LogFile> {
+        let path = owner.path.as_deref().ok_or_else(|| io::Error::other("the attempt has no log path"))?;
+        LogFile::open(&self.directory.join(path))
+    }
+
+    fn acknowledge(&mut self, id: AttemptId, to: RoutingId, offset: u64, complete: bool) {
+        self.reply(id, to, LogAck { offset, window: WINDOW, complete });
+    }
+
+    fn refuse(&mut self, id: AttemptId, to: RoutingId, message: String, forget: bool) {
+        self.reply(id, to, LogRefused { message, forget });
+    }
+
+    fn reply(&mut self, id: AttemptId, to: RoutingId, body: impl Into<LogReplyBody>) {
+        let frame = match LogReply::new(id.get(), body).encode() {
+            Ok(frame) => frame,
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "cannot answer about a log");
+                return;
+            }
+        };
+        match self.socket.send(to, &frame) {
+            Ok(()) => {}
+            // It asks again when it is there again.
+            Err(SendError::PeerGone) => debug!(attempt.id = %id, "the sender of a log is gone"),
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot answer about a log"),
+        }
+    }
+
+    fn close_idle(&mut self) {
+        self.logs.retain(|_, state| match state {
+            State::Asked(_) => true,
+            State::Open(open) => open.written.elapsed() < IDLE,
+        });
+    }
+}
+
+enum Taken {
+    Acknowledge,
+    Finished { file: File, text_bytes: u64 },
+}
+
+/// Does to a log what its worker asks for. Writing goes to the page cache.
+fn take(open: &mut Open, body: &LogBody) -> io::Result<Taken> {
+    open.written = Instant::now();
+    match body {
+        LogBody::Open(_) | LogBody::Unknown { .. } => Ok(Taken::Acknowledge),
+        LogBody::Chunk(chunk) => {
+            open.file.write(chunk.offset, &chunk.data)?;
+            Ok(Taken::Acknowledge)
+        }
+        LogBody::End(LogEnd { stream_bytes, text_bytes, crc32, .. }) => {
+            let whole = open.file.finish(*stream_bytes, *text_bytes, *crc32)?;
+            Ok(whole.map_or(Taken::Acknowledge, |file| Taken::Finished { file, text_bytes: *text_bytes }))
+        }
+    }
+}
+
+/// Whether a log may be written by whoever has proved to own `user`. Without encryption nobody proves anything.
+fn is_owner(owner: &LogOwner, user: Option<CurvePublicKey>) -> bool {
+    owner.public_key == user.map(|user| user.to_string())
+}
+
+/// The offset to acknowledge for a log that is complete already.
+fn stream_end(body: &LogBody) -> u64 {
+    match body {
+        LogBody::End(end) => end.stream_bytes,
+        LogBody::Chunk(chunk) => chunk.offset.saturating_add(chunk.data.len() as u64),
+        LogBody::Open(_) | LogBody::Unknown { .. } => 0,
+    }
+}

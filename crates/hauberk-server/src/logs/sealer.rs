@@ -1,0 +1,92 @@
+//! Makes whole logs durable and records that they are complete, as many at a time as have come together.
+
+use std::fs::File;
+use std::io;
+
+use hauberk_database::{AttemptId, Database, DatabaseError, attempts};
+use hauberk_protocol::socket::RoutingId;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+/// Logs sealed together at most.
+const BATCH: usize = 256;
+
+/// A log that is whole, but not durable yet.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    /// Its attempt.
+    pub(crate) attempt: AttemptId,
+    /// Who sent it.
+    pub(crate) to: RoutingId,
+    /// The file.
+    pub(crate) file: File,
+    /// Bytes of the stream.
+    pub(crate) offset: u64,
+    /// Bytes of the text.
+    pub(crate) text_bytes: u64,
+}
+
+/// What became of a whole log.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    /// Its attempt.
+    pub(crate) attempt: AttemptId,
+    /// Who sent it.
+    pub(crate) to: RoutingId,
+    /// Bytes of the stream.
+    pub(crate) offset: u64,
+    /// It is on disk, and recorded.
+    pub(crate) durable: bool,
+}
+
+/// Seals what is sent, until nobody sends any more or `answer` gives false.
+pub(crate) fn seal_in_background(
+    database: Database,
+    answer: impl Fn(Sealed) -> bool + Send + 'static,
+) -> UnboundedSender<Whole> {
+    let (sender, mut receiver) = unbounded_channel();
+    tokio::spawn(async move {
+        let mut batch = Vec::new();
+        while receiver.recv_many(&mut batch, BATCH).await > 0 {
+            for sealed in seal(&database, std::mem::take(&mut batch)).await {
+                if !answer(sealed) {
+                    return;
+                }
+            }
+        }
+    });
+    sender
+}
+
+async fn seal(database: &Database, batch: Vec<Whole>) -> Vec<Sealed> {
+    let (files, logs): (Vec<_>, Vec<_>) = batch
+        .into_iter()
+        .map(|Whole { attempt, to, file, offset, text_bytes }| (file, (attempt, to, offset, text_bytes)))
+        .unzip();
+    let durable = match record(database, files, &logs).await {
+        Ok(()) => true,
+        Err(error) => {
+            warn!(error = &*error, "cannot make logs durable now");
+            false
+        }
+    };
+    logs.into_iter().map(|(attempt, to, offset, _)| Sealed { attempt, to, offset, durable }).collect()
+}
+
+async fn record(
+    database: &Database,
+    files: Vec<File>,
+    logs: &[(AttemptId, RoutingId, u64, u64)],
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    spawn_blocking(move || files.iter().try_for_each(File::sync_data))
+        .await
+        .map_err(io::Error::other)
+        .and_then(|synced| synced)?;
+    let rows: Vec<_> = logs
+        .iter()
+        .map(|(attempt, _, _, text_bytes)| (*attempt, i64::try_from(*text_bytes).unwrap_or(i64::MAX)))
+        .collect();
+    let recorded = async { attempts::log_complete(&database.client().await?, &rows).await };
+    recorded.await.map_err(|error: DatabaseError| error.into())
+}

@@ -1,0 +1,326 @@
+//! Starts the parts of a server, and ends them in order.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use hauberk_daemon::{ClientOptions, ConnectOptions, Pool};
+use hauberk_database::listen::{self, Listener};
+use hauberk_database::servers::{self, ServerFacts};
+use hauberk_database::{Database, DatabaseError, Epoch, attempts};
+use hauberk_discovery::{Advertisement, Advertiser};
+use hauberk_protocol::PROTOCOL_VERSION;
+use hauberk_protocol::proto::{SigningKey, Welcome, welcome};
+use hauberk_protocol::socket::{Context, RouterOptions, RouterSocket, ServerSecurity};
+use hauberk_publish::client::ClientConfig;
+use hauberk_publish::{Cache, PublishConfig, PublishServer, StoreSource, SubstituteClient};
+use tokio::sync::mpsc::{channel, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::backend;
+use crate::committer::Committer;
+use crate::config::Config;
+use crate::dispatcher::Policy;
+use crate::error::ServerError;
+use crate::fetch::Fetcher;
+use crate::logs::{AttemptLogs, LogReceiver};
+use crate::registry::Registry;
+use crate::task::{Channels, Task};
+use crate::trust;
+
+/// Connections to the database.
+const DATABASE_POOL: usize = 16;
+/// Connections to the local build daemon.
+const DAEMON_POOL: usize = 8;
+/// Threads that serve substitutes.
+const PUBLISH_THREADS: usize = 2;
+/// Messages of workers that wait for the dispatcher; beyond them, they wait in their connections.
+const BACKLOG: usize = 4096;
+/// How often the server shows that it lives.
+const BEAT: Duration = Duration::from_secs(10);
+/// Version of the program, for people.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+type Part = (&'static str, Result<(), ServerError>);
+
+/// Runs a server until `stop`, then finishes what is in hand. `ready` is called once it serves.
+///
+/// # Errors
+/// Whatever keeps it from starting; afterwards only what it cannot live without: a socket that breaks, or another server of the
+/// same name. A database that is away is waited for.
+pub async fn run(
+    config: Config,
+    stop: CancellationToken,
+    ready: impl FnOnce() + Send,
+) -> Result<(), ServerError> {
+    let security = config.curve.as_ref().map_or(ServerSecurity::Insecure, ServerSecurity::Curve);
+    if config.curve.is_none() {
+        warn!("running without encryption: anybody on this network can join as a worker");
+    }
+    let context = Context::new();
+    let address = |port| SocketAddr::new(config.listen, port);
+    let backend =
+        RouterSocket::bind(&context, address(config.backend_port), security, &RouterOptions::backend())?;
+    let logs = RouterSocket::bind(&context, address(config.log_port), security, &RouterOptions::logs())?;
+    let publish_address = address(config.publish_port);
+    let listen_error = |source| ServerError::Listen { address: publish_address, source };
+    let publish = TcpListener::bind(publish_address).map_err(listen_error)?;
+    let publish_port = publish.local_addr().map_err(listen_error)?.port();
+    let (backend_port, log_port) = (backend.endpoint().port(), logs.endpoint().port());
+
+    let cache = Cache::open(&config.cache, &config.store_directory)?;
+    let log_directory = config.cache.join("logs");
+    std::fs::create_dir_all(&log_directory)
+        .map_err(|source| ServerError::Logs { path: log_directory.clone(), source })?;
+    let store = local_store(&config).await?;
+    let probe = trust::probe(&config.store_directory, &config.signer)?;
+
+    let database = Database::connect(&config.database, DATABASE_POOL).await?;
+    let listener = Listener::connect(&config.database, &[listen::READY]).await?;
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let public_key = config.curve.as_ref().map(|keys| *keys.public());
+    let client = database.client().await?;
+    let server = servers::enrol(
+        &client,
+        &ServerFacts {
+            name: config.name.clone(),
+            host: host.clone(),
+            backend_port,
+            log_port,
+            publish_url: Some(
+                config.publish_url.clone().unwrap_or_else(|| format!("http://{host}:{publish_port}")),
+            ),
+            public_key: public_key.map(|key| key.to_string()),
+            version: VERSION.to_owned(),
+        },
+    )
+    .await?;
+    let epoch = servers::begin_epoch(&client, server).await?;
+    let open = attempts::open(&client, epoch).await?;
+    drop(client);
+
+    let welcome = Welcome {
+        protocol: PROTOCOL_VERSION,
+        session: 0,
+        server: config.name.clone(),
+        version: VERSION.to_owned(),
+        epoch: epoch.get(),
+        log_port: log_port.into(),
+        publish: Some(match &config.publish_url {
+            Some(url) => welcome::Publish::PublishUrl(url.clone()),
+            None => welcome::Publish::PublishPort(publish_port.into()),
+        }),
+        signing_keys: config
+            .signer
+            .public_keys()
+            .map(|key| SigningKey {
+                store_directory: config.store_directory.to_string(),
+                key: key.to_string(),
+            })
+            .collect(),
+        heartbeat_interval_ms: millis(config.limits.heartbeat),
+        lease_ms: millis(config.limits.lease),
+        trust_probe: Some(probe),
+        peer_address: String::new(),
+    };
+
+    // `core` ends the dispatcher; the parts that serve others end after what it has said is written and sent.
+    let core = stop.child_token();
+    let rest = CancellationToken::new();
+    let mut parts: JoinSet<Part> = JoinSet::new();
+
+    let mut publishing = PublishConfig::new(config.store_directory.clone());
+    publishing.signer = config.signer.clone();
+    publishing.cache = Some(cache.clone());
+    publishing.store = store.clone().map(|pool| StoreSource::new(pool, "/".as_ref()));
+    publishing.logs = Some(std::sync::Arc::new(AttemptLogs {
+        database: database.clone(),
+        directory: log_directory.clone(),
+    }));
+    publishing.limits.grace = config.limits.grace;
+    let running = PublishServer::new(publish, publishing)
+        .spawn_on_own_runtime(PUBLISH_THREADS, rest.clone())
+        .map_err(listen_error)?;
+    parts.spawn(async { ("publish server", running.join().await.map_err(ServerError::from)) });
+
+    let receiver = LogReceiver::new(logs, database.clone(), log_directory);
+    let end = rest.clone();
+    parts.spawn(async move { ("log receiver", receiver.run(end).await.map_err(ServerError::from)) });
+
+    let (ops, ops_receiver) = unbounded_channel();
+    let (committed_sender, committed) = unbounded_channel();
+    let committer = Committer { database: database.clone(), epoch, server };
+    parts.spawn(async move {
+        committer.run(ops_receiver, committed_sender).await;
+        ("committer", Ok(()))
+    });
+
+    let (registry, requests) = unbounded_channel();
+    let (answers_sender, answers) = channel(BACKLOG);
+    let secure = config.curve.is_some();
+    let keeper = Registry { database: database.clone(), epoch, welcome, secure };
+    parts.spawn(async move {
+        keeper.run(requests, answers_sender).await;
+        ("registry", Ok(()))
+    });
+
+    let (fetches, jobs) = unbounded_channel();
+    let (fetched_sender, fetched) = unbounded_channel();
+    let fetcher = Fetcher {
+        database: database.clone(),
+        epoch,
+        client: SubstituteClient::new(config.store_directory.clone(), ClientConfig::farm())?,
+        cache,
+        signer: config.signer.clone(),
+        store,
+        parallel: config.limits.fetches,
+    };
+    parts.spawn(async move {
+        fetcher.run(jobs, fetched_sender).await;
+        ("fetcher", Ok(()))
+    });
+
+    let (outgoing, outgoing_receiver) = unbounded_channel();
+    let (from_backend, backend_events) = channel(BACKLOG);
+    let end = rest.clone();
+    parts.spawn(async move {
+        let ended = backend::run(backend, from_backend, outgoing_receiver, end).await;
+        ("backend", ended.map_err(ServerError::from))
+    });
+
+    let policy = Policy {
+        lease: config.limits.lease,
+        retry: config.limits.retry,
+        log_limit: config.limits.log,
+        output_limit: config.limits.output,
+    };
+    let channels = Channels {
+        backend: backend_events,
+        outgoing,
+        ops,
+        committed,
+        registry,
+        answers,
+        fetches,
+        fetched,
+        listener,
+    };
+    let task = Task::new(policy, database.clone(), channels, open);
+    let end = core.clone();
+    parts.spawn(async move {
+        task.run(end).await;
+        ("dispatcher", Ok(()))
+    });
+
+    let (beating, name, end) = (database.clone(), config.name.clone(), core.clone());
+    parts.spawn(async move { ("heart", beat(&beating, epoch, name, end).await) });
+
+    let advertiser = match &config.announce {
+        None => None,
+        Some(interfaces) => {
+            let advertisement = Advertisement {
+                instance: config.name.clone(),
+                farm: config.farm.clone(),
+                version: VERSION.to_owned(),
+                backend_port,
+                log_port: Some(log_port),
+                publish_port: Some(publish_port),
+                store_directories: vec![config.store_directory.to_string()],
+                server_key: public_key,
+            };
+            Some(Advertiser::start(&advertisement, interfaces)?)
+        }
+    };
+
+    info!(
+        server.name = %config.name, server.epoch = %epoch,
+        "{} serves: workers on {backend_port}, logs on {log_port}, substitutes on {publish_port}", config.name
+    );
+    ready();
+
+    let outcome = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        Some(ended) = parts.join_next() => match ended {
+            Ok((_, Err(error))) => Err(error),
+            Ok((part, Ok(()))) => Err(ServerError::Ended { part }),
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "a part of the server panicked");
+                Err(ServerError::Ended { part: "server" })
+            }
+        },
+    };
+    if let Some(advertiser) = advertiser {
+        advertiser.stop().await;
+    }
+    core.cancel();
+    let drained = timeout(config.limits.grace, async {
+        // The dispatcher's end closes the channels of the others; the sockets go last.
+        while let Some(ended) = parts.join_next().await {
+            if matches!(ended, Ok(("committer", _))) {
+                rest.cancel();
+            }
+        }
+    });
+    if drained.await.is_err() {
+        warn!(parts.left = parts.len(), "the grace period is over");
+        rest.cancel();
+        parts.shutdown().await;
+    }
+    let over = async { servers::end_epoch(&database.client().await?, epoch).await };
+    match timeout(config.limits.grace, over).await {
+        Ok(Err(error)) => {
+            warn!(error = &error as &dyn std::error::Error, "cannot record that this server ended");
+        }
+        Ok(Ok(())) => {}
+        Err(_) => warn!("cannot record that this server ended: the database does not answer"),
+    }
+    context.close().await;
+    outcome
+}
+
+/// Opens the local store, if there is to be one, and checks that it is the right one.
+async fn local_store(config: &Config) -> Result<Option<Pool>, ServerError> {
+    let Some(address) = &config.daemon else { return Ok(None) };
+    let pool =
+        Pool::to_socket(address.clone(), ConnectOptions::default(), ClientOptions::default(), DAEMON_POOL);
+    let found = pool.get().await.map_err(ServerError::Daemon)?.info().store_directory.clone();
+    if found != config.store_directory {
+        return Err(ServerError::OtherStore {
+            found: found.to_string(),
+            wanted: config.store_directory.to_string(),
+        });
+    }
+    Ok(Some(pool))
+}
+
+/// Shows that the server lives, until `stop` or until a newer start of the same server has taken over.
+async fn beat(
+    database: &Database,
+    epoch: Epoch,
+    name: String,
+    stop: CancellationToken,
+) -> Result<(), ServerError> {
+    let mut ticks = interval(BEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        let beaten = async { servers::beat(&database.client().await?, epoch).await };
+        match beaten.await {
+            Ok(true) => {}
+            Ok(false) => return Err(ServerError::Superseded { name }),
+            Err(error) => {
+                let error: DatabaseError = error;
+                warn!(error = &error as &dyn std::error::Error, "cannot show that this server lives");
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,316 @@
+//! The task around the dispatcher: hands it events, and does what it wants done.
+
+use std::time::{Duration, Instant};
+
+use hauberk_database::attempts::OpenAttempt;
+use hauberk_database::dispatch::{self, KnownPath, Lane, ReadyBuild};
+use hauberk_database::listen::{Event as Heard, Listener};
+use hauberk_database::{Database, DatabaseError};
+use hauberk_protocol::proto::{Refused, RefusedReason};
+use hauberk_protocol::socket::RoutingId;
+use hauberk_protocol::{ServerMessage, WorkerBody};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::backend::{FromBackend, Received};
+use crate::dispatcher::{Committed, Dispatcher, Effect, FetchJob, Op, Policy, WINDOW};
+use crate::registry::{Answer, Request};
+use crate::session::SessionId;
+
+/// Leases are looked at so often.
+const TICK: Duration = Duration::from_secs(1);
+/// A lost wake-up costs so long at most.
+const SWEEP: Duration = Duration::from_secs(30);
+/// Messages handled before builds are given out, and before anything else gets its turn.
+const BURST: usize = 512;
+
+/// The ends of the channels that the dispatcher's task holds.
+pub(crate) struct Channels {
+    /// From the backend port.
+    pub(crate) backend: Receiver<FromBackend>,
+    /// To the backend port.
+    pub(crate) outgoing: UnboundedSender<(RoutingId, ServerMessage)>,
+    /// To the committer.
+    pub(crate) ops: UnboundedSender<Op>,
+    /// From the committer.
+    pub(crate) committed: UnboundedReceiver<Vec<Committed>>,
+    /// To the registry.
+    pub(crate) registry: UnboundedSender<Request>,
+    /// From the registry.
+    pub(crate) answers: Receiver<Answer>,
+    /// To the fetcher.
+    pub(crate) fetches: UnboundedSender<FetchJob>,
+    /// From the fetcher.
+    pub(crate) fetched: UnboundedReceiver<(FetchJob, Result<Vec<KnownPath>, String>)>,
+    /// From the database.
+    pub(crate) listener: Listener,
+}
+
+/// What queries in the background bring.
+enum Answered {
+    Window(Result<Vec<(Lane, ReadyBuild)>, DatabaseError>),
+    Woken(Result<Vec<ReadyBuild>, DatabaseError>),
+    NextDeferred(Result<Option<f64>, DatabaseError>),
+}
+
+/// See the module's description.
+pub(crate) struct Task {
+    dispatcher: Dispatcher,
+    database: Database,
+    channels: Channels,
+    answered: (UnboundedSender<Answered>, UnboundedReceiver<Answered>),
+    /// When the next deferred build is due, as far as is known.
+    deferred_at: Option<tokio::time::Instant>,
+    unknown_messages: u64,
+}
+
+impl Task {
+    /// Makes the task; `open` is what the database shows of attempts that an earlier start of the server left.
+    pub(crate) fn new(
+        policy: Policy,
+        database: Database,
+        channels: Channels,
+        open: Vec<OpenAttempt>,
+    ) -> Self {
+        let mut dispatcher = Dispatcher::new(policy);
+        if !open.is_empty() {
+            info!(attempts.open = open.len(), "took over {} open attempts", open.len());
+        }
+        dispatcher.adopt(open, Instant::now());
+        Self {
+            dispatcher,
+            database,
+            channels,
+            answered: tokio::sync::mpsc::unbounded_channel(),
+            deferred_at: None,
+            unknown_messages: 0,
+        }
+    }
+
+    /// Dispatches until `stop`, or until one of the other tasks is gone.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut tick = interval(TICK);
+        let mut sweep = interval(SWEEP);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = deadline(self.deferred_at);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                message = self.channels.backend.recv() => {
+                    let Some(message) = message else { break };
+                    self.backend(message);
+                    for _ in 1..BURST {
+                        let Ok(message) = self.channels.backend.try_recv() else { break };
+                        self.backend(message);
+                    }
+                }
+                done = self.channels.committed.recv() => {
+                    let Some(done) = done else { break };
+                    self.committed(done);
+                }
+                answer = self.channels.answers.recv() => {
+                    let Some(answer) = answer else { break };
+                    self.answer(answer);
+                }
+                fetched = self.channels.fetched.recv() => {
+                    let Some((job, result)) = fetched else { break };
+                    self.dispatcher.fetched(&job, result);
+                }
+                heard = self.channels.listener.next() => self.heard(&heard),
+                Some(answered) = self.answered.1.recv() => self.take(answered),
+                _ = tick.tick() => self.dispatcher.tick(Instant::now()),
+                _ = sweep.tick() => self.sweep(),
+                () = due => {
+                    self.deferred_at = None;
+                    self.wake_deferred();
+                }
+            }
+            self.dispatcher.dispatch();
+            if !self.act() {
+                break;
+            }
+        }
+    }
+
+    fn backend(&mut self, event: FromBackend) {
+        match event {
+            FromBackend::Received(received) => self.received(*received),
+            FromBackend::Undelivered(routing) => self.dispatcher.undelivered(routing, Instant::now()),
+        }
+    }
+
+    fn received(&mut self, received: Received) {
+        let Received { routing, user, peer_address, message } = received;
+        let body = match message.body {
+            WorkerBody::Hello(hello) => {
+                let request = Request::Join { routing, user, peer_address, hello: Box::new(hello) };
+                // The registry ends only with the server.
+                let _ = self.channels.registry.send(request);
+                return;
+            }
+            WorkerBody::Enrol(enrol) => {
+                let refused = Refused {
+                    reason: RefusedReason::BadToken.into(),
+                    message: format!(
+                        "this server takes no enrolment tokens; enrol `{}` with `hauberk worker add` on the server",
+                        enrol.name
+                    ),
+                    retry_after_s: 0,
+                };
+                let _ = self.channels.outgoing.send((routing, ServerMessage::new(0, 0, refused)));
+                return;
+            }
+            body => body,
+        };
+        let session = SessionId::from_wire(message.session);
+        if !self.dispatcher.heard(session, routing, message.sequence, Instant::now()) {
+            return;
+        }
+        let Some(session) = session else { return };
+        match body {
+            WorkerBody::Credit(credit) => self.dispatcher.credit(session, credit.granted),
+            WorkerBody::Heartbeat(heartbeat) => {
+                self.dispatcher.heartbeat(session, &heartbeat);
+                if let Some(worker) = self.dispatcher.worker_of(session) {
+                    let _ = self.channels.registry.send(Request::Seen(worker, heartbeat.load));
+                }
+            }
+            WorkerBody::Started(started) => self.dispatcher.started(session, &started),
+            WorkerBody::Finished(finished) => self.dispatcher.finished(session, &finished),
+            WorkerBody::Declined(declined) => self.dispatcher.declined(session, &declined),
+            WorkerBody::Goodbye(goodbye) => self.dispatcher.goodbye(session, &goodbye.reason),
+            WorkerBody::Unknown { tag } => {
+                self.unknown_messages += 1;
+                warn!(
+                    peer.address = ?peer_address, message.tag = tag, messages.unknown = self.unknown_messages,
+                    "a worker sent a message of a kind that is not known here"
+                );
+            }
+            // Both were taken above.
+            WorkerBody::Hello(_) | WorkerBody::Enrol(_) => {}
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Admitted(admitted, hello) => {
+                self.dispatcher.hello(*admitted, &hello, Instant::now());
+                self.dispatcher.want_refill();
+            }
+            Answer::Refused(routing, refused) => {
+                let _ = self.channels.outgoing.send((routing, ServerMessage::new(0, 0, refused)));
+            }
+        }
+    }
+
+    fn committed(&mut self, done: Vec<Committed>) {
+        for committed in done {
+            if let Committed::Effects(effects) = &committed
+                && effects.deferred
+            {
+                self.ask_next_deferred();
+            }
+            self.dispatcher.committed(committed);
+        }
+    }
+
+    fn heard(&mut self, heard: &Heard) {
+        match heard {
+            Heard::Notification { .. } => self.dispatcher.want_refill(),
+            Heard::Reconnected => {
+                info!("the database is there again");
+                self.dispatcher.grace(Instant::now());
+                self.sweep();
+            }
+        }
+    }
+
+    fn sweep(&mut self) {
+        self.dispatcher.want_refill();
+        self.wake_deferred();
+    }
+
+    fn take(&mut self, answered: Answered) {
+        match answered {
+            Answered::Window(Ok(rows)) => {
+                debug!(builds.ready = rows.len(), "the window was filled");
+                self.dispatcher.refilled(rows);
+            }
+            Answered::Window(Err(error)) => {
+                self.dispatcher.refill_failed();
+                warn!(error = &error as &dyn std::error::Error, "cannot read the queue now");
+            }
+            Answered::Woken(Ok(builds)) => {
+                self.dispatcher.ready(&builds);
+                self.ask_next_deferred();
+            }
+            Answered::Woken(Err(error)) | Answered::NextDeferred(Err(error)) => {
+                warn!(error = &error as &dyn std::error::Error, "cannot look for deferred builds now");
+            }
+            Answered::NextDeferred(Ok(seconds)) => {
+                self.deferred_at = seconds.map(|seconds| {
+                    // A moment later, so that the database agrees that it is due.
+                    tokio::time::Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 1e6) + 0.01)
+                });
+            }
+        }
+    }
+
+    fn wake_deferred(&self) {
+        self.ask(|database| async move {
+            Answered::Woken(async { dispatch::wake_deferred(&database.client().await?).await }.await)
+        });
+    }
+
+    fn ask_next_deferred(&self) {
+        self.ask(|database| async move {
+            Answered::NextDeferred(async { dispatch::next_deferred(&database.client().await?).await }.await)
+        });
+    }
+
+    fn ask<F>(&self, question: impl FnOnce(Database) -> F)
+    where
+        F: Future<Output = Answered> + Send + 'static,
+    {
+        let answer = question(self.database.clone());
+        let answers = self.answered.0.clone();
+        tokio::spawn(async move {
+            // Nobody listens any more when the server is ending.
+            let _ = answers.send(answer.await);
+        });
+    }
+
+    /// Does what the dispatcher wants done. False when another task is gone.
+    fn act(&mut self) -> bool {
+        for effect in self.dispatcher.take_effects() {
+            let sent = match effect {
+                Effect::Send(routing, message) => self.channels.outgoing.send((routing, message)).is_ok(),
+                Effect::Commit(op) => self.channels.ops.send(op).is_ok(),
+                Effect::Fetch(job) => self.channels.fetches.send(job).is_ok(),
+                Effect::SessionEnded(worker) => self.channels.registry.send(Request::Left(worker)).is_ok(),
+                Effect::Refill => {
+                    self.ask(|database| async move {
+                        let per_lane = i64::try_from(WINDOW).unwrap_or(i64::MAX);
+                        let rows = async { dispatch::window(&database.client().await?, per_lane).await };
+                        Answered::Window(rows.await)
+                    });
+                    true
+                }
+            };
+            if !sent {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+async fn deadline(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
