@@ -17,7 +17,8 @@ pub struct Advertiser {
 }
 
 impl Advertiser {
-    /// Begins to announce a server on the given interfaces, under all addresses that they have and will have.
+    /// Begins to announce a server on the given interfaces, under all addresses that they have and will have. Dots in its name
+    /// become hyphens, and a name that is taken on the network gets a number: `north (2)`.
     ///
     /// # Errors
     ///
@@ -30,18 +31,13 @@ impl Advertiser {
         let properties =
             advertisement.to_properties().map_err(|source| DiscoveryError::Advertisement { source })?;
         let announce = || DiscoveryError::mdns("announce the server");
+        let instance = announced_name(&advertisement.instance);
         // A host name of our own: the machine's may be announced by another responder, with other addresses.
         let host = format!("hauberk-{:08x}.local.", random_number());
-        let service = ServiceInfo::new(
-            SERVICE_TYPE,
-            &advertisement.instance,
-            &host,
-            "",
-            advertisement.backend_port,
-            &properties[..],
-        )
-        .map_err(announce())?
-        .enable_addr_auto();
+        let service =
+            ServiceInfo::new(SERVICE_TYPE, &instance, &host, "", advertisement.backend_port, &properties[..])
+                .map_err(announce())?
+                .enable_addr_auto();
         let full_name = service.get_fullname().to_owned();
         let daemon = interfaces.start()?;
         let events = daemon.monitor().map_err(announce())?;
@@ -52,10 +48,9 @@ impl Advertiser {
         });
         daemon.register(service).map_err(announce())?;
         info!(
-            server.name = advertisement.instance,
+            server.name = instance,
             server.port = advertisement.backend_port,
-            "announcing {} of farm {} by mDNS",
-            advertisement.instance,
+            "announcing {instance} of farm {} by mDNS",
             advertisement.farm
         );
         Ok(Self { daemon, full_name })
@@ -100,6 +95,12 @@ fn report(event: &DaemonEvent) {
         DaemonEvent::IpDel(address) => debug!("announcing the server at {address} no longer"),
         _ => {}
     }
+}
+
+/// Gives the name to announce. The mDNS library cannot rename a service whose name has dots or backslashes when another
+/// has taken it.
+fn announced_name(instance: &str) -> String {
+    instance.replace(['.', '\\'], "-")
 }
 
 fn random_number() -> u32 {

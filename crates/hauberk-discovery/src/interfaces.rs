@@ -1,7 +1,5 @@
 //! Which network interfaces are spoken on.
 
-use std::path::Path;
-
 use mdns_sd::{IfKind, ServiceDaemon};
 use tracing::warn;
 
@@ -39,6 +37,20 @@ impl Interfaces {
     }
 }
 
+/// Tells whether this process sees an interface of that name. (`/sys` may show those of another network namespace.)
 fn exists(name: &str) -> bool {
-    !name.contains('/') && Path::new("/sys/class/net").join(name).exists()
+    let Ok(interfaces) = std::fs::read_to_string("/proc/self/net/dev") else { return true };
+    interfaces.lines().filter_map(|line| line.split_once(':')).any(|(known, _)| known.trim() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exists;
+
+    #[test]
+    fn interfaces_are_known_by_their_names() {
+        assert!(exists("lo"));
+        assert!(!exists("no-such-link"));
+        assert!(!exists(""));
+    }
 }

@@ -51,31 +51,32 @@ fn port_of(address: &str) -> SocketAddr {
 fn a_server_is_found_over_loopback_and_says_goodbye() {
     in_namespace("a_server_is_found_over_loopback_and_says_goodbye", async || {
         let mut early = Browser::start(&Interfaces::Loopback).unwrap();
-        let wanted = advertisement("north.example");
+        let mut wanted = advertisement("north.example");
         let advertiser = Advertiser::start(&wanted, &Interfaces::Loopback).unwrap();
-        let found = find(&mut early, "north.example").await;
+        wanted.instance = "north-example".to_owned();
+        let found = find(&mut early, "north-example").await;
         assert_eq!(found.advertisement, wanted);
         assert_eq!(found.addresses[0], port_of("127.0.0.1"));
         assert_eq!(early.known().count(), 1);
 
         let mut late = Browser::start(&Interfaces::All).unwrap();
         let began = Instant::now();
-        assert_eq!(find(&mut late, "north.example").await.advertisement, wanted);
+        assert_eq!(find(&mut late, "north-example").await.advertisement, wanted);
         assert!(began.elapsed() < Duration::from_secs(5));
 
         // Another of the same name is told apart.
         let mut second = advertisement("north.example");
         second.backend_port = 6666;
         let other = Advertiser::start(&second, &Interfaces::Loopback).unwrap();
-        let renamed = find(&mut late, "north.example (2)").await;
+        let renamed = find(&mut late, "north-example (2)").await;
         assert_eq!(renamed.addresses[0].port(), 6666);
 
         let began = Instant::now();
         advertiser.stop().await;
-        removed(&mut early, "north.example").await;
-        removed(&mut late, "north.example").await;
+        removed(&mut early, "north-example").await;
+        removed(&mut late, "north-example").await;
         drop(other);
-        removed(&mut early, "north.example (2)").await;
+        removed(&mut early, "north-example (2)").await;
         assert!(
             began.elapsed() < Duration::from_secs(30),
             "goodbyes are heard at once, not when records expire"
@@ -157,7 +158,16 @@ fn a_server_that_avahi_announces_is_found() {
         assert_eq!(found.advertisement.publish_port, None);
         assert_eq!(found.advertisement.store_directories, ["/nix/store"]);
         assert_eq!(found.advertisement.server_key.unwrap().to_string(), key);
-        assert_eq!(found.addresses.first().map(SocketAddr::port), Some(4444));
+        // Addresses come one after the other; the one that needs its link comes last, and says which.
+        let mut addresses = found.addresses;
+        while addresses.len() < 2 {
+            addresses = find(&mut browser, "by hand").await.addresses;
+        }
+        assert_eq!(addresses[0], "10.99.0.1:4444".parse().unwrap());
+        let SocketAddr::V6(link_local) = addresses[1] else { panic!("{addresses:?}") };
+        assert!(link_local.ip().is_unicast_link_local());
+        let link = run(&["ip", "-oneline", "link", "show", "lan0"]);
+        assert!(link.starts_with(&format!("{}:", link_local.scope_id())), "{link_local} is not on {link}");
         drop(published);
         removed(&mut browser, "by hand").await;
         assert!(browser.known().all(|found| found.advertisement.instance != "malformed"));

@@ -23,7 +23,7 @@ const PROGRAMS: [(&str, &str); 6] = [
 ///
 /// A thread keeps the network it was made in, so the namespace has to be there before the mDNS thread: the test binary starts
 /// itself again.
-pub fn in_namespace(name: &str, body: impl AsyncFnOnce()) {
+pub(crate) fn in_namespace(name: &str, body: impl AsyncFnOnce()) {
     if env::var_os(INSIDE).is_some() {
         run(&["ip", "link", "set", "lo", "up"]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -67,7 +67,7 @@ fn find(program: &str) -> Option<String> {
 }
 
 /// Runs a command to its end and gives what it printed.
-pub fn run(command: &[&str]) -> String {
+pub(crate) fn run(command: &[&str]) -> String {
     let program = find(command[0]).unwrap_or_else(|| panic!("{} is not installed", command[0]));
     let output = Command::new(program).args(&command[1..]).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -76,10 +76,10 @@ pub fn run(command: &[&str]) -> String {
 }
 
 /// A program that runs beside the test and ends with it.
-pub struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Running {
-    pub fn start(command: &[&str]) -> Self {
+    pub(crate) fn start(command: &[&str]) -> Self {
         let program = find(command[0]).unwrap_or_else(|| panic!("{} is not installed", command[0]));
         let child = Command::new(program).args(&command[1..]).stdin(Stdio::null()).spawn();
         Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
@@ -99,14 +99,14 @@ impl Drop for Running {
 }
 
 /// Avahi and the bus it is asked through, in this namespace, on one interface that stands for a network.
-pub struct Avahi {
+pub(crate) struct Avahi {
     _daemon: Running,
     _bus: Running,
 }
 
 impl Avahi {
     /// Makes a network of the one interface `lan0` and starts Avahi on it.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         run(&["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan1"]);
         run(&["ip", "addr", "add", "10.99.0.1/24", "dev", "lan0"]);
         run(&["ip", "link", "set", "lan0", "up"]);
@@ -144,7 +144,7 @@ impl Avahi {
 }
 
 /// Waits until a condition holds.
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
