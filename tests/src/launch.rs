@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{process::Process, spawn::spawn};
+use crate::{directory::LabDirectory, process::Process, spawn::spawn, wait::Deadline};
 
 /// The namespaces a program is to run in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +132,17 @@ impl Launch {
         spawn(command)
             .and_then(std::process::Child::wait_with_output)
             .with_context(|| format!("running {}", self.program.display()))
+    }
+
+    /// Runs to the end, which must come in time, and gives what came, whatever the exit status.
+    ///
+    /// # Errors
+    /// The program cannot be started, or goes on; it is killed then.
+    pub fn output_within(&self, deadline: Deadline) -> Result<Output> {
+        let directory = LabDirectory::create()?;
+        let mut process = self.start("program", directory.path())?;
+        let status = process.wait_end(deadline).with_context(|| format!("running {self}"))?;
+        Ok(Output { status, stdout: process.log_text().into_bytes(), stderr: Vec::new() })
     }
 
     /// Runs to the end and gives the standard output.

@@ -94,15 +94,14 @@ async fn an_output_changed_in_the_workers_store_is_refused() -> Result<()> {
         let check = machine.command("nix-store").args(["--check-validity", &output]).output()?;
         Ok(check.status.success().then_some(()))
     })?;
-    let change = format!(
-        "chmod u+w {output}; sed -i s/10000/10001/ {output}; chmod a-w {output}; touch --date=@1 {output}"
-    );
-    machine.command("sh").args(["-c", &change]).run()?;
+    let change = |from: &str, to: &str| {
+        let script = format!(
+            "chmod u+w {output}; sed -i s/{from}/{to}/ {output}; chmod a-w {output}; touch --date=@1 {output}"
+        );
+        machine.command("sh").args(["-c", &script])
+    };
+    change("^10000$", "tampered").run()?;
+    let mend = change("^tampered$", "10000");
     farm.network.heal(&farm.server_machine)?;
-    check_refused_then_taken(&mut farm, |farm| {
-        let repair = ["--repair-path", output.as_str()];
-        // The build's derivation is in that store, so that its owner can mend it.
-        farm.workers[0].machine.command("nix-store").args(repair).run().map(|_| ())
-    })
-    .await
+    check_refused_then_taken(&mut farm, |_| mend.run().map(|_| ())).await
 }
