@@ -9,8 +9,12 @@ use std::time::{Duration, Instant};
 
 use hauberk_discovery::{Advertisement, Advertiser, Browser, Discovery, Found, Interfaces};
 use hauberk_protocol::keys::CurveKeyPair;
+use hauberk_protocol::socket::{
+    ClientSecurity, ConnectionEvent, Context, DealerEvent, DealerOptions, DealerSocket, RouterOptions,
+    RouterSocket, ServerSecurity,
+};
 
-use support::{Avahi, Running, in_namespace, run, until};
+use support::{Avahi, Running, in_namespace, make_network, run, until};
 
 fn advertisement(instance: &str) -> Advertisement {
     Advertisement {
@@ -171,6 +175,43 @@ fn a_server_that_avahi_announces_is_found() {
         drop(published);
         removed(&mut browser, "by hand").await;
         assert!(browser.known().all(|found| found.advertisement.instance != "malformed"));
+    });
+}
+
+#[test]
+fn a_worker_connects_to_each_address_it_found() {
+    in_namespace("a_worker_connects_to_each_address_it_found", async || {
+        make_network();
+        let context = Context::new();
+        let (server, worker) = (CurveKeyPair::generate(), CurveKeyPair::generate());
+        let options = RouterOptions::backend();
+        let any = "[::]:0".parse().unwrap();
+        let mut router = RouterSocket::bind(&context, any, ServerSecurity::Curve(&server), &options).unwrap();
+        let mut announced = advertisement("north");
+        announced.backend_port = router.endpoint().port();
+        announced.server_key = Some(*server.public());
+        let lan = Interfaces::Named(vec!["lan0".to_owned()]);
+        let advertiser = Advertiser::start(&announced, &lan).unwrap();
+        let mut browser = Browser::start(&lan).unwrap();
+        let mut found = find(&mut browser, "north").await;
+        while found.addresses.len() < 2 {
+            found = find(&mut browser, "north").await;
+        }
+        assert_eq!(found.addresses[0].ip().to_string(), "10.99.0.1");
+        assert!(matches!(found.addresses[1], SocketAddr::V6(link_local) if link_local.scope_id() != 0));
+        for endpoint in found.addresses {
+            let security =
+                ClientSecurity::Curve { keys: &worker, server: &found.advertisement.server_key.unwrap() };
+            let mut dealer =
+                DealerSocket::connect(&context, endpoint, security, &DealerOptions::backend()).unwrap();
+            // The link's own address can be connected to only once the system has made sure that it is unique.
+            while dealer.next().await.unwrap() != DealerEvent::Connection(ConnectionEvent::Connected) {}
+            dealer.send(b"hello").await.unwrap();
+            let incoming = router.recv().await.unwrap();
+            assert_eq!(incoming.user.as_ref(), Some(worker.public()));
+            assert_eq!(incoming.peer_address, Some(endpoint.ip()));
+        }
+        advertiser.stop().await;
     });
 }
 

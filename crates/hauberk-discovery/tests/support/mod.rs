@@ -98,6 +98,14 @@ impl Drop for Running {
     }
 }
 
+/// Makes a network of the one interface `lan0`, with the addresses 10.99.0.1 and one of the link.
+pub(crate) fn make_network() {
+    run(&["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan1"]);
+    run(&["ip", "addr", "add", "10.99.0.1/24", "dev", "lan0"]);
+    run(&["ip", "link", "set", "lan0", "up"]);
+    run(&["ip", "link", "set", "lan1", "up"]);
+}
+
 /// Avahi and the bus it is asked through, in this namespace, on one interface that stands for a network.
 pub(crate) struct Avahi {
     _daemon: Running,
@@ -105,12 +113,9 @@ pub(crate) struct Avahi {
 }
 
 impl Avahi {
-    /// Makes a network of the one interface `lan0` and starts Avahi on it.
+    /// Makes a network and starts Avahi on it.
     pub(crate) async fn start() -> Self {
-        run(&["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan1"]);
-        run(&["ip", "addr", "add", "10.99.0.1/24", "dev", "lan0"]);
-        run(&["ip", "link", "set", "lan0", "up"]);
-        run(&["ip", "link", "set", "lan1", "up"]);
+        make_network();
         // The machine's own bus and Avahi, if any, are left alone.
         run(&["mount", "-t", "tmpfs", "tmpfs", "/run"]);
         for folder in ["/run/dbus", "/run/avahi-daemon"] {

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info};
 
 use super::error::SocketError;
 use crate::keys::CurvePublicKey;
@@ -167,7 +167,7 @@ fn judge(request: &[Vec<u8>], policy: &dyn AdmissionPolicy) -> Verdict {
             Verdict { code: b"200", reason: b"OK", user: key.to_string() }
         }
         Ok(Admission::Refuse) => {
-            warn!(peer.key = %key, peer.address = ?address, "refused {key} in the handshake");
+            info!(peer.key = %key, peer.address = ?address, "refused {key} in the handshake");
             refuse(b"400", b"refused")
         }
         Err(_) => refuse(b"500", b"internal error"),

@@ -194,7 +194,13 @@ impl RouterSocket {
     fn try_send(&mut self, to: RoutingId, frame: &[u8]) -> zmq::Result<()> {
         let socket = self.socket.get();
         socket.send(&to.0[..], zmq::DONTWAIT | zmq::SNDMORE)?;
-        socket.send(frame, zmq::DONTWAIT)
+        loop {
+            match socket.send(frame, zmq::DONTWAIT) {
+                // A message that was begun must be ended, or the next would continue it.
+                Err(zmq::Error::EINTR) => {}
+                other => return other,
+            }
+        }
     }
 
     fn take(&mut self) -> Result<Option<Result<Incoming, Discarded>>, SocketError> {
