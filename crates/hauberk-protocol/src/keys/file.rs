@@ -1,7 +1,7 @@
 //! Key files: `FILE` holds the secret key in Z85, `FILE.pub` the public one.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -75,16 +75,45 @@ impl CurveKeyPair {
         Ok(Self::from(secret))
     }
 
+    /// Reads the key pair of `path`, or makes one and writes it there when the file does not exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`CurveKeyPair::read`] and [`CurveKeyPair::write_new`].
+    pub fn read_or_create(path: &Path) -> Result<Self, KeyFileError> {
+        match Self::read(path) {
+            Err(KeyFileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+        let pair = Self::generate();
+        match pair.write_new(path) {
+            Ok(()) => Ok(pair),
+            // Another process was faster, and its key counts.
+            Err(KeyFileError::Exists { .. }) => Self::read(path),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Writes the secret key to the new file `path`, readable by its owner only, and the public key to `path.pub`.
     ///
     /// # Errors
     ///
     /// Fails when `path` exists already or either file cannot be written.
     pub fn write_new(&self, path: &Path) -> Result<(), KeyFileError> {
+        // Whole or not there at all: it is written under another name, and takes its own only where there is none.
+        let draft = with_suffix(path, &format!(".{}.new", std::process::id()));
         let mut secret_options = OpenOptions::new();
-        secret_options.write(true).create_new(true).mode(0o600);
-        write_line(&secret_options, path, &self.secret.to_text())?;
-        let public_path = public_file(path);
+        secret_options.write(true).create(true).truncate(true).mode(0o600);
+        let written = write_line(&secret_options, &draft, &self.secret.to_text()).and_then(|()| {
+            fs::hard_link(&draft, path).map_err(|source| match source.kind() {
+                io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
+                _ => KeyFileError::Write { path: path.to_owned(), source },
+            })
+        });
+        // What could not be written need not be removed either.
+        let _ = fs::remove_file(&draft);
+        written?;
+        let public_path = with_suffix(path, ".pub");
         let mut public_options = OpenOptions::new();
         // A public file without its secret is a left-over: it may be replaced.
         public_options.write(true).create(true).truncate(true).mode(0o644);
@@ -104,9 +133,9 @@ impl CurvePublicKey {
     }
 }
 
-fn public_file(path: &Path) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
-    name.push(".pub");
+    name.push(suffix);
     name.into()
 }
 
@@ -120,19 +149,18 @@ fn read_text(file: File, path: &Path) -> Result<Zeroizing<String>, KeyFileError>
 }
 
 fn write_line(options: &OpenOptions, path: &Path, text: &str) -> Result<(), KeyFileError> {
-    let mut file = options.open(path).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
-        _ => KeyFileError::Write { path: path.to_owned(), source },
-    })?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.write_all(b"\n"))
-        .and_then(|()| file.sync_all())
-        .map_err(|source| KeyFileError::Write { path: path.to_owned(), source })
+    let write = || {
+        let mut file = options.open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()
+    };
+    write().map_err(|source| KeyFileError::Write { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
+    use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -147,6 +175,18 @@ mod tests {
         assert_eq!(CurveKeyPair::read(&path).unwrap().public(), pair.public());
         assert_eq!(CurvePublicKey::read(&directory.path().join("worker.key.pub")).unwrap(), *pair.public());
         assert!(matches!(pair.write_new(&path), Err(KeyFileError::Exists { .. })));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "no draft is left behind");
+    }
+
+    #[test]
+    fn a_pair_is_made_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("server.key");
+        let made = CurveKeyPair::read_or_create(&path).unwrap();
+        assert_eq!(CurveKeyPair::read_or_create(&path).unwrap().public(), made.public());
+        assert_eq!(CurvePublicKey::read(&directory.path().join("server.key.pub")).unwrap(), *made.public());
+        let nowhere = directory.path().join("none").join("key");
+        assert!(matches!(CurveKeyPair::read_or_create(&nowhere), Err(KeyFileError::Write { .. })));
     }
 
     #[test]
