@@ -17,13 +17,18 @@ pub struct Gates {
 }
 
 impl Gates {
-    pub(crate) fn create(directory: &Path) -> Result<Self> {
+    /// Makes the directory.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn create(directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         fs::set_permissions(directory, fs::Permissions::from_mode(0o777))?;
         Ok(Self { directory: directory.to_owned() })
     }
 
-    pub(crate) fn directory(&self) -> &Path {
+    /// Gives the directory.
+    pub fn directory(&self) -> &Path {
         &self.directory
     }
 
