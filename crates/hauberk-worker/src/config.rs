@@ -23,6 +23,8 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 pub struct Config {
     /// Stable name, unique in the farm.
     pub name: String,
+    /// Version of the program, for people.
+    pub version: String,
     /// Builds at once.
     pub slots: NonZeroU32,
     /// Systems it builds for, its own first; see [`native_system`].

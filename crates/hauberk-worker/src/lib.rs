@@ -7,6 +7,8 @@ mod config;
 mod error;
 mod finder;
 mod log;
+mod machine;
+mod run;
 mod runner;
 mod session;
 mod spool;
@@ -24,5 +26,6 @@ pub use config::{
 pub use error::WorkerError;
 pub use hauberk_protocol::proto::{DeclineReason, Load, Origin, Outcome, OutputInfo};
 pub use log::AttemptLog;
+pub use run::run;
 pub use spool::{LogLimits, SpoolError};
 pub use worker::run_with_builder;

@@ -1,0 +1,298 @@
+//! Brings what an attempt needs into the store, as a step of its own, before the build.
+//!
+//! The daemon fetches nothing: what it asks its substitute servers by itself it remembers for hours when it is not there, and a server
+//! that is down fails the build. Narinfos come from the farm's server, or from the caches that the operator named; each nar is
+//! added with the signature of its narinfo, which the daemon checks.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use hauberk_daemon::{BuildDaemon, DaemonError, PathInfo, Pool};
+use hauberk_publish::client::{
+    AskError, BaseUrl, Closure, ClosureError, ClosureLimits, FetchError, MissingPath, NarDownload, Source,
+    SubstituteClient, ValidPaths,
+};
+use hauberk_store::{NarInfo, StorePath};
+use tracing::{debug, info};
+
+/// Nars fetched at once for one attempt.
+const PARALLEL: usize = 4;
+
+/// Most paths that a message lists.
+const LISTED: usize = 5;
+
+/// Why inputs are not there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InputError {
+    /// Nobody has these.
+    #[error("nobody has {}", List(.0))]
+    Missing(Vec<StorePath>),
+    /// Somebody may have it, but could not be asked, or gave something else.
+    #[error("cannot fetch {path}")]
+    Transfer {
+        /// The first of them.
+        path: StorePath,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The daemon does not answer, or does not take a path.
+    #[error("the build daemon does not take {path}")]
+    Daemon {
+        /// The path.
+        path: StorePath,
+        /// What it said.
+        #[source]
+        source: DaemonError,
+    },
+    /// The daemon cannot tell what is valid.
+    #[error("cannot ask the build daemon what is valid")]
+    Ask(#[source] AskError),
+    /// The closure cannot be walked.
+    #[error("cannot walk the inputs")]
+    Closure(#[source] ClosureError),
+}
+
+struct List<'a>(&'a [StorePath]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, path) in self.0.iter().take(LISTED).enumerate() {
+            write!(f, "{}{path}", if place == 0 { "" } else { ", " })?;
+        }
+        match self.0.len().saturating_sub(LISTED) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// Where inputs may be had.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    /// Where narinfos are asked for: the farm's server first.
+    pub(crate) narinfos: Vec<Source>,
+    /// Where the nars of the farm may be had before the server, in this order.
+    pub(crate) nars: Vec<BaseUrl>,
+}
+
+/// Brings paths into the store. Attempts of one worker that need the same path fetch it once.
+#[derive(Clone, Debug)]
+pub(crate) struct Fetcher {
+    client: SubstituteClient,
+    pool: Pool,
+    flights: Arc<Mutex<HashMap<StorePath, Weak<tokio::sync::Mutex<()>>>>>,
+}
+
+/// What was fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fetched {
+    /// Paths.
+    pub(crate) paths: usize,
+    /// Bytes of their nars.
+    pub(crate) bytes: u64,
+}
+
+impl Fetcher {
+    /// Fetches by `client` and adds by connections of `pool`.
+    pub(crate) fn new(client: SubstituteClient, pool: Pool) -> Self {
+        Self { client, pool, flights: Arc::default() }
+    }
+
+    /// Makes `roots` and their closures valid. `keeper` keeps everything from being collected for as long as it stands;
+    /// `plan` hears what will be fetched.
+    pub(crate) async fn ensure(
+        &self,
+        roots: impl IntoIterator<Item = StorePath>,
+        sources: &Sources,
+        keeper: &mut dyn BuildDaemon,
+        plan: impl FnOnce(Fetched),
+    ) -> Result<Fetched, InputError> {
+        let mut store = Kept(keeper);
+        let closure = self
+            .client
+            .closure(roots, &sources.narinfos, &mut store, ClosureLimits::default())
+            .await
+            .map_err(|error| match error {
+                ClosureError::Ask(source) => InputError::Ask(source),
+                other => InputError::Closure(other),
+            })?;
+        if !closure.absent.is_empty() {
+            return Err(InputError::Missing(closure.absent));
+        }
+        let Closure { missing, failed, .. } = closure;
+        if let Some((path, error)) = failed.into_iter().next() {
+            return Err(InputError::Transfer { path, source: Box::new(error) });
+        }
+        let planned =
+            Fetched { paths: missing.len(), bytes: missing.iter().map(|item| item.narinfo.nar_size).sum() };
+        if planned.paths > 0 {
+            plan(planned);
+            self.add_all(missing, sources).await?;
+        }
+        Ok(planned)
+    }
+
+    /// Adds paths, each after those it refers to.
+    async fn add_all(&self, missing: Vec<MissingPath>, sources: &Sources) -> Result<(), InputError> {
+        let mut unmet: BTreeMap<StorePath, usize> = BTreeMap::new();
+        let mut referrers: BTreeMap<StorePath, Vec<StorePath>> = BTreeMap::new();
+        let mut items: BTreeMap<StorePath, MissingPath> =
+            missing.into_iter().map(|item| (item.narinfo.store_path.clone(), item)).collect();
+        for (path, item) in &items {
+            let others =
+                item.narinfo.references.iter().filter(|other| *other != path && items.contains_key(*other));
+            let mut count = 0;
+            for other in others {
+                referrers.entry(other.clone()).or_default().push(path.clone());
+                count += 1;
+            }
+            unmet.insert(path.clone(), count);
+        }
+        let mut ready: Vec<StorePath> =
+            unmet.iter().filter(|(_, count)| **count == 0).map(|(path, _)| path.clone()).collect();
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < PARALLEL
+                && let Some(path) = ready.pop()
+            {
+                if let Some(item) = items.remove(&path) {
+                    running.push(self.add(item, sources));
+                }
+            }
+            let Some(added) = running.next().await else { return Ok(()) };
+            for referrer in referrers.remove(&added?).unwrap_or_default() {
+                if let Some(count) = unmet.get_mut(&referrer) {
+                    *count -= 1;
+                    if *count == 0 {
+                        ready.push(referrer);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds one path and gives it back.
+    async fn add(&self, item: MissingPath, sources: &Sources) -> Result<StorePath, InputError> {
+        let path = item.narinfo.store_path.clone();
+        let flight = self.flight(&path);
+        let _alone = flight.lock().await;
+        let daemon_error = |source| InputError::Daemon { path: path.clone(), source };
+        let mut daemon = self.pool.get().await.map_err(daemon_error)?;
+        if daemon.is_valid_path(&path).await.map_err(daemon_error)? {
+            return Ok(path);
+        }
+        let info = path_info(&item.narinfo);
+        let mut failure: Option<FetchError> = None;
+        for base in self.places(&item, sources) {
+            let mut nar = match self.open(&base, &item, sources).await {
+                Ok(Some(nar)) => nar,
+                Ok(None) => continue,
+                Err(error) => {
+                    debug!(store.path = %path, error = &error as &dyn std::error::Error, "{base} does not give {path}");
+                    failure = Some(error);
+                    continue;
+                }
+            };
+            match daemon.add_nar(&info, &mut nar, false).await {
+                Ok(()) => {
+                    info!(store.path = %path, "fetched {path} from {base}");
+                    return Ok(path);
+                }
+                Err(DaemonError::Source { source, .. }) => {
+                    debug!(store.path = %path, %source, "{base} does not give {path} whole");
+                    let error = match source.into_inner().map(|inner| inner.downcast::<FetchError>()) {
+                        Some(Ok(error)) => *error,
+                        _ => FetchError::Abandoned { path: path.clone() },
+                    };
+                    failure = Some(error);
+                    if !daemon.is_usable() {
+                        daemon.discard();
+                        daemon = self.pool.get().await.map_err(daemon_error)?;
+                    }
+                }
+                Err(source) => return Err(InputError::Daemon { path, source }),
+            }
+        }
+        let source = failure.unwrap_or(FetchError::Abandoned { path: path.clone() });
+        Err(InputError::Transfer { path, source: Box::new(source) })
+    }
+
+    /// Where the nar may be had, the server that named it last.
+    fn places(&self, item: &MissingPath, sources: &Sources) -> Vec<BaseUrl> {
+        let mut places = Vec::new();
+        // Only for what the farm's own server vouches for: others name their own nars.
+        if item.source == 0 {
+            places.extend(sources.nars.iter().cloned());
+        }
+        places.extend(sources.narinfos.get(item.source).map(|source| source.url.clone()));
+        places
+    }
+
+    async fn open(
+        &self,
+        base: &BaseUrl,
+        item: &MissingPath,
+        sources: &Sources,
+    ) -> Result<Option<NarDownload>, FetchError> {
+        let named_here = sources.narinfos.get(item.source).is_some_and(|source| source.url == *base);
+        if named_here {
+            return self.client.nar(base, &item.narinfo).await.map(Some);
+        }
+        // Another place has the nar under a name of its own; what it gives must be what the server vouches for.
+        let Some(theirs) = self.client.narinfo(base, &item.narinfo.store_path.hash()).await? else {
+            return Ok(None);
+        };
+        let same = theirs.store_path == item.narinfo.store_path
+            && theirs.nar_hash == item.narinfo.nar_hash
+            && theirs.nar_size == item.narinfo.nar_size;
+        if !same {
+            debug!(store.path = %theirs.store_path, "{base} has another {}", theirs.store_path);
+            return Ok(None);
+        }
+        self.client.nar(base, &theirs).await.map(Some)
+    }
+
+    fn flight(&self, path: &StorePath) -> Arc<tokio::sync::Mutex<()>> {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(path).and_then(Weak::upgrade) {
+            return flight;
+        }
+        flights.retain(|_, flight| flight.strong_count() > 0);
+        let flight = Arc::default();
+        flights.insert(path.clone(), Arc::downgrade(&flight));
+        flight
+    }
+}
+
+/// Asks a daemon what is valid, after it was told to keep it.
+struct Kept<'a>(&'a mut dyn BuildDaemon);
+
+#[async_trait]
+impl ValidPaths for Kept<'_> {
+    async fn valid(&mut self, paths: BTreeSet<StorePath>) -> Result<BTreeSet<StorePath>, AskError> {
+        for path in &paths {
+            self.0.add_temp_root(path).await?;
+        }
+        Ok(self.0.query_valid_paths(&paths).await?)
+    }
+}
+
+/// What a daemon needs to know of a path that is described by a narinfo.
+pub(crate) fn path_info(narinfo: &NarInfo) -> PathInfo {
+    PathInfo {
+        path: narinfo.store_path.clone(),
+        deriver: narinfo.deriver.clone(),
+        nar_hash: narinfo.nar_hash,
+        references: narinfo.references.clone(),
+        registration_time: 0,
+        nar_size: narinfo.nar_size,
+        ultimate: false,
+        signatures: narinfo.signatures.iter().map(ToString::to_string).collect(),
+        content_address: narinfo.ca.clone(),
+    }
+}
