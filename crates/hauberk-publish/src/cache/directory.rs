@@ -131,7 +131,12 @@ impl Cache {
             return Err(io::ErrorKind::NotFound.into());
         }
         let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-        let file = File::options().read(true).custom_flags(flags).open(self.0.nars.join(name))?;
+        let file = match File::options().read(true).custom_flags(flags).open(self.0.nars.join(name)) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::ELOOP) => {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            other => other?,
+        };
         let metadata = file.metadata()?;
         if metadata.is_file() { Ok((file, metadata)) } else { Err(io::ErrorKind::NotFound.into()) }
     }

@@ -1,0 +1,344 @@
+//! The server, seen by raw HTTP.
+
+mod support;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use hauberk_publish::{
+    Cache, PublishConfig, Signer,
+    cache::Pending,
+    server::{Limits, LogBody, LogSource},
+};
+use hauberk_store::{NarInfo, StoreDirectory, StorePath, narinfo::Compression};
+use support::{PlainStore, Server, key, pattern, tree};
+
+fn config(store: &PlainStore, signer: &Signer) -> PublishConfig {
+    let mut config = PublishConfig::new(StoreDirectory::nix());
+    config.signer = signer.clone();
+    config.store = Some(store.source());
+    config
+}
+
+fn narinfo_of(server: &Server, path: &StorePath) -> NarInfo {
+    let answer = server.get(&format!("/{}.narinfo", path.hash_part()));
+    assert_eq!(answer.status, 200, "{}", answer.head);
+    assert_eq!(answer.header("content-type").as_deref(), Some("text/x-nix-narinfo"));
+    NarInfo::parse(&StoreDirectory::nix(), &answer.text()).unwrap()
+}
+
+#[test]
+fn a_store_item_is_signed_and_archived_on_the_fly() {
+    let store = PlainStore::new();
+    let (signer, trusted) = key("k-1");
+    let leaf = store.add("leaf.drv", &[], |file| fs::write(file, "Derive()").unwrap());
+    let item = store.add("item", &[&leaf], tree);
+    let server = Server::start(config(&store, &signer));
+
+    let info = server.get("/nix-cache-info");
+    assert_eq!(info.text(), "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 40\n");
+
+    for path in [&item, &leaf] {
+        let narinfo = narinfo_of(&server, path);
+        assert!(trusted.vouch_for(&narinfo));
+        let [place] = &narinfo.urls[..] else { panic!("{narinfo}") };
+        assert_eq!(place.compression, Compression::None);
+        let nar = server.get(&format!("/{}", place.url));
+        assert_eq!(nar.status, 200);
+        assert_eq!(nar.header("content-length"), Some(narinfo.nar_size.to_string()));
+        assert_eq!(nar.body, store.nar(path));
+    }
+    assert_eq!(narinfo_of(&server, &item).references, [leaf].into());
+    assert_eq!(store.asked(), 2, "what is remembered is not asked for again");
+
+    let key = server.get("/signing-key.pub").text();
+    assert!(key.starts_with("k-1:"), "{key}");
+    assert_eq!(server.get("/health").text(), "ok\n");
+    assert!(server.get("/version").text().starts_with("hauberk "));
+}
+
+#[test]
+fn what_the_store_loses_or_changes_is_noticed() {
+    let store = PlainStore::new();
+    let (signer, _) = key("k-1");
+    let item = store.add("item", &[], |file| fs::write(file, "one").unwrap());
+    let server = Server::start(config(&store, &signer));
+    let first = narinfo_of(&server, &item);
+    fs::remove_file(store.file(&item)).unwrap();
+    fs::write(store.file(&item), "two").unwrap();
+    store.register(&item, &[]);
+    let second = narinfo_of(&server, &item);
+    assert_ne!(first.nar_hash, second.nar_hash);
+    assert_eq!(server.get(&format!("/{}", first.urls[0].url)).status, 404);
+    store.forget(&item);
+    fs::remove_file(store.file(&item)).unwrap();
+    assert_eq!(server.get(&format!("/{}.narinfo", item.hash_part())).status, 404);
+    assert_eq!(server.get(&format!("/{}", second.urls[0].url)).status, 404);
+}
+
+#[test]
+fn conditional_requests_and_ranges() {
+    let store = PlainStore::new();
+    let (signer, _) = key("k-1");
+    let item = store.add("item", &[], |file| fs::write(file, pattern(1_000_000)).unwrap());
+    let server = Server::start(config(&store, &signer));
+    let url = format!("/{}", narinfo_of(&server, &item).urls[0].url);
+    let nar = store.nar(&item);
+    let ask = |method: &str, headers: &str| {
+        server.request(&format!("{method} {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"))
+    };
+
+    let head = ask("HEAD", "");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.header("content-length"), Some(nar.len().to_string()));
+    let etag = head.header("etag").unwrap();
+    assert!(head.header("cache-control").unwrap().contains("immutable"));
+
+    assert_eq!(ask("GET", &format!("If-None-Match: \"x\", W/{etag}\r\n")).status, 304);
+    assert_eq!(ask("GET", "If-None-Match: \"x\"\r\n").status, 200);
+
+    for (range, first, last) in [
+        ("600000-600009", 600_000, 600_009),
+        ("999000-", 999_000, nar.len() - 1),
+        ("-5", nar.len() - 5, nar.len() - 1),
+    ] {
+        let part = ask("GET", &format!("Range: bytes={range}\r\n"));
+        assert_eq!(part.status, 206, "{range}");
+        assert_eq!(part.body, nar[first..=last], "{range}");
+        assert_eq!(part.header("content-range"), Some(format!("bytes {first}-{last}/{}", nar.len())));
+    }
+    let beyond = ask("GET", "Range: bytes=99999999999-\r\n");
+    assert_eq!(beyond.status, 416);
+    assert_eq!(beyond.header("content-range"), Some(format!("bytes */{}", nar.len())));
+    assert_eq!(ask("GET", "If-Range: \"x\"\r\nRange: bytes=0-1\r\n").status, 200);
+    assert_eq!(ask("GET", &format!("If-Range: {etag}\r\nRange: bytes=0-1\r\n")).status, 206);
+
+    let post = ask("POST", "Content-Length: 0\r\n");
+    assert_eq!((post.status, post.header("allow").as_deref()), (405, Some("GET, HEAD")));
+}
+
+#[test]
+fn both_url_layouts_with_each_compression() {
+    let store = PlainStore::new();
+    let (signer, _) = key("k-1");
+    let item = store.add("item?=+x", &[], tree);
+    let server = Server::start(config(&store, &signer));
+    let nar = store.nar(&item);
+    let name = item.base_name().replace('?', "%3F");
+    assert_eq!(server.get(&format!("/nar/{name}")).body, nar);
+    assert_eq!(server.get(&format!("/nar/none/{name}")).body, nar);
+    let mut plain = Vec::new();
+    let gzip = server.get(&format!("/nar/gzip/{name}"));
+    flate2::read::GzDecoder::new(&gzip.body[..]).read_to_end(&mut plain).unwrap();
+    assert_eq!(plain, nar);
+    let zstd = server.get(&format!("/nar/zstd/{name}"));
+    assert_eq!(zstd::decode_all(&zstd.body[..]).unwrap(), nar);
+}
+
+#[test]
+fn what_is_not_here_is_not_remembered_either() {
+    let store = PlainStore::new();
+    let (signer, _) = key("k-1");
+    fs::write(store.root().join("nix/store/secret"), "x").unwrap();
+    fs::write(store.root().join("secret"), "x").unwrap();
+    let cache_directory = tempfile::tempdir().unwrap();
+    let mut config = config(&store, &signer);
+    config.cache = Some(Cache::open(cache_directory.path(), &StoreDirectory::nix()).unwrap());
+    std::os::unix::fs::symlink("/etc/passwd", cache_directory.path().join("nar/link.nar")).unwrap();
+    fs::create_dir(cache_directory.path().join("nar/directory.nar")).unwrap();
+    let server = Server::start(config);
+    for path in [
+        "/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0.narinfo",
+        "/nar/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0-item",
+        "/nar/zstd/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0-item",
+        "/nar/1impfw8zdgisxkghq9a3q7cn7jb9zyzgxdydiamp8z2nlyyl0h5h.nar.zst",
+        "/nar/../nix-cache-info",
+        "/nar/..%2fnix-cache-info",
+        "/nar/%2e%2e/%2e%2e/etc/passwd",
+        "/nar/.",
+        "/nar/..",
+        "/nar/",
+        "/nar/link.nar",
+        "/nar/directory.nar",
+        "/../../etc/passwd",
+        "//etc/passwd",
+        "/nix-cache-info/",
+        "/log/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0-item.drv",
+        "/secret",
+        "/short.narinfo",
+    ] {
+        let answer = server.get(path);
+        assert_eq!(answer.status, 404, "{path}: {}", answer.head);
+        assert_eq!(answer.header("cache-control").as_deref(), Some("max-age=0"), "{path}");
+    }
+}
+
+#[test]
+fn a_cached_nar_is_sent_as_a_file() {
+    let store = PlainStore::new();
+    let (signer, trusted) = key("cache-1");
+    let item = store.add("item", &[], tree);
+    let nar = store.nar(&item);
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path(), &StoreDirectory::nix()).unwrap();
+    let mut store_config = config(&store, &signer);
+    let narinfo = narinfo_of(&Server::start(store_config.clone()), &item);
+
+    let mut file = cache.begin().unwrap();
+    file.write_all(&zstd::encode_all(&nar[..], 3).unwrap()).unwrap();
+    let pending = Pending::new(file.finish(Compression::Zstd), narinfo.clone());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let committed = runtime.block_on(cache.commit(vec![pending], &signer)).unwrap();
+    assert!(committed[0].inserted);
+
+    store_config.cache = Some(cache);
+    let server = Server::start(store_config);
+    let cached = narinfo_of(&server, &item);
+    assert!(trusted.vouch_for(&cached));
+    assert_eq!(cached, committed[0].narinfo);
+    let answer = server.get(&format!("/{}", cached.urls[0].url));
+    assert_eq!(answer.header("content-length"), cached.urls[0].file_size.map(|size| size.to_string()));
+    assert_eq!(zstd::decode_all(&answer.body[..]).unwrap(), nar);
+    let part = server.request(&format!(
+        "GET /{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nRange: bytes=5-9\r\n\r\n",
+        cached.urls[0].url
+    ));
+    assert_eq!((part.status, &part.body[..]), (206, &answer.body[5..10]));
+
+    // The store loses it: the address its narinfo had is still good, out of the cache.
+    store.forget(&item);
+    fs::remove_dir_all(store.file(&item)).unwrap();
+    assert_eq!(server.get(&format!("/{}", narinfo.urls[0].url)).body, nar);
+    assert_eq!(server.get(&format!("/nar/{}", item.base_name())).body, nar);
+    assert_eq!(server.get(&format!("/nar/zstd/{}", item.base_name())).body, answer.body);
+}
+
+struct OneLog(tempfile::NamedTempFile);
+
+#[async_trait]
+impl LogSource for OneLog {
+    async fn open(&self, item: &StorePath) -> std::io::Result<Option<LogBody>> {
+        Ok((item.name() == "item.drv").then(|| LogBody { path: self.0.path().to_owned() }))
+    }
+}
+
+#[test]
+fn logs_are_sent_as_they_are() {
+    let store = PlainStore::new();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(b"<script>building</script>\n").unwrap();
+    let bytes = encoder.finish().unwrap();
+    file.write_all(&bytes).unwrap();
+    let mut config = config(&store, &Signer::default());
+    config.logs = Some(Arc::new(OneLog(file)));
+    let server = Server::start(config);
+    let answer = server.get("/log/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0-item.drv");
+    assert_eq!(answer.body, bytes);
+    assert_eq!(answer.header("content-encoding").as_deref(), Some("gzip"));
+    assert!(answer.header("content-type").unwrap().starts_with("text/plain"));
+    assert_eq!(answer.header("x-content-type-options").as_deref(), Some("nosniff"));
+    assert_eq!(server.get("/log/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0-other.drv").status, 404);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let store = PlainStore::new();
+    let (signer, _) = key("k-1");
+    let items: Vec<StorePath> = (0..200)
+        .map(|number| store.add(&format!("item-{number}"), &[], |file| fs::write(file, "x").unwrap()))
+        .collect();
+    let server = Server::start(config(&store, &signer));
+    let mut stream = server.connect();
+    let requests: String = items
+        .iter()
+        .map(|item| {
+            format!("GET /{}.narinfo HTTP/1.1\r\nHost: x\r\nUser-Agent: GNU Guile\r\n\r\n", item.hash_part())
+        })
+        .chain(["GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned()])
+        .collect();
+    stream.write_all(requests.as_bytes()).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    let paths: Vec<&str> = answers.lines().filter_map(|line| line.strip_prefix("StorePath: ")).collect();
+    assert_eq!(paths, items.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert!(answers.ends_with("ok\n"));
+}
+
+#[test]
+fn a_head_that_never_ends_is_not_waited_for() {
+    let store = PlainStore::new();
+    let mut config = config(&store, &Signer::default());
+    config.limits = Limits { header_timeout: Duration::from_millis(300), ..Limits::default() };
+    let server = Server::start(config);
+    let (mut half, mut huge, mut idle) = (server.connect(), server.connect(), server.connect());
+    half.write_all(b"GET /health HTTP/1.1\r\nX: ").unwrap();
+    // Refused as soon as it is too large; the rest may already meet a closed connection.
+    let _ = huge.write_all(&vec![b'x'; 1 << 20]);
+    let started = Instant::now();
+    for stream in [&mut half, &mut huge, &mut idle] {
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_left() {
+    let store = PlainStore::new();
+    let item = store.add("large", &[], |file| fs::write(file, vec![7; 64 << 20]).unwrap());
+    let mut config = config(&store, &Signer::default());
+    config.limits = Limits { stall_timeout: Duration::from_millis(300), connections: 4, ..Limits::default() };
+    let server = Server::start(config);
+    // More of them than there are places: others are served only because the first are left.
+    let slow: Vec<_> = (0..8)
+        .map(|_| {
+            let mut stream = server.connect();
+            let request = format!("GET /nar/{} HTTP/1.1\r\nHost: x\r\n\r\n", item.base_name());
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(server.get("/health").status, 200);
+    let mut all = Vec::new();
+    let ended = (&slow[0]).read_to_end(&mut all);
+    assert!(ended.is_err() || all.len() < 64 << 20, "a stalled answer must not look whole");
+}
+
+#[test]
+fn the_end_waits_for_answers_in_hand() {
+    let store = PlainStore::new();
+    let item = store.add("large", &[], |file| fs::write(file, vec![7; 32 << 20]).unwrap());
+    let mut server = Server::start(config(&store, &Signer::default()));
+    let mut stream = server.connect();
+    let mut idle = server.connect();
+    stream
+        .write_all(format!("GET /nar/{} HTTP/1.1\r\nHost: x\r\n\r\n", item.base_name()).as_bytes())
+        .unwrap();
+    let mut first = [0; 15];
+    stream.read_exact(&mut first).unwrap();
+    server.stop.cancel();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(first.len() + rest.len() - Answer::head_length(&first, &rest), store.nar(&item).len());
+    idle.read_to_end(&mut rest).unwrap();
+    let running = server.running.take().unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(running.join()).unwrap();
+    assert!(std::net::TcpStream::connect(server.address).is_err());
+}
+
+struct Answer;
+
+impl Answer {
+    fn head_length(first: &[u8], rest: &[u8]) -> usize {
+        let all = [first, &rest[..1024]].concat();
+        all.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4
+    }
+}
