@@ -71,6 +71,9 @@ impl GuixLog {
 
     /// Reports what one frame tells.
     pub(crate) async fn next(&mut self, bytes: Vec<u8>, sink: &mut dyn LogSink) {
+        if bytes.is_empty() {
+            return;
+        }
         let input = if self.held.is_empty() {
             bytes
         } else {
@@ -78,6 +81,15 @@ impl GuixLog {
             held.extend_from_slice(&bytes);
             held
         };
+        if !self.multiplexed {
+            // The daemon sends each trace in a frame of its own. What else looks like one is a builder's output.
+            let alone = input.iter().position(|&byte| byte == b'\n') == Some(input.len() - 1);
+            return if alone && input.starts_with(MARK) {
+                self.trace(&input, sink).await;
+            } else {
+                self.words(&input, sink).await;
+            };
+        }
         let mut rest = input.as_slice();
         while !rest.is_empty() {
             if let Some((pid, left)) = self.output {

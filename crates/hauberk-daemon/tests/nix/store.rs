@@ -277,7 +277,7 @@ async fn roots_and_garbage() {
 }
 
 #[tokio::test]
-async fn substitution_and_its_progress() {
+async fn substitution() {
     let builder = Machine::start("").await;
     let (program, lib, _) = pair(&builder).await;
     let cache = format!("file://{}/cache", builder.path().display());
@@ -305,10 +305,6 @@ async fn substitution_and_its_progress() {
     assert!(missing.download_size > 0 && missing.nar_size > 0);
     let mut log = crate::log::Record::default();
     connection.ensure_path(&program, &mut log).await.unwrap();
-    assert!(
-        log.has("SubstitutionStarted") && log.has("SubstitutionProgress") && log.has("SubstitutionStopped"),
-        "{:#?}",
-        log.events
-    );
+    assert!(log.has("SubstitutionStarted") && log.has("SubstitutionStopped"), "{:#?}", log.events);
     assert!(connection.is_valid_path(&lib).await.unwrap());
 }

@@ -1,0 +1,6 @@
+//! Against what a real guix-daemon (February 2022) said and was told, byte for byte.
+
+mod builds;
+mod queries;
+mod recording;
+mod wire;
