@@ -1,1 +1,19 @@
-//! Pages, JSON API and live logs.
+#![doc = include_str!("../README.md")]
+
+mod api;
+mod app;
+mod assets;
+mod cache;
+mod changes;
+mod config;
+mod error;
+mod failure;
+mod log;
+mod page;
+mod router;
+mod serve;
+mod view;
+
+pub use config::Config;
+pub use error::WebError;
+pub use serve::run;

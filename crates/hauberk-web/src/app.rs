@@ -1,0 +1,47 @@
+//! What every request may use.
+
+use std::sync::Arc;
+
+use hauberk_database::pages::StatusCounts;
+use hauberk_database::{BuildState, Database, EvaluationId};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::Cache;
+use crate::changes::Changes;
+use crate::log::LogDirectory;
+
+/// How many logs are decoded for pages at a time; a long one takes a core for a second.
+const DECODERS: usize = 4;
+
+/// What every request may use. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    pub(crate) database: Database,
+    pub(crate) logs: LogDirectory,
+    pub(crate) changes: Changes,
+    /// Open streams end when it is cancelled.
+    pub(crate) stop: CancellationToken,
+    pub(crate) decoders: Arc<Semaphore>,
+    pub(crate) counts: Arc<Cache<EvaluationId, StatusCounts>>,
+    pub(crate) queue: Arc<Cache<(), Vec<(BuildState, i64)>>>,
+}
+
+impl App {
+    pub(crate) fn new(
+        database: Database,
+        logs: LogDirectory,
+        changes: Changes,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            database,
+            logs,
+            changes,
+            stop,
+            decoders: Arc::new(Semaphore::new(DECODERS)),
+            counts: Arc::new(Cache::new(1024)),
+            queue: Arc::new(Cache::new(1)),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the process is told.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use hauberk_database::ConnectionString;
+
+/// What the web process is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the farm's database is.
+    pub database: ConnectionString,
+    /// Where to serve.
+    pub listen: SocketAddr,
+    /// The cache folder of the server, whose `logs/` hold the logs; without it, log pages say where the logs are.
+    pub cache: Option<PathBuf>,
+}

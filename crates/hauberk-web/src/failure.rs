@@ -1,0 +1,134 @@
+//! What a request gets when it cannot get what it asked for.
+
+use askama::Template;
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use hauberk_database::DatabaseError;
+use serde::Serialize;
+
+/// Why a page cannot be shown.
+#[derive(Debug)]
+pub(crate) enum PageFailure {
+    /// There is no such thing; the words name it.
+    Missing(String),
+    /// The address cannot be read.
+    Malformed(String),
+    /// The database failed.
+    Database(DatabaseError),
+    /// A template failed.
+    Template(askama::Error),
+    /// It took too long.
+    TimedOut,
+}
+
+impl From<DatabaseError> for PageFailure {
+    fn from(source: DatabaseError) -> Self {
+        Self::Database(source)
+    }
+}
+
+impl From<askama::Error> for PageFailure {
+    fn from(source: askama::Error) -> Self {
+        Self::Template(source)
+    }
+}
+
+#[derive(Template)]
+#[template(path = "failure.html")]
+struct FailurePage<'a> {
+    title: &'a str,
+    message: &'a str,
+}
+
+impl IntoResponse for PageFailure {
+    fn into_response(self) -> Response {
+        let (status, title, message) = match &self {
+            Self::Missing(message) => (StatusCode::NOT_FOUND, "Not found", message.as_str()),
+            Self::Malformed(message) => (StatusCode::BAD_REQUEST, "Bad address", message.as_str()),
+            Self::Database(error) if error.is_transient() => {
+                tell_database(error);
+                (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "The database does not answer",
+                    "The farm goes on without it for a while, and this page is back as soon as it answers.",
+                )
+            }
+            Self::Database(error) => {
+                tell_database(error);
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "Something went wrong",
+                    "The log of the web process says what.",
+                )
+            }
+            Self::Template(error) => {
+                tracing::error!(error = error as &dyn std::error::Error, "cannot render a page");
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "Something went wrong",
+                    "The log of the web process says what.",
+                )
+            }
+            Self::TimedOut => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The page took too long",
+                "The database is busy, or does not answer. Try again in a while.",
+            ),
+        };
+        let body = FailurePage { title, message }.render().unwrap_or_else(|_| format!("{title}\n"));
+        let mut response = (status, Html(body)).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        response
+    }
+}
+
+/// Why the JSON API cannot answer. The words are those of Cuirass, for its clients' sake.
+#[derive(Debug)]
+pub(crate) enum ApiFailure {
+    /// There is no such thing: 404.
+    Missing(String),
+    /// A parameter is missing or too large: 500, as Cuirass has it.
+    Parameter(&'static str),
+    /// The database failed: 503 if it may work later, else 500.
+    Database(DatabaseError),
+}
+
+impl From<DatabaseError> for ApiFailure {
+    fn from(source: DatabaseError) -> Self {
+        Self::Database(source)
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorObject<'a> {
+    error: &'a str,
+}
+
+impl IntoResponse for ApiFailure {
+    fn into_response(self) -> Response {
+        let (status, error) = match &self {
+            Self::Missing(message) => (StatusCode::NOT_FOUND, message.as_str()),
+            Self::Parameter(message) => (StatusCode::INTERNAL_SERVER_ERROR, *message),
+            Self::Database(error) => {
+                tell_database(error);
+                if error.is_transient() {
+                    (StatusCode::SERVICE_UNAVAILABLE, "The database does not answer.")
+                } else {
+                    (StatusCode::INTERNAL_SERVER_ERROR, "The database failed.")
+                }
+            }
+        };
+        (status, Json(ErrorObject { error })).into_response()
+    }
+}
+
+fn tell_database(error: &DatabaseError) {
+    if error.is_transient() {
+        tracing::warn!(error = error as &dyn std::error::Error, "cannot read the database for a request");
+    } else {
+        tracing::error!(error = error as &dyn std::error::Error, "cannot read the database for a request");
+    }
+}

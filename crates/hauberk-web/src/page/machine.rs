@@ -1,0 +1,37 @@
+//! `/machine/NAME`: the workers of a machine, and what they did.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use hauberk_database::WorkerId;
+use hauberk_database::pages::{self, WorkerAttempt};
+
+use super::slots::{Presence, Row};
+use super::{Page, render};
+use crate::app::App;
+use crate::failure::PageFailure;
+use crate::view as v;
+
+const ATTEMPTS: i64 = 10_000;
+/// Attempts of the history that are shown.
+const HISTORY: i64 = 50;
+
+#[derive(Template)]
+#[template(path = "machine.html")]
+struct Machine {
+    name: String,
+    rows: Vec<Row>,
+    history: Vec<WorkerAttempt>,
+}
+
+/// Serves `/machine/NAME`.
+pub(crate) async fn show(State(app): State<App>, Path(name): Path<String>) -> Page {
+    let client = app.database.client().await?;
+    let workers = pages::workers(&client, Some(&name)).await?;
+    if workers.is_empty() {
+        return Err(PageFailure::Missing(format!("No worker runs on a machine `{name}`.")));
+    }
+    let ids: Vec<WorkerId> = workers.iter().map(|worker| worker.id).collect();
+    let attempts = pages::open_attempts(&client, ATTEMPTS).await?;
+    let history = pages::worker_attempts(&client, &ids, HISTORY).await?;
+    render(&Machine { name, rows: Row::gather(workers, &attempts), history })
+}

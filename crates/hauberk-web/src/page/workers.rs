@@ -1,0 +1,50 @@
+//! `/workers`: who builds what.
+
+use askama::Template;
+use axum::extract::State;
+use hauberk_database::pages;
+
+use super::slots::{Presence, Row, Totals};
+use super::{Page, render};
+use crate::app::App;
+use crate::view as v;
+
+/// Open attempts that are read; a farm has fewer slots.
+const ATTEMPTS: i64 = 10_000;
+
+#[derive(Template)]
+#[template(path = "workers.html")]
+struct Workers {
+    machines: Vec<Machine>,
+    totals: Totals,
+}
+
+struct Machine {
+    name: String,
+    totals: Totals,
+    rows: Vec<Row>,
+}
+
+/// Serves `/workers`.
+pub(crate) async fn show(State(app): State<App>) -> Page {
+    let client = app.database.client().await?;
+    let workers = pages::workers(&client, None).await?;
+    let attempts = pages::open_attempts(&client, ATTEMPTS).await?;
+    let rows = Row::gather(workers, &attempts);
+    let totals = Totals::of(&rows);
+    let mut machines: Vec<Machine> = Vec::new();
+    for row in rows {
+        match machines.last_mut() {
+            Some(machine) if machine.name == row.worker.machine => machine.rows.push(row),
+            _ => machines.push(Machine {
+                name: row.worker.machine.clone(),
+                totals: Totals::default(),
+                rows: vec![row],
+            }),
+        }
+    }
+    for machine in &mut machines {
+        machine.totals = Totals::of(&machine.rows);
+    }
+    render(&Workers { machines, totals })
+}
