@@ -3,6 +3,7 @@
 pub mod base32;
 pub mod cache_info;
 pub mod derivation;
+pub mod export;
 pub mod hash;
 pub mod nar;
 pub mod narinfo;

@@ -55,17 +55,8 @@ pub enum VerifyError {
         kind: DerivationKind,
     },
     /// An output path is not the one that follows from the derivation.
-    #[error("derivation {drv} says that output {output} is {found}, but it must be {computed}")]
-    Output {
-        /// Which.
-        drv: DrvPath,
-        /// The output.
-        output: OutputName,
-        /// What the derivation says.
-        found: StorePath,
-        /// What it must be.
-        computed: StorePath,
-    },
+    #[error(transparent)]
+    Output(Box<WrongOutput>),
     /// An output would have a name that stores do not allow.
     #[error("derivation {drv} has an output whose path would have a forbidden name")]
     Name {
@@ -75,6 +66,20 @@ pub enum VerifyError {
         #[source]
         source: StorePathError,
     },
+}
+
+/// An output path that does not follow from its derivation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("derivation {drv} says that output {output} is {found}, but it must be {computed}")]
+pub struct WrongOutput {
+    /// The derivation.
+    pub drv: DrvPath,
+    /// The output.
+    pub output: OutputName,
+    /// What the derivation says.
+    pub found: StorePath,
+    /// What it must be.
+    pub computed: StorePath,
 }
 
 /// What stands for a derivation where another one uses it.
@@ -191,12 +196,10 @@ fn check_output(
 ) -> Result<(), VerifyError> {
     let computed = computed.map_err(|source| VerifyError::Name { drv: drv.clone(), source })?;
     match found {
-        Some(found) if *found != computed => Err(VerifyError::Output {
-            drv: drv.clone(),
-            output: output.clone(),
-            found: found.clone(),
-            computed,
-        }),
+        Some(found) if *found != computed => {
+            let (drv, output, found) = (drv.clone(), output.clone(), found.clone());
+            Err(VerifyError::Output(Box::new(WrongOutput { drv, output, found, computed })))
+        }
         _ => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ mod properties;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use aterm::ParseError;
-pub use closure::{VerifiedClosure, VerifyError};
+pub use closure::{VerifiedClosure, VerifyError, WrongOutput};
 pub use kind::DerivationKind;
 pub use output_name::{InvalidOutputName, OutputName};
 
