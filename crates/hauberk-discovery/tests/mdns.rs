@@ -29,6 +29,11 @@ fn advertisement(instance: &str) -> Advertisement {
     }
 }
 
+/// The network of [`make_network`], without its other end, on which the same is heard.
+fn lan() -> Interfaces {
+    Interfaces::Named(vec!["lan0".to_owned()])
+}
+
 async fn find(browser: &mut Browser, instance: &str) -> Found {
     loop {
         match browser.next().await.unwrap() {
@@ -94,8 +99,7 @@ fn loopback_only_does_not_reach_the_network() {
     in_namespace("loopback_only_does_not_reach_the_network", async || {
         let _avahi = Avahi::start().await;
         let hidden = Advertiser::start(&advertisement("hidden"), &Interfaces::Loopback).unwrap();
-        let shown =
-            Advertiser::start(&advertisement("shown"), &Interfaces::Named(vec!["lan0".to_owned()])).unwrap();
+        let shown = Advertiser::start(&advertisement("shown"), &lan()).unwrap();
         let mut listing = String::new();
         until("Avahi sees the server", || {
             listing = run(&["avahi-browse", "-pt", "_hauberk._tcp"]);
@@ -154,7 +158,7 @@ fn a_server_that_avahi_announces_is_found() {
         };
         let _malformed = publish("malformed", "nonsense");
         let published = publish("by hand", &key);
-        let mut browser = Browser::start(&Interfaces::All).unwrap();
+        let mut browser = Browser::start(&lan()).unwrap();
         let found = find(&mut browser, "by hand").await;
         assert_eq!(found.advertisement.farm, "static");
         assert_eq!(found.advertisement.backend_port, 4444);
@@ -190,9 +194,8 @@ fn a_worker_connects_to_each_address_it_found() {
         let mut announced = advertisement("north");
         announced.backend_port = router.endpoint().port();
         announced.server_key = Some(*server.public());
-        let lan = Interfaces::Named(vec!["lan0".to_owned()]);
-        let advertiser = Advertiser::start(&announced, &lan).unwrap();
-        let mut browser = Browser::start(&lan).unwrap();
+        let advertiser = Advertiser::start(&announced, &lan()).unwrap();
+        let mut browser = Browser::start(&lan()).unwrap();
         let mut found = find(&mut browser, "north").await;
         while found.addresses.len() < 2 {
             found = find(&mut browser, "north").await;
