@@ -250,9 +250,15 @@ async fn questions() {
 async fn substitutes() {
     let (mut daemon, playing) = Recording::load("42-substitutable-info").play(Side::default()).await;
     daemon.set_options(&guile()).await.unwrap();
-    // Guix's client asked in an order of its own; ours sorts.
+    let asked = paths([MULTI, WITH_DEPS, NOPE]);
+    assert_eq!(daemon.query_substitutable_paths(&asked).await.unwrap(), paths([MULTI, WITH_DEPS]));
+    let infos = daemon.query_substitutable_path_infos(&asked).await.unwrap();
+    assert_eq!(infos.len(), 2);
+    assert_eq!(infos[0].path, path(WITH_DEPS));
+    assert_eq!((infos[0].download_size, infos[0].nar_size), (211, 552));
+    assert_eq!(infos[1].references, paths([LIB]));
     drop(daemon);
-    assert_eq!(playing.left().await, 2);
+    assert_eq!(playing.left().await, 0);
 }
 
 #[tokio::test]
@@ -329,8 +335,11 @@ async fn imports() {
 
 #[tokio::test]
 async fn the_next_version() {
-    let (daemon, playing) = Recording::load("01-handshake").with_version(0x164).play(Side::default()).await;
+    let urls = vec!["https://ci.guix.gnu.org".to_owned(), "https://bordeaux.guix.gnu.org".to_owned()];
+    let side = Side { urls: urls.clone(), ..Side::default() };
+    let (mut daemon, playing) = Recording::load("01-handshake").with_version(0x164).play(side).await;
     assert_eq!(daemon.info().version.wire(), 0x164);
+    assert_eq!(daemon.substitute_urls().await.unwrap(), urls);
     drop(daemon);
     assert_eq!(playing.left().await, 0);
 }

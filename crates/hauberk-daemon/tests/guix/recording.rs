@@ -7,6 +7,7 @@ use std::{
 };
 
 use hauberk_daemon::Connection;
+use hauberk_store::{NarHash, nar::Node};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     task::JoinHandle,
@@ -54,6 +55,12 @@ pub(crate) struct Side {
     pub(crate) valid: BTreeSet<String>,
     /// What becomes valid by the recorded request.
     pub(crate) made: BTreeSet<String>,
+    /// The text of derivations.
+    pub(crate) derivations: BTreeMap<String, Vec<u8>>,
+    /// What can be fetched, with its references.
+    pub(crate) substitutable: BTreeMap<String, Vec<String>>,
+    /// Where else substitutes come from.
+    pub(crate) urls: Vec<String>,
 }
 
 /// A conversation.
@@ -179,11 +186,7 @@ async fn play(mut recording: Recording, mut stream: DuplexStream, side: Arc<Mute
         match recording.turns.front() {
             Some(turn) if turn.code == code => {
                 let turn = recording.turns.pop_front().unwrap();
-                assert_eq!(
-                    String::from_utf8_lossy(&request),
-                    String::from_utf8_lossy(&turn.request),
-                    "operation {code}"
-                );
+                assert_eq!(normal(&request), normal(&turn.request), "operation {code}");
                 for piece in turn.pieces {
                     stream.write_all(&piece.daemon).await.unwrap();
                     let mut sent = vec![0; piece.client.len()];
@@ -204,27 +207,83 @@ async fn play(mut recording: Recording, mut stream: DuplexStream, side: Arc<Mute
     }
 }
 
+/// Spells a request so that differences can be read; lists of paths asked about may be in any order.
+fn normal(request: &[u8]) -> Vec<String> {
+    let mut reader = Reader::new(request);
+    if matches!(reader.int(), Some(30..=32)) {
+        let mut asked: Vec<String> = reader
+            .texts()
+            .unwrap()
+            .into_iter()
+            .map(|path| String::from_utf8_lossy(path).into_owned())
+            .collect();
+        asked.sort();
+        return asked;
+    }
+    vec![String::from_utf8_lossy(request).into_owned()]
+}
+
+/// Lays out what the daemon says.
+#[derive(Default)]
+struct Answer(Vec<u8>);
+
+impl Answer {
+    fn number(mut self, number: u64) -> Self {
+        self.0.extend_from_slice(&number.to_le_bytes());
+        self
+    }
+
+    fn bytes(self, bytes: &[u8]) -> Self {
+        let mut answer = self.number(bytes.len() as u64);
+        answer.0.extend_from_slice(bytes);
+        answer.0.resize(answer.0.len().next_multiple_of(8), 0);
+        answer
+    }
+
+    fn texts(self, texts: &[String]) -> Self {
+        texts.iter().fold(self.number(texts.len() as u64), |answer, text| answer.bytes(text.as_bytes()))
+    }
+}
+
 impl Side {
     fn answer(&self, code: u64, request: &[u8]) -> Vec<u8> {
         let mut reader = Reader::new(request);
         reader.int().unwrap();
-        let paths = match code {
-            22 => self.outputs[std::str::from_utf8(reader.text().unwrap()).unwrap()].clone(),
-            31 => {
-                let asked = reader.texts().unwrap();
-                let asked = asked.into_iter().map(|path| String::from_utf8(path.to_vec()).unwrap());
-                asked.filter(|path| self.valid.contains(path)).collect()
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let answer = Answer::default();
+        let answer = match code {
+            16 => {
+                let path = text(reader.text().unwrap());
+                let nar = Node::file(self.derivations[&path].clone()).to_nar().unwrap();
+                let trailer = Answer::default().number(0x4558_494e).bytes(path.as_bytes());
+                let trailer = trailer.number(0).bytes(b"").number(0);
+                answer.number(WRITE).bytes(&[nar, trailer.0].concat()).number(LAST).number(1)
             }
+            22 => answer.number(LAST).texts(&self.outputs[&text(reader.text().unwrap())]),
+            26 => {
+                let nar =
+                    Node::file(self.derivations[&text(reader.text().unwrap())].clone()).to_nar().unwrap();
+                let hash = NarHash::digest(&nar).to_base16();
+                let answer = answer.number(LAST).bytes(b"").bytes(hash.as_bytes()).number(0);
+                answer.number(1).number(nar.len() as u64)
+            }
+            30 => {
+                let asked = reader.texts().unwrap().into_iter().map(text);
+                let found: Vec<_> =
+                    asked.filter_map(|path| self.substitutable.get_key_value(&path)).collect();
+                let answer = answer.number(LAST).number(found.len() as u64);
+                found.into_iter().fold(answer, |answer, (path, references)| {
+                    answer.bytes(path.as_bytes()).bytes(b"").texts(references).number(10).number(100)
+                })
+            }
+            31 => {
+                let asked = reader.texts().unwrap().into_iter().map(text);
+                let valid: Vec<String> = asked.filter(|path| self.valid.contains(path)).collect();
+                answer.number(LAST).texts(&valid)
+            }
+            81 => answer.number(LAST).texts(&self.urls),
             other => panic!("operation {other} was not recorded here"),
         };
-        let mut answer = Vec::new();
-        answer.extend_from_slice(&LAST.to_le_bytes());
-        answer.extend_from_slice(&(paths.len() as u64).to_le_bytes());
-        for path in paths {
-            answer.extend_from_slice(&(path.len() as u64).to_le_bytes());
-            answer.extend_from_slice(path.as_bytes());
-            answer.resize(answer.len().next_multiple_of(8), 0);
-        }
-        answer
+        answer.0
     }
 }
