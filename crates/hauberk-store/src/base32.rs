@@ -46,6 +46,16 @@ pub const fn is_digit(byte: u8) -> bool {
     VALUES[byte as usize] != 255
 }
 
+/// Tells whether all bytes are base-32 digits; written so that they are looked at together.
+pub(crate) fn are_digits<const N: usize>(bytes: &[u8; N]) -> bool {
+    bytes.iter().fold(true, |all, &byte| {
+        let digit = byte.wrapping_sub(b'0') < 10;
+        let letter = byte.wrapping_sub(b'a') < 26;
+        let left_out = (byte == b'e') | (byte == b'o') | (byte == b't') | (byte == b'u');
+        all & (digit | (letter & !left_out))
+    })
+}
+
 /// Spells `bytes`.
 pub fn encode(bytes: &[u8]) -> String {
     let length = encoded_length(bytes.len());
@@ -113,6 +123,13 @@ mod tests {
         let text = "1ilbxnj0yp5hjdc930fzlhfza3k3fp9wf5nzz9cg9hdrr1c1rmdh";
         assert_eq!(encode(&digest), text);
         assert_eq!(decode(text.as_bytes()).as_deref(), Ok(&digest[..]));
+    }
+
+    #[test]
+    fn digits_together_as_one_by_one() {
+        for byte in 0..=255 {
+            assert_eq!(are_digits(&[b'0', byte, b'z']), is_digit(byte), "{byte}");
+        }
     }
 
     #[test]

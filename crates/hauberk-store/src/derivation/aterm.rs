@@ -1,14 +1,12 @@
-//! The ATerm text of derivations: `Derive([outputs],[inputs],[sources],system,builder,[args],[env])`.
+//! Reading the ATerm text of derivations: `Derive([outputs],[inputs],[sources],system,builder,[args],[env])`.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-};
+use std::{borrow::Cow, ops::Range};
 
-use super::{Derivation, InvalidOutputName, Output, OutputName};
+use super::{DerivationView, InvalidOutputName, OutputView, PathView, output_name};
 use crate::{
+    base32,
     store_directory::StoreDirectory,
-    store_path::{DrvPath, DrvPathError, StorePath, StorePathError},
+    store_path::{DrvPathError, HASH_LENGTH, MAX_NAME_LENGTH, StorePath, StorePathError, are_name_bytes},
 };
 
 /// Why bytes are not the text of a derivation.
@@ -82,92 +80,119 @@ pub enum ParseError {
     },
 }
 
-pub(super) fn parse(directory: &StoreDirectory, bytes: &[u8]) -> Result<Derivation, ParseError> {
+/// Takes the parts of a derivation in the order of its text, each with the place where it begins.
+pub(super) trait Sink<'a> {
+    fn output(&mut self, offset: usize, output: OutputView<'a>) -> Result<(), ParseError>;
+    fn input_derivation(&mut self, offset: usize, drv: PathView<'a>) -> Result<(), ParseError>;
+    /// An output of the last input derivation.
+    fn input_output(&mut self, offset: usize, name: Cow<'a, str>) -> Result<(), ParseError>;
+    fn input_source(&mut self, offset: usize, path: PathView<'a>) -> Result<(), ParseError>;
+    fn arg(&mut self, arg: Cow<'a, [u8]>);
+    fn variable(
+        &mut self,
+        offset: usize,
+        name: Cow<'a, [u8]>,
+        value: Cow<'a, [u8]>,
+    ) -> Result<(), ParseError>;
+}
+
+/// Takes nothing: for texts that are only checked.
+pub(super) struct Nothing;
+
+impl<'a> Sink<'a> for Nothing {
+    fn output(&mut self, _: usize, _: OutputView<'a>) -> Result<(), ParseError> {
+        Ok(())
+    }
+    fn input_derivation(&mut self, _: usize, _: PathView<'a>) -> Result<(), ParseError> {
+        Ok(())
+    }
+    fn input_output(&mut self, _: usize, _: Cow<'a, str>) -> Result<(), ParseError> {
+        Ok(())
+    }
+    fn input_source(&mut self, _: usize, _: PathView<'a>) -> Result<(), ParseError> {
+        Ok(())
+    }
+    fn arg(&mut self, _: Cow<'a, [u8]>) {}
+    fn variable(&mut self, _: usize, _: Cow<'a, [u8]>, _: Cow<'a, [u8]>) -> Result<(), ParseError> {
+        Ok(())
+    }
+}
+
+/// Reads a whole text into `sink`, and gives what the lists cover.
+pub(super) fn read<'a, S: Sink<'a>>(
+    directory: &StoreDirectory,
+    bytes: &'a [u8],
+    sink: &mut S,
+) -> Result<DerivationView<'a>, ParseError> {
     let mut cursor = Cursor { bytes, offset: 0 };
     if bytes.starts_with(b"DrvWithVersion(") {
         return Err(ParseError::Dynamic);
     }
     cursor.expect("Derive([")?;
-    let mut outputs = BTreeMap::new();
-    cursor.list(|cursor| {
-        cursor.expect("(")?;
-        let offset = cursor.offset;
-        let name = cursor.output_name()?;
-        cursor.expect(",")?;
-        let path = cursor.optional_path(directory)?;
-        cursor.expect(",")?;
-        let hash_algo = cursor.text("hash algorithm")?.into_owned();
-        cursor.expect(",")?;
-        let hash = cursor.text("hash")?.into_owned();
-        cursor.expect(")")?;
-        let previous = outputs.insert(name, Output { path, hash_algo, hash });
-        unique("output", offset, previous.is_none())
+    let outputs = cursor.list(|cursor| {
+        let offset = cursor.offset + 1;
+        sink.output(offset, cursor.output(directory)?)
     })?;
     cursor.expect(",[")?;
-    let mut input_derivations = BTreeMap::new();
-    cursor.list(|cursor| {
+    let input_derivations = cursor.list(|cursor| {
         cursor.expect("(")?;
         let offset = cursor.offset;
-        let drv = DrvPath::try_from(cursor.path(directory)?)
-            .map_err(|source| ParseError::InputDerivation { offset, source: source.into() })?;
+        sink.input_derivation(offset, cursor.drv_path(directory)?)?;
         cursor.expect(",[")?;
-        let mut names = BTreeSet::new();
         cursor.list(|cursor| {
             let offset = cursor.offset;
-            let new = names.insert(cursor.output_name()?);
-            unique("output of an input", offset, new)
+            sink.input_output(offset, cursor.output_name()?)
         })?;
-        cursor.expect(")")?;
-        unique("input derivation", offset, input_derivations.insert(drv, names).is_none())
+        cursor.expect(")")
     })?;
     cursor.expect(",[")?;
-    let mut input_sources = BTreeSet::new();
-    cursor.list(|cursor| {
+    let input_sources = cursor.list(|cursor| {
         let offset = cursor.offset;
-        let new = input_sources.insert(cursor.path(directory)?);
-        unique("input source", offset, new)
+        sink.input_source(offset, cursor.path(directory)?)
     })?;
     cursor.expect(",")?;
-    let system = cursor.text("system")?.into_owned();
+    let system = cursor.text("system")?;
     cursor.expect(",")?;
-    let builder = cursor.string()?.into_owned();
+    let builder = cursor.string()?;
     cursor.expect(",[")?;
-    let mut args = Vec::new();
-    cursor.list(|cursor| {
-        args.push(cursor.string()?.into_owned());
+    let args = cursor.list(|cursor| {
+        sink.arg(cursor.string()?);
         Ok(())
     })?;
     cursor.expect(",[")?;
-    let mut env = BTreeMap::new();
-    cursor.list(|cursor| {
-        cursor.expect("(")?;
-        let offset = cursor.offset;
-        let name = cursor.string()?.into_owned();
-        cursor.expect(",")?;
-        let value = cursor.string()?.into_owned();
-        cursor.expect(")")?;
-        unique("environment variable", offset, env.insert(name, value).is_none())
+    let env = cursor.list(|cursor| {
+        let offset = cursor.offset + 1;
+        let (name, value) = cursor.variable()?;
+        sink.variable(offset, name, value)
     })?;
     cursor.expect(")")?;
     if cursor.offset < bytes.len() {
         return Err(ParseError::TrailingBytes { offset: cursor.offset });
     }
-    Ok(Derivation { outputs, input_derivations, input_sources, system, builder, args, env })
+    Ok(DerivationView {
+        directory: directory.clone(),
+        outputs: &bytes[outputs],
+        input_derivations: &bytes[input_derivations],
+        input_sources: &bytes[input_sources],
+        system,
+        builder,
+        args: &bytes[args],
+        env: &bytes[env],
+    })
 }
 
-fn unique(what: &'static str, offset: usize, new: bool) -> Result<(), ParseError> {
-    if new { Ok(()) } else { Err(ParseError::Duplicate { what, offset }) }
-}
+/// A string of the text, borrowed unless it has escapes.
+pub(super) type Bytes<'a> = Cow<'a, [u8]>;
 
 /// A place in the text.
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    offset: usize,
+pub(super) struct Cursor<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) offset: usize,
 }
 
 impl<'a> Cursor<'a> {
     #[inline]
-    fn expect(&mut self, expected: &'static str) -> Result<(), ParseError> {
+    pub(super) fn expect(&mut self, expected: &'static str) -> Result<(), ParseError> {
         if self.bytes[self.offset..].starts_with(expected.as_bytes()) {
             self.offset += expected.len();
             Ok(())
@@ -176,11 +201,16 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Reads items up to the closing bracket; the opening one has been read.
-    fn list(&mut self, mut item: impl FnMut(&mut Self) -> Result<(), ParseError>) -> Result<(), ParseError> {
+    /// Reads items up to the closing bracket; the opening one has been read. Gives what the list covers.
+    #[inline]
+    pub(super) fn list(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> Result<(), ParseError>,
+    ) -> Result<Range<usize>, ParseError> {
+        let begin = self.offset;
         if self.bytes.get(self.offset) == Some(&b']') {
             self.offset += 1;
-            return Ok(());
+            return Ok(begin..self.offset);
         }
         loop {
             item(self)?;
@@ -188,15 +218,37 @@ impl<'a> Cursor<'a> {
                 Some(b',') => self.offset += 1,
                 Some(b']') => {
                     self.offset += 1;
-                    return Ok(());
+                    return Ok(begin..self.offset);
                 }
                 _ => return Err(ParseError::Expected { expected: "]", offset: self.offset }),
             }
         }
     }
 
+    pub(super) fn output(&mut self, directory: &StoreDirectory) -> Result<OutputView<'a>, ParseError> {
+        self.expect("(")?;
+        let name = self.output_name()?;
+        self.expect(",")?;
+        let path = self.optional_path(directory)?;
+        self.expect(",")?;
+        let hash_algo = self.text("hash algorithm")?;
+        self.expect(",")?;
+        let hash = self.text("hash")?;
+        self.expect(")")?;
+        Ok(OutputView { name, path, hash_algo, hash })
+    }
+
+    pub(super) fn variable(&mut self) -> Result<(Bytes<'a>, Bytes<'a>), ParseError> {
+        self.expect("(")?;
+        let name = self.string()?;
+        self.expect(",")?;
+        let value = self.string()?;
+        self.expect(")")?;
+        Ok((name, value))
+    }
+
     /// Reads a quoted string; it is borrowed unless it has escapes.
-    fn string(&mut self) -> Result<Cow<'a, [u8]>, ParseError> {
+    pub(super) fn string(&mut self) -> Result<Cow<'a, [u8]>, ParseError> {
         let begin = self.offset;
         self.expect("\"")?;
         let unterminated = ParseError::UnterminatedString { offset: begin };
@@ -225,7 +277,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn text(&mut self, what: &'static str) -> Result<Cow<'a, str>, ParseError> {
+    pub(super) fn text(&mut self, what: &'static str) -> Result<Cow<'a, str>, ParseError> {
         let offset = self.offset;
         match self.string()? {
             Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).ok(),
@@ -234,150 +286,67 @@ impl<'a> Cursor<'a> {
         .ok_or(ParseError::NotUtf8 { what, offset })
     }
 
-    fn output_name(&mut self) -> Result<OutputName, ParseError> {
+    pub(super) fn output_name(&mut self) -> Result<Cow<'a, str>, ParseError> {
+        if self.bytes[self.offset..].starts_with(b"\"out\"") {
+            self.offset += 5;
+            return Ok(Cow::Borrowed("out"));
+        }
         let offset = self.offset;
         let text = self.text("output name")?;
-        OutputName::parse(&text).map_err(|source| ParseError::OutputName { offset, source })
+        match output_name::check(&text) {
+            Ok(()) => Ok(text),
+            Err(source) => Err(ParseError::OutputName { offset, source }),
+        }
     }
 
-    fn path(&mut self, directory: &StoreDirectory) -> Result<StorePath, ParseError> {
+    /// Reads a path of the store.
+    #[inline]
+    pub(super) fn path(&mut self, directory: &StoreDirectory) -> Result<PathView<'a>, ParseError> {
+        if let Some(base_name) = self.plain_path(directory) {
+            return Ok(PathView::new(Cow::Borrowed(base_name)));
+        }
         let offset = self.offset;
         let text = self.text("store path")?;
-        StorePath::parse_in(directory, &text).map_err(|source| ParseError::Path { offset, source })
+        let path = StorePath::parse_in(directory, &text);
+        let path = path.map_err(|source| ParseError::Path { offset, source })?;
+        Ok(PathView::new(Cow::Owned(path.base_name().to_owned())))
     }
 
-    fn optional_path(&mut self, directory: &StoreDirectory) -> Result<Option<StorePath>, ParseError> {
+    /// Reads a path that is spelt without escapes, as all are, and leaves the rest to those who name the error.
+    #[inline]
+    fn plain_path(&mut self, directory: &StoreDirectory) -> Option<&'a str> {
+        let rest = self.bytes[self.offset..].strip_prefix(b"\"")?;
+        let rest = rest.strip_prefix(directory.as_str().as_bytes())?.strip_prefix(b"/")?;
+        let (hash, rest) = rest.split_first_chunk::<HASH_LENGTH>()?;
+        if !base32::are_digits(hash) || rest.first() != Some(&b'-') || rest.get(1) == Some(&b'.') {
+            return None;
+        }
+        let length = memchr::memchr(b'"', rest)?;
+        if !(2..=1 + MAX_NAME_LENGTH).contains(&length) || !are_name_bytes(&rest[..length]) {
+            return None;
+        }
+        let end = self.bytes.len() - (rest.len() - length);
+        let base_name = std::str::from_utf8(&self.bytes[end - length - HASH_LENGTH..end]).ok()?;
+        self.offset = end + 1;
+        Some(base_name)
+    }
+
+    pub(super) fn drv_path(&mut self, directory: &StoreDirectory) -> Result<PathView<'a>, ParseError> {
+        let offset = self.offset;
+        let path = self.path(directory)?;
+        if path.base_name().ends_with(".drv") {
+            return Ok(path);
+        }
+        let path = path.to_store_path(directory);
+        let source = DrvPathError::NotADerivation(crate::store_path::NotADerivation { path });
+        Err(ParseError::InputDerivation { offset, source })
+    }
+
+    fn optional_path(&mut self, directory: &StoreDirectory) -> Result<Option<PathView<'a>>, ParseError> {
         if self.bytes[self.offset..].starts_with(b"\"\"") {
             self.offset += 2;
             return Ok(None);
         }
         self.path(directory).map(Some)
-    }
-}
-
-pub(super) fn print(derivation: &Derivation) -> Vec<u8> {
-    print_with(derivation, false, |printer| {
-        printer.list(&derivation.input_derivations, |printer, (drv, names)| {
-            printer.raw("(");
-            printer.path(drv);
-            printer.names(names);
-        });
-    })
-}
-
-/// Writes the text whose hash output paths follow from: with hashes in place of the inputs' paths, and, for the
-/// derivation's own outputs, with nothing where their paths stand.
-pub(super) fn print_masked(
-    derivation: &Derivation,
-    inputs: &BTreeMap<String, BTreeSet<OutputName>>,
-    mask_outputs: bool,
-) -> Vec<u8> {
-    print_with(derivation, mask_outputs, |printer| {
-        printer.list(inputs, |printer, (hash, names)| {
-            printer.raw("(");
-            printer.plain(hash);
-            printer.names(names);
-        });
-    })
-}
-
-fn print_with(derivation: &Derivation, mask: bool, inputs: impl FnOnce(&mut Printer)) -> Vec<u8> {
-    let mut printer = Printer(Vec::with_capacity(1024));
-    printer.raw("Derive([");
-    printer.list(&derivation.outputs, |printer, (name, output)| {
-        printer.raw("(");
-        printer.plain(name.as_str());
-        printer.raw(",");
-        match &output.path {
-            Some(path) if !mask => printer.path(path),
-            _ => printer.raw("\"\""),
-        }
-        printer.raw(",");
-        printer.string(output.hash_algo.as_bytes());
-        printer.raw(",");
-        printer.string(output.hash.as_bytes());
-        printer.raw(")");
-    });
-    printer.raw(",[");
-    inputs(&mut printer);
-    printer.raw(",[");
-    printer.list(&derivation.input_sources, |printer, path| printer.path(path));
-    printer.raw(",");
-    printer.string(derivation.system.as_bytes());
-    printer.raw(",");
-    printer.string(&derivation.builder);
-    printer.raw(",[");
-    printer.list(&derivation.args, |printer, arg| printer.string(arg));
-    printer.raw(",[");
-    printer.list(&derivation.env, |printer, (name, value)| {
-        printer.raw("(");
-        printer.string(name);
-        printer.raw(",");
-        let output =
-            mask && std::str::from_utf8(name).is_ok_and(|name| derivation.outputs.contains_key(name));
-        printer.string(if output { b"" } else { value });
-        printer.raw(")");
-    });
-    printer.raw(")");
-    printer.0
-}
-
-struct Printer(Vec<u8>);
-
-impl Printer {
-    fn raw(&mut self, text: &str) {
-        self.0.extend_from_slice(text.as_bytes());
-    }
-
-    /// Quotes a text that needs no escapes.
-    fn plain(&mut self, text: &str) {
-        self.raw("\"");
-        self.raw(text);
-        self.raw("\"");
-    }
-
-    /// Writes the names of an input's outputs and closes the input.
-    fn names(&mut self, names: &BTreeSet<OutputName>) {
-        self.raw(",[");
-        self.list(names, |printer, name| printer.plain(name.as_str()));
-        self.raw(")");
-    }
-
-    fn path(&mut self, path: &StorePath) {
-        self.raw("\"");
-        self.raw(path.directory().as_str());
-        self.raw("/");
-        self.raw(path.base_name());
-        self.raw("\"");
-    }
-
-    fn string(&mut self, mut text: &[u8]) {
-        self.raw("\"");
-        while let Some(stop) =
-            text.iter().position(|byte| matches!(byte, b'"' | b'\\' | b'\n' | b'\r' | b'\t'))
-        {
-            self.0.extend_from_slice(&text[..stop]);
-            self.0.push(b'\\');
-            self.0.push(match text[stop] {
-                b'\n' => b'n',
-                b'\r' => b'r',
-                b'\t' => b't',
-                other => other,
-            });
-            text = &text[stop + 1..];
-        }
-        self.0.extend_from_slice(text);
-        self.raw("\"");
-    }
-
-    /// Writes items and the closing bracket.
-    fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut item: impl FnMut(&mut Self, T)) {
-        for (index, value) in items.into_iter().enumerate() {
-            if index > 0 {
-                self.raw(",");
-            }
-            item(self, value);
-        }
-        self.raw("]");
     }
 }

@@ -1,8 +1,11 @@
 //! Output paths computed from derivations, by which one that was tampered with is found out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+};
 
-use super::{Derivation, DerivationKind, OutputName, ParseError, aterm};
+use super::{Derivation, DerivationKind, OutputName, ParseError, print, print::MaskedInput};
 use crate::{
     hash::Sha256,
     store_path::{DrvPath, StorePath, StorePathError},
@@ -85,10 +88,10 @@ pub struct WrongOutput {
 /// What stands for a derivation where another one uses it.
 #[derive(Debug, Clone)]
 enum Stand {
-    /// The hash of a derivation whose outputs follow from its inputs; and its outputs' names.
-    Inputs(Sha256, BTreeSet<OutputName>),
-    /// The hash of the output of a fixed-output derivation, however it comes about.
-    Fixed(Sha256),
+    /// The hash, in base 16, of a derivation whose outputs follow from its inputs; and its outputs' names.
+    Inputs(String, Vec<OutputName>),
+    /// The hash, in base 16, of the output of a fixed-output derivation, however it comes about.
+    Fixed(String),
 }
 
 /// Derivations that have been checked, each after all its inputs.
@@ -117,7 +120,8 @@ impl VerifiedClosure {
     pub fn add(&mut self, drv: &DrvPath, bytes: &[u8]) -> Result<Derivation, VerifyError> {
         let derivation = Derivation::parse(drv.directory(), bytes)
             .map_err(|source| VerifyError::Parse { drv: drv.clone(), source })?;
-        let computed = StorePath::of_text(drv.directory(), drv.name(), bytes, &derivation.references())
+        let computed = derivation
+            .path_of_text(drv, bytes)
             .map_err(|source| VerifyError::Name { drv: drv.clone(), source })?;
         if computed != **drv {
             return Err(VerifyError::Path { drv: drv.clone(), computed });
@@ -142,22 +146,22 @@ impl VerifiedClosure {
 
     fn check_inputs(&self, drv: &DrvPath, derivation: &Derivation) -> Result<Stand, VerifyError> {
         let inputs = self.masked_inputs(drv, derivation)?;
-        let masked = Sha256::digest(&aterm::print_masked(derivation, &inputs, true));
+        let masked = Sha256::digest(&print::print_masked(derivation, &inputs, true));
         for (name, output) in &derivation.outputs {
             let computed = StorePath::of_output(drv.directory(), drv.derivation_name(), name, &masked);
             check_output(drv, name, output.path.as_ref(), computed)?;
         }
-        let hash = Sha256::digest(&aterm::print_masked(derivation, &inputs, false));
-        Ok(Stand::Inputs(hash, derivation.outputs.keys().cloned().collect()))
+        let hash = Sha256::digest(&print::print_masked(derivation, &inputs, false));
+        Ok(Stand::Inputs(hash.to_base16(), derivation.outputs.keys().cloned().collect()))
     }
 
     /// Gives the inputs with their hashes in place of their paths: those that give the same are one.
-    fn masked_inputs(
-        &self,
+    fn masked_inputs<'s>(
+        &'s self,
         drv: &DrvPath,
-        derivation: &Derivation,
-    ) -> Result<BTreeMap<String, BTreeSet<OutputName>>, VerifyError> {
-        let mut inputs: BTreeMap<String, BTreeSet<OutputName>> = BTreeMap::new();
+        derivation: &'s Derivation,
+    ) -> Result<Vec<MaskedInput<'s>>, VerifyError> {
+        let mut inputs = Vec::with_capacity(derivation.input_derivations.len());
         for (input, outputs) in &derivation.input_derivations {
             let missing = || VerifyError::MissingInput { drv: drv.clone(), input: input.clone() };
             let stand = self.stands.get(input).ok_or_else(missing)?;
@@ -170,8 +174,16 @@ impl VerifiedClosure {
                 return Err(VerifyError::MissingOutput { drv, input, output: output.clone() });
             }
             let (Stand::Inputs(hash, _) | Stand::Fixed(hash)) = stand;
-            inputs.entry(hash.to_base16()).or_default().extend(outputs.iter().cloned());
+            inputs.push((hash.as_str(), Cow::Borrowed(outputs)));
         }
+        inputs.sort_by_key(|(hash, _)| *hash);
+        inputs.dedup_by(|(hash, outputs), (kept_hash, kept)| {
+            let same = hash == kept_hash;
+            if same {
+                kept.to_mut().extend(outputs.iter().cloned());
+            }
+            same
+        });
         Ok(inputs)
     }
 }
@@ -185,7 +197,7 @@ fn check_fixed(drv: &DrvPath, derivation: &Derivation) -> Result<Stand, VerifyEr
         let path = output.path.as_ref().map(ToString::to_string).unwrap_or_default();
         text = format!("fixed:out:{}:{}:{path}", output.hash_algo, output.hash);
     }
-    Ok(Stand::Fixed(Sha256::digest(text.as_bytes())))
+    Ok(Stand::Fixed(Sha256::digest(text.as_bytes()).to_base16()))
 }
 
 fn check_output(
@@ -201,5 +213,16 @@ fn check_output(
             Err(VerifyError::Output(Box::new(WrongOutput { drv, output, found, computed })))
         }
         _ => Ok(()),
+    }
+}
+
+impl Derivation {
+    /// Computes where these bytes belong, of which this derivation was read.
+    fn path_of_text(&self, drv: &DrvPath, bytes: &[u8]) -> Result<StorePath, StorePathError> {
+        let inputs = self.input_derivations.keys().map(DrvPath::as_path);
+        let mut references: Vec<_> = inputs.chain(&self.input_sources).collect();
+        references.sort_unstable();
+        references.dedup();
+        StorePath::of_sorted_text(drv.directory(), drv.name(), bytes, references)
     }
 }

@@ -4,7 +4,10 @@ mod aterm;
 mod closure;
 mod kind;
 mod output_name;
+mod owned;
+mod print;
 mod properties;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +15,7 @@ pub use aterm::ParseError;
 pub use closure::{VerifiedClosure, VerifyError, WrongOutput};
 pub use kind::DerivationKind;
 pub use output_name::{InvalidOutputName, OutputName};
+pub use view::{DerivationView, InputView, OutputView, PathView};
 
 use crate::{
     store_directory::StoreDirectory,
@@ -58,14 +62,14 @@ impl Derivation {
     /// # Errors
     /// Bytes that are not the text of a derivation, with the place.
     pub fn parse(directory: &StoreDirectory, bytes: &[u8]) -> Result<Self, ParseError> {
-        aterm::parse(directory, bytes)
+        owned::parse(directory, bytes)
     }
 
     /// Writes the bytes of the `.drv` file, every list sorted.
     ///
     /// What was parsed from a sorted text comes out byte for byte.
     pub fn to_bytes(&self) -> Vec<u8> {
-        aterm::print(self)
+        print::print(self)
     }
 
     /// Gives what the `.drv` file itself refers to: input derivations and sources.

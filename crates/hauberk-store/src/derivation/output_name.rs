@@ -1,12 +1,16 @@
 //! Names of derivation outputs.
 
-use std::{borrow::Borrow, fmt, str::FromStr};
+use std::{
+    borrow::{Borrow, Cow},
+    fmt,
+    str::FromStr,
+};
 
-use crate::store_path::is_name_byte;
+use crate::store_path::{MAX_NAME_LENGTH, is_name_byte};
 
 /// Names an output of a derivation, as `out` or `doc`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct OutputName(std::borrow::Cow<'static, str>);
+pub struct OutputName(Cow<'static, str>);
 
 /// A text that names no output.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +22,7 @@ pub struct InvalidOutputName {
 
 impl OutputName {
     /// The output every derivation has unless it says otherwise.
-    pub const OUT: Self = Self(std::borrow::Cow::Borrowed("out"));
+    pub const OUT: Self = Self(Cow::Borrowed("out"));
 
     /// Reads 1 to 211 characters of those allowed in store path names, the first one not a dot.
     ///
@@ -28,22 +32,29 @@ impl OutputName {
         if text == "out" {
             return Ok(Self::OUT);
         }
-        let bytes = text.as_bytes();
-        let allowed = !bytes.is_empty()
-            && bytes.len() <= crate::store_path::MAX_NAME_LENGTH
-            && bytes[0] != b'.'
-            && bytes.iter().all(|&byte| is_name_byte(byte));
-        if allowed {
-            Ok(Self(std::borrow::Cow::Owned(text.to_owned())))
-        } else {
-            Err(InvalidOutputName { text: text.chars().take(64).collect() })
-        }
+        check(text)?;
+        Ok(Self(Cow::Owned(text.to_owned())))
+    }
+
+    /// Takes a text that [`check`] has passed.
+    pub(super) fn from_checked(text: &str) -> Self {
+        if text == "out" { Self::OUT } else { Self(Cow::Owned(text.to_owned())) }
     }
 
     /// Gives the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Checks an output's name.
+pub(super) fn check(text: &str) -> Result<(), InvalidOutputName> {
+    let bytes = text.as_bytes();
+    let allowed = !bytes.is_empty()
+        && bytes.len() <= MAX_NAME_LENGTH
+        && bytes[0] != b'.'
+        && bytes.iter().all(|&byte| is_name_byte(byte));
+    if allowed { Ok(()) } else { Err(InvalidOutputName { text: text.chars().take(64).collect() }) }
 }
 
 impl Borrow<str> for OutputName {

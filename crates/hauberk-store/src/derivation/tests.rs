@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use super::*;
 
 const FIXED: &str = r#"Derive([("out","/nix/store/f6wnn9ffk85lpnmfw4hfznzpq45mvy99-a.txt","sha256","00")],[],[],"builtin","builtin:fetchurl",[],[("a","b\\\"\n\r\t\x")])"#;
@@ -47,4 +49,31 @@ fn kinds() {
     check(r#"("out","","","")"#, DerivationKind::Deferred);
     check("", DerivationKind::Inconsistent);
     check(&format!(r#"("doc","","",""),("out","{path}","","")"#), DerivationKind::Inconsistent);
+}
+
+#[test]
+fn a_view_says_the_same() {
+    let text = FIXED.replace("],[],[],", r#"],[("/nix/store/45rrqddcql46lzs8nma7hncjl4cvy7df-b.drv",["bin","out"])],["/nix/store/45rrqddcql46lzs8nma7hncjl4cvy7df-c","/nix/store/45rrqddcql46lzs8nma7hncjl4cvy7df-d"],"#);
+    let text = text.replace("\"builtin:fetchurl\",[", "\"builtin:fetchurl\",[\"-c\",\"\\n\"");
+    let (derivation, directory) = (parse(&text).unwrap(), StoreDirectory::nix());
+    let view = DerivationView::parse(&directory, text.as_bytes()).unwrap();
+    let outputs: Vec<_> = view.outputs().collect();
+    assert_eq!(outputs.len(), 1);
+    let path = outputs[0].path.as_ref().map(|path| path.to_store_path(&directory));
+    assert_eq!(path, derivation.outputs[&OutputName::OUT].path);
+    assert_eq!((&*outputs[0].name, &*outputs[0].hash_algo, &*outputs[0].hash), ("out", "sha256", "00"));
+    let inputs: BTreeMap<_, BTreeSet<_>> = view
+        .input_derivations()
+        .map(|input| {
+            let drv = DrvPath::try_from(input.drv.to_store_path(&directory)).unwrap();
+            (drv, input.outputs().map(|name| OutputName::parse(&name).unwrap()).collect())
+        })
+        .collect();
+    assert_eq!(inputs, derivation.input_derivations);
+    let sources: BTreeSet<_> = view.input_sources().map(|path| path.to_store_path(&directory)).collect();
+    assert_eq!((sources.len(), sources), (2, derivation.input_sources.clone()));
+    assert_eq!((view.system(), view.builder()), (derivation.system.as_str(), &derivation.builder[..]));
+    assert_eq!(view.args().map(Cow::into_owned).collect::<Vec<_>>(), derivation.args);
+    assert_eq!(view.env_var("a").as_deref(), derivation.env_var("a"));
+    assert_eq!(view.env_var("b"), None);
 }

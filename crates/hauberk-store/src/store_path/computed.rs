@@ -50,6 +50,16 @@ impl StorePath {
         contents: &[u8],
         references: &BTreeSet<Self>,
     ) -> Result<Self, StorePathError> {
+        Self::of_sorted_text(directory, name, contents, references)
+    }
+
+    /// Does as [`Self::of_text`] with references that are sorted.
+    pub(crate) fn of_sorted_text<'a>(
+        directory: &StoreDirectory,
+        name: &str,
+        contents: &[u8],
+        references: impl IntoIterator<Item = &'a Self>,
+    ) -> Result<Self, StorePathError> {
         let kind = with_references("text", references, false);
         Self::compute(directory, &kind, &Sha256::digest(contents), name)
     }
@@ -124,11 +134,13 @@ pub(crate) fn output_path_name(derivation_name: &str, output: &OutputName) -> St
     }
 }
 
-fn with_references(kind: &str, others: &BTreeSet<StorePath>, itself: bool) -> String {
+fn with_references<'a>(kind: &str, others: impl IntoIterator<Item = &'a StorePath>, itself: bool) -> String {
     let mut text = kind.to_owned();
     for path in others {
         text.push(':');
-        text.push_str(&path.to_string());
+        text.push_str(path.directory().as_str());
+        text.push('/');
+        text.push_str(path.base_name());
     }
     if itself {
         text.push_str(":self");
