@@ -241,6 +241,8 @@ pub async fn run(
     ready();
 
     let outcome = tokio::select! {
+        // The parts are asked to end by the same token: that they did is no surprise then.
+        biased;
         () = stop.cancelled() => Ok(()),
         Some(ended) = parts.join_next() => match ended {
             Ok((_, Err(error))) => Err(error),
