@@ -850,3 +850,6 @@ fn one_line(text: &str) -> String {
     }
     line.trim().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,426 @@
+use hauberk_database::{LaneId, SpecificationId};
+use hauberk_protocol::proto::{OutputInfo, RunningAttempt};
+use hauberk_store::StoreDirectory;
+
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(60);
+
+/// A dispatcher with its clock, and what it has said so far.
+struct Bench {
+    dispatcher: Dispatcher,
+    now: Instant,
+    next_attempt: i64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let policy =
+            Policy { lease: LEASE, retry: RetryPolicy::default(), log_limit: 0, output_limit: 0 };
+        Self { dispatcher: Dispatcher::new(policy), now: Instant::now(), next_attempt: 100 }
+    }
+
+    fn hello(&mut self, worker: i32, session: u64, hello: &Hello) -> SessionId {
+        let id = SessionId::from_random(session << 1);
+        let admitted = Admitted {
+            worker: WorkerId::new(worker),
+            name: format!("w{worker}"),
+            paused: false,
+            capabilities: Capabilities {
+                store_directory: StoreDirectory::nix(),
+                systems: BTreeSet::from(["x86_64-linux".to_owned()]),
+                features: BTreeSet::new(),
+                mandatory_features: BTreeSet::new(),
+            },
+            session: id,
+            routing: RoutingId::from_number(u32::try_from(session).unwrap()),
+            welcome: Welcome::default(),
+        };
+        self.dispatcher.hello(admitted, hello, self.now);
+        id
+    }
+
+    fn join(&mut self, worker: i32, session: u64, slots: u64) -> SessionId {
+        let id = self.hello(worker, session, &Hello::default());
+        self.dispatcher.credit(id, slots);
+        id
+    }
+
+    fn queue(&mut self, builds: &[i64]) {
+        let lane = Lane {
+            id: LaneId::new(1),
+            specification: SpecificationId::new(1),
+            store_directory: StoreDirectory::nix(),
+            system: "x86_64-linux".to_owned(),
+            features: BTreeSet::new(),
+        };
+        let rows = builds
+            .iter()
+            .map(|id| {
+                let build =
+                    ReadyBuild { id: BuildId::new(*id), lane: lane.id, priority: 50, remaining_path: 0 };
+                (lane.clone(), build)
+            })
+            .collect();
+        self.dispatcher.refilled(rows);
+        self.dispatcher.dispatch();
+    }
+
+    /// Takes what is to be done; claims are granted on the way, as the committer would.
+    fn settle(&mut self) -> Vec<Effect> {
+        let mut all = Vec::new();
+        loop {
+            let effects = self.dispatcher.take_effects();
+            if effects.is_empty() {
+                return all;
+            }
+            for effect in effects {
+                if let Effect::Commit(Op::Claim(claim)) = effect {
+                    let claimed = self.claimed(claim);
+                    self.dispatcher.committed(Committed::Granted(Box::new(claimed)));
+                } else {
+                    all.push(effect);
+                }
+            }
+        }
+    }
+
+    fn claimed(&mut self, claim: Claim) -> Claimed {
+        self.next_attempt += 1;
+        Claimed {
+            attempt: AttemptId::new(self.next_attempt),
+            number: 1,
+            build: claim.build,
+            worker: claim.worker,
+            session: claim.session,
+            name: "hello".to_owned(),
+            derivation: "/nix/store/00000000000000000000000000000000-hello.drv".parse().unwrap(),
+            system: "x86_64-linux".to_owned(),
+            features: Vec::new(),
+            priority: 50,
+            timeout: 0,
+            max_silent: 0,
+            farm_faults: 0,
+            outputs: Vec::new(),
+            inputs: Vec::new(),
+        }
+    }
+
+    /// A worker with one attempt, number 101.
+    fn with_attempt() -> (Self, SessionId) {
+        let mut bench = Self::new();
+        let session = bench.join(1, 1, 1);
+        bench.queue(&[7]);
+        bench.settle();
+        (bench, session)
+    }
+}
+
+fn sent(effects: &[Effect]) -> Vec<&'static str> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Send(_, message) => Some(message.body.kind()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn ended(effects: &[Effect]) -> Vec<(i64, AttemptClass, Consequence)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Commit(Op::End(ended)) => Some((ended.attempt.get(), ended.class, ended.consequence)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn success(attempt: i64) -> Finished {
+    Finished {
+        attempt,
+        outcome: Outcome::Succeeded.into(),
+        origin: Origin::Built.into(),
+        outputs: vec![OutputInfo {
+            name: "out".to_owned(),
+            path: "/nix/store/00000000000000000000000000000000-hello".to_owned(),
+            nar_hash: vec![0; 32].into(),
+            nar_size: 120,
+            references: Vec::new(),
+        }],
+        ..Finished::default()
+    }
+}
+
+fn failure(attempt: i64, outcome: Outcome) -> Finished {
+    Finished { attempt, outcome: outcome.into(), ..Finished::default() }
+}
+
+const RETRY: Consequence = Consequence::Retry { delay: 2.0 };
+
+#[test]
+fn nothing_is_sent_before_it_is_recorded() {
+    let mut bench = Bench::new();
+    bench.join(1, 1, 2);
+    bench.settle();
+    bench.queue(&[1, 2, 3]);
+    let effects = bench.dispatcher.take_effects();
+    assert!(sent(&effects).is_empty());
+    let claims: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Commit(Op::Claim(claim)) => Some(*claim),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(claims.iter().map(|claim| claim.build.get()).collect::<Vec<_>>(), [1, 2]);
+    let claimed = bench.claimed(claims[0]);
+    bench.dispatcher.committed(Committed::Granted(Box::new(claimed)));
+    assert_eq!(sent(&bench.settle()), ["Assign"]);
+    // The other build went to somebody else: the slot takes the next one.
+    bench.dispatcher.committed(Committed::NotGranted(claims[1]));
+    bench.dispatcher.dispatch();
+    assert_eq!(sent(&bench.settle()), ["Assign"]);
+}
+
+#[test]
+fn a_burst_spreads_over_the_workers() {
+    let mut bench = Bench::new();
+    bench.join(1, 1, 4);
+    bench.join(2, 2, 4);
+    bench.settle();
+    bench.queue(&[1, 2, 3, 4]);
+    let mut workers = Vec::new();
+    for effect in bench.dispatcher.take_effects() {
+        if let Effect::Commit(Op::Claim(claim)) = effect {
+            workers.push(claim.worker.get());
+        }
+    }
+    workers.sort_unstable();
+    assert_eq!(workers, [1, 1, 2, 2]);
+}
+
+#[test]
+fn a_build_goes_from_assigned_to_succeeded() {
+    let (mut bench, session) = Bench::with_attempt();
+    bench.dispatcher.started(session, &Started { attempt: 101, inputs_ms: 5 });
+    assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Start { .. })]));
+    bench.dispatcher.finished(session, &success(101));
+    assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Built(_))]));
+    bench.dispatcher.committed(Committed::Built(AttemptId::new(101)));
+    let effects = bench.settle();
+    assert_eq!(sent(&effects), ["Ack"]);
+    let Some(Effect::Fetch(job)) = effects.into_iter().next() else { panic!("nothing is fetched") };
+    bench.dispatcher.fetched(&job, Ok(Vec::new()));
+    assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Succeed(_))]));
+    bench.dispatcher.committed(Committed::Succeeded(AttemptId::new(101)));
+    assert_eq!(sent(&bench.settle()), ["Release"]);
+    // The worker did not hear it and says it once more.
+    bench.dispatcher.finished(session, &success(101));
+    assert_eq!(sent(&bench.settle()), ["Ack", "Release"]);
+}
+
+#[test]
+fn a_result_is_acknowledged_when_it_is_recorded_and_not_before() {
+    let (mut bench, session) = Bench::with_attempt();
+    bench.dispatcher.finished(session, &failure(101, Outcome::BuildFailed));
+    let effects = bench.settle();
+    assert_eq!(ended(&effects), [(101, AttemptClass::BuildFailed, Consequence::Fail)]);
+    assert!(sent(&effects).is_empty());
+    // Said again meanwhile: still nothing to acknowledge.
+    bench.dispatcher.finished(session, &failure(101, Outcome::BuildFailed));
+    assert!(bench.settle().is_empty());
+    bench.dispatcher.committed(Committed::Ended(AttemptId::new(101)));
+    assert_eq!(sent(&bench.settle()), ["Ack", "Release"]);
+}
+
+#[test]
+fn a_fetch_that_fails_for_good_is_the_farms_fault() {
+    let (mut bench, session) = Bench::with_attempt();
+    bench.dispatcher.finished(session, &success(101));
+    bench.settle();
+    bench.dispatcher.committed(Committed::Built(AttemptId::new(101)));
+    bench.settle();
+    let job =
+        FetchJob { attempt: AttemptId::new(101), build: BuildId::new(7), name: "hello".to_owned() };
+    bench.dispatcher.fetched(&job, Err("the nar is damaged".to_owned()));
+    assert_eq!(ended(&bench.settle()), [(101, AttemptClass::Transfer, RETRY)]);
+}
+
+#[test]
+fn a_worker_that_comes_back_without_an_attempt_has_lost_it() {
+    let (mut bench, _) = Bench::with_attempt();
+    bench.hello(1, 2, &Hello::default());
+    assert_eq!(ended(&bench.settle()), [(101, AttemptClass::WorkerLost, RETRY)]);
+}
+
+#[test]
+fn a_worker_that_comes_back_with_its_attempt_goes_on() {
+    for hello in [
+        Hello {
+            running: vec![RunningAttempt { attempt: 101, ..RunningAttempt::default() }],
+            ..Hello::default()
+        },
+        Hello { unacknowledged: vec![101], ..Hello::default() },
+    ] {
+        let (mut bench, _) = Bench::with_attempt();
+        let session = bench.hello(1, 2, &hello);
+        let effects = bench.settle();
+        assert_eq!(sent(&effects), ["Welcome"]);
+        assert!(ended(&effects).is_empty());
+        bench.dispatcher.finished(session, &success(101));
+        assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Built(_))]));
+    }
+}
+
+#[test]
+fn what_runs_unwanted_is_canceled_and_what_is_kept_in_vain_released() {
+    let mut bench = Bench::new();
+    let hello = Hello {
+        running: vec![RunningAttempt { attempt: 5, ..RunningAttempt::default() }],
+        unreleased: vec![4],
+        ..Hello::default()
+    };
+    bench.hello(1, 1, &hello);
+    assert_eq!(sent(&bench.settle()), ["Welcome", "Cancel", "Release"]);
+}
+
+#[test]
+fn a_heartbeat_only_speaks_of_what_its_sender_can_have_known() {
+    let (mut bench, session) = Bench::with_attempt();
+    // The Assign was the second message of the session.
+    let heartbeat = |last_assign_seen| Heartbeat { last_assign_seen, granted: 1, ..Heartbeat::default() };
+    bench.dispatcher.heartbeat(session, &heartbeat(1));
+    assert!(bench.settle().is_empty());
+    bench.dispatcher.heartbeat(session, &heartbeat(2));
+    assert_eq!(ended(&bench.settle()), [(101, AttemptClass::WorkerLost, RETRY)]);
+}
+
+#[test]
+fn a_silent_worker_loses_its_builds_after_a_lease() {
+    let (mut bench, _) = Bench::with_attempt();
+    bench.dispatcher.tick(bench.now + LEASE);
+    assert!(bench.settle().is_empty());
+    bench.dispatcher.tick(bench.now + LEASE + Duration::from_millis(1));
+    assert_eq!(ended(&bench.settle()), [(101, AttemptClass::WorkerLost, RETRY)]);
+}
+
+#[test]
+fn a_worker_that_leaves_gives_its_builds_back_at_once() {
+    let (mut bench, session) = Bench::with_attempt();
+    bench.dispatcher.goodbye(session, "told to end");
+    let effects = bench.settle();
+    assert_eq!(ended(&effects), [(101, AttemptClass::Canceled, Consequence::Ready)]);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::SessionEnded(_))));
+}
+
+#[test]
+fn a_broken_connection_costs_the_session_but_not_the_build() {
+    let (mut bench, session) = Bench::with_attempt();
+    bench.dispatcher.undelivered(RoutingId::from_number(1), bench.now);
+    assert!(ended(&bench.settle()).is_empty());
+    // Whoever still speaks by it is asked for a Hello.
+    assert!(!bench.dispatcher.heard(Some(session), RoutingId::from_number(1), 9, bench.now));
+    assert_eq!(sent(&bench.settle()), ["HelloAgain"]);
+    bench.dispatcher.tick(bench.now + LEASE);
+    assert_eq!(ended(&bench.settle()), [(101, AttemptClass::WorkerLost, RETRY)]);
+}
+
+#[test]
+fn a_session_belongs_to_one_connection() {
+    let (mut bench, session) = Bench::with_attempt();
+    assert!(bench.dispatcher.heard(Some(session), RoutingId::from_number(1), 1, bench.now));
+    assert!(!bench.dispatcher.heard(Some(session), RoutingId::from_number(2), 2, bench.now));
+    assert_eq!(sent(&bench.settle()), ["HelloAgain"]);
+}
+
+#[test]
+fn nobody_decides_about_anothers_attempt() {
+    let (mut bench, _) = Bench::with_attempt();
+    let other = bench.join(2, 2, 1);
+    bench.settle();
+    bench.dispatcher.finished(other, &success(101));
+    bench.dispatcher.declined(other, &Declined { attempt: 101, ..Declined::default() });
+    bench.dispatcher.started(other, &Started { attempt: 101, inputs_ms: 0 });
+    let effects = bench.settle();
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Commit(_))));
+}
+
+#[test]
+fn a_claim_for_a_session_that_is_over_is_given_back() {
+    let mut bench = Bench::new();
+    let session = bench.join(1, 1, 1);
+    bench.queue(&[7]);
+    let effects = bench.dispatcher.take_effects();
+    let Some(Effect::Commit(Op::Claim(claim))) =
+        effects.into_iter().find(|effect| matches!(effect, Effect::Commit(_)))
+    else {
+        panic!("no claim")
+    };
+    bench.dispatcher.goodbye(session, "");
+    let claimed = bench.claimed(claim);
+    bench.dispatcher.committed(Committed::Granted(Box::new(claimed)));
+    assert_eq!(ended(&bench.settle()), [(101, AttemptClass::Canceled, Consequence::Ready)]);
+}
+
+#[test]
+fn a_restarted_server_waits_a_lease_for_the_workers_and_fetches_what_is_built() {
+    let open = |attempt, built| OpenAttempt {
+        attempt: AttemptId::new(attempt),
+        build: BuildId::new(attempt),
+        worker: WorkerId::new(1),
+        built,
+        fetch_tries: 0,
+        farm_faults: 0,
+        name: "hello".to_owned(),
+        derivation: "/nix/store/00000000000000000000000000000000-hello.drv".parse().unwrap(),
+    };
+    let mut bench = Bench::new();
+    bench.dispatcher.adopt(vec![open(1, false), open(2, true), open(3, false)], bench.now);
+    assert!(matches!(&bench.settle()[..], [Effect::Fetch(job)] if job.attempt.get() == 2));
+    let hello = Hello {
+        running: vec![RunningAttempt { attempt: 1, ..RunningAttempt::default() }],
+        unreleased: vec![2],
+        ..Hello::default()
+    };
+    bench.hello(1, 1, &hello);
+    let effects = bench.settle();
+    assert_eq!(ended(&effects), [(3, AttemptClass::WorkerLost, RETRY)]);
+    assert_eq!(sent(&effects), ["Welcome"]);
+
+    let mut bench = Bench::new();
+    bench.dispatcher.adopt(vec![open(1, false)], bench.now);
+    bench.dispatcher.tick(bench.now);
+    assert!(ended(&bench.settle()).is_empty());
+    bench.dispatcher.grace(bench.now + LEASE);
+    bench.dispatcher.tick(bench.now + LEASE);
+    assert!(ended(&bench.settle()).is_empty());
+    bench.dispatcher.tick(bench.now + LEASE + LEASE);
+    assert_eq!(ended(&bench.settle()), [(1, AttemptClass::WorkerLost, RETRY)]);
+}
+
+#[test]
+fn a_report_that_makes_no_sense_is_not_believed() {
+    let mut twice = success(101);
+    twice.outputs.push(twice.outputs[0].clone());
+    let mut short = success(101);
+    short.outputs[0].nar_hash = vec![0; 31].into();
+    let mut elsewhere = success(101);
+    elsewhere.outputs[0].path = "../../etc/passwd".to_owned();
+    for report in [twice, short, elsewhere] {
+        let (mut bench, session) = Bench::with_attempt();
+        bench.dispatcher.finished(session, &report);
+        assert_eq!(ended(&bench.settle()), [(101, AttemptClass::Transfer, RETRY)]);
+    }
+    let (mut bench, session) = Bench::with_attempt();
+    let newer = Finished { attempt: 101, outcome: 77, ..Finished::default() };
+    bench.dispatcher.finished(session, &newer);
+    assert_eq!(ended(&bench.settle()), [(101, AttemptClass::Daemon, RETRY)]);
+}
+
+#[test]
+fn what_workers_say_is_shown_as_one_bounded_line() {
+    assert_eq!(one_line("a\nb\u{1b}[31m"), "a b [31m");
+    let long = one_line(&"é".repeat(MESSAGE_LIMIT));
+    assert!(long.len() <= MESSAGE_LIMIT + '…'.len_utf8());
+}

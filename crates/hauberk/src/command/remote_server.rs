@@ -1,0 +1,189 @@
+//! `hauberk remote-server`: hands builds to workers and publishes their results.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use hauberk_daemon::DaemonAddress;
+use hauberk_discovery::Interfaces;
+use hauberk_protocol::keys::CurveKeyPair;
+use hauberk_publish::Signer;
+use hauberk_server::{Config, Limits, RetryPolicy};
+use hauberk_store::StoreDirectory;
+
+use crate::command::DatabaseLocation;
+use crate::exit::Failure;
+use crate::keys::read_signing_key;
+use crate::lifetime;
+
+/// Hand builds to workers, and publish their results
+///
+/// Takes ready builds from the database, most urgent first, and pushes them to remote-workers with free slots; receives their logs;
+/// fetches their outputs, verifies them, and serves them to everybody with its own signature.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    location: DatabaseLocation,
+
+    /// Where nars, narinfos and build logs are kept
+    #[arg(short, long, value_name = "DIRECTORY", default_value = "/var/cache/hauberk")]
+    cache: PathBuf,
+
+    /// The secret key that published results are signed with (`hauberk key signing`); may be given several times
+    #[arg(long, value_name = "FILE", required = true)]
+    signing_key: Vec<PathBuf>,
+
+    /// The secret key by which workers know this server (`hauberk key curve`)
+    #[arg(long, value_name = "FILE", required_unless_present = "insecure")]
+    curve_key: Option<PathBuf>,
+
+    /// Run without encryption: whoever reaches the ports can join as a worker. For a network that is trusted
+    #[arg(long, conflicts_with = "curve_key")]
+    insecure: bool,
+
+    /// The address to listen at; `::` takes IPv4 as well
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
+    listen: IpAddr,
+
+    /// Port for workers' messages
+    #[arg(short, long, value_name = "PORT", default_value_t = 5555)]
+    backend_port: u16,
+
+    /// Port for workers' build logs
+    #[arg(short, long, value_name = "PORT", default_value_t = 5556)]
+    log_port: u16,
+
+    /// Port for substitutes
+    #[arg(short, long, value_name = "PORT", default_value_t = 5557)]
+    publish_port: u16,
+
+    /// The URL under which workers and users reach the publish port, if not by this host's address
+    #[arg(long, value_name = "URL")]
+    publish_url: Option<String>,
+
+    /// The stable name of this server, unique in the farm [default: the host's name]
+    #[arg(long)]
+    name: Option<String>,
+
+    /// The farm's name, for workers that look for it by mDNS
+    #[arg(long, default_value = "hauberk")]
+    farm: String,
+
+    /// Where to announce this server by mDNS: `all` interfaces, `loopback`, `off`, or names of interfaces
+    #[arg(long, value_name = "WHERE", default_value = "all", value_parser = parse_announce)]
+    announce: Announce,
+
+    /// The build daemon of the local store, which is served as well; `none` for a server without a store
+    #[arg(long, value_name = "SOCKET|none", default_value = "/nix/var/nix/daemon-socket/socket")]
+    daemon: String,
+
+    /// The store directory whose builds this server takes
+    #[arg(long, value_name = "DIRECTORY", default_value = "/nix/store")]
+    store: String,
+
+    /// Outputs of so many builds are fetched at once
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    fetches: usize,
+
+    /// A worker shows life so often, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 15)]
+    heartbeat: u32,
+
+    /// A worker that was not heard of for so long has lost its builds, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    lease: u32,
+
+    /// Tries after the first, for builds that failed by the farm's fault
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    retries: u16,
+
+    /// Pause before the first of these tries, in seconds; each further one is eight times as long
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    retry_delay: f64,
+
+    /// Largest build log, in MiB of text; 0 = no limit
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    log_limit: u64,
+}
+
+/// Where to announce; `None` is nowhere.
+type Announce = Option<Interfaces>;
+
+pub(crate) fn parse_announce(text: &str) -> Result<Announce, String> {
+    match text {
+        "off" => Ok(None),
+        text => parse_interfaces(text).map(Some),
+    }
+}
+
+/// Reads `all`, `loopback` or names of interfaces.
+pub(crate) fn parse_interfaces(text: &str) -> Result<Interfaces, String> {
+    match text {
+        "all" => Ok(Interfaces::All),
+        "loopback" => Ok(Interfaces::Loopback),
+        names => {
+            let names: Vec<_> = names.split(',').map(str::to_owned).collect();
+            if names.iter().any(String::is_empty) {
+                return Err("give `all`, `loopback`, or names of interfaces separated by commas".to_owned());
+            }
+            Ok(Interfaces::Named(names))
+        }
+    }
+}
+
+/// Gives the host's name.
+pub(crate) fn host_name() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// Serves until a signal comes.
+pub(crate) async fn run(options: Options) -> Result<(), Failure> {
+    let config = options.check()?;
+    Ok(hauberk_server::run(config, lifetime::stop_on_signals()?, lifetime::ready).await?)
+}
+
+impl Options {
+    fn check(self) -> Result<Config, Failure> {
+        let curve = self.curve_key.as_deref().map(CurveKeyPair::read).transpose()?;
+        let keys =
+            self.signing_key.iter().map(|path| read_signing_key(path)).collect::<Result<Vec<_>, _>>()?;
+        let store_directory: StoreDirectory = self.store.parse().map_err(Failure::configuration)?;
+        let daemon = match self.daemon.as_str() {
+            "none" => None,
+            text => Some(DaemonAddress::parse(text).map_err(Failure::configuration)?),
+        };
+        Ok(Config {
+            database: self.location.parse()?,
+            name: self.name.unwrap_or_else(host_name),
+            farm: self.farm,
+            listen: self.listen,
+            backend_port: self.backend_port,
+            log_port: self.log_port,
+            publish_port: self.publish_port,
+            publish_url: self.publish_url,
+            cache: self.cache,
+            store_directory,
+            daemon,
+            signer: Signer::nix(keys),
+            curve,
+            announce: self.announce,
+            limits: Limits {
+                heartbeat: Duration::from_secs(self.heartbeat.max(1).into()),
+                lease: Duration::from_secs(self.lease.max(2).into()),
+                retry: RetryPolicy {
+                    tries: self.retries,
+                    first_delay: self.retry_delay.clamp(0.0, 86_400.0),
+                    ..RetryPolicy::default()
+                },
+                log: self.log_limit.saturating_mul(1 << 20),
+                fetches: self.fetches.max(1),
+                ..Limits::default()
+            },
+        })
+    }
+}

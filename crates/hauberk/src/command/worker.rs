@@ -1,0 +1,125 @@
+//! `hauberk worker`: who may build for the farm.
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use hauberk_database::workers::{self, Enrolment, NewWorker};
+use hauberk_database::{Database, audit, begin, commit};
+
+use crate::command::{DatabaseLocation, print};
+use crate::exit::Failure;
+use crate::keys::{curve_public_key, signing_public_key};
+
+/// Enrol workers, list them, or take their enrolment back
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Let a worker join: only with these keys, and under this name
+    Add {
+        /// The worker's name, unique in the farm
+        name: String,
+        /// Its CURVE public key, or the file that holds it
+        #[arg(long, value_name = "KEY|FILE")]
+        public_key: String,
+        /// The public key its results are signed with, or the file that holds it
+        #[arg(long, value_name = "KEY|FILE")]
+        signing_key: String,
+        #[command(flatten)]
+        location: DatabaseLocation,
+    },
+    /// Print all workers
+    List {
+        #[command(flatten)]
+        location: DatabaseLocation,
+    },
+    /// Take a worker's enrolment back
+    Remove {
+        /// The worker's name
+        name: String,
+        #[command(flatten)]
+        location: DatabaseLocation,
+    },
+}
+
+/// Does what the command says.
+pub(crate) async fn run(options: Options) -> Result<(), Failure> {
+    match options.action {
+        Action::Add { name, public_key, signing_key, location } => {
+            let public_key = curve_public_key(&public_key)?.to_string();
+            let signing_key = signing_public_key(&signing_key)?.to_string();
+            let database = Database::connect(&location.parse()?, 1).await?;
+            let mut client = database.client().await?;
+            let transaction = begin(&mut client).await?;
+            let who = user();
+            let new = NewWorker {
+                name: &name,
+                public_key: &public_key,
+                signing_key: &signing_key,
+                enrolled_by: &who,
+            };
+            match workers::add(&transaction, new).await? {
+                Enrolment::Done(_) => {}
+                Enrolment::NameTaken => {
+                    return Err(Failure::configuration(anyhow!(
+                        "a worker named `{name}` is enrolled with another key; `hauberk worker remove {name}` first"
+                    )));
+                }
+                Enrolment::KeyTaken => {
+                    return Err(Failure::configuration(anyhow!(
+                        "another worker is enrolled with the key {public_key}"
+                    )));
+                }
+            }
+            audit::record(&transaction, &who, "worker.add", &name, None).await?;
+            commit(transaction).await?;
+            print(format_args!("enrolled {name}"))
+        }
+        Action::List { location } => {
+            let database = Database::connect(&location.parse()?, 1).await?;
+            let all = workers::list(&database.client().await?).await?;
+            let width = all.iter().map(|worker| worker.name.len()).max().unwrap_or(0).max(4);
+            print(format_args!(
+                "{:width$}  {:13}  {:>5}  {:20}  SYSTEMS",
+                "NAME", "STATE", "SLOTS", "MACHINE"
+            ))?;
+            for worker in all {
+                let state = match (&worker.revoked_at, &worker.connected, worker.paused) {
+                    (Some(_), _, _) => "removed",
+                    (None, None, _) => "not connected",
+                    (None, Some(_), true) => "paused",
+                    (None, Some(_), false) => "connected",
+                };
+                let said = &worker.description;
+                print(format_args!(
+                    "{:width$}  {state:13}  {:>5}  {:20}  {}",
+                    worker.name,
+                    said.slots,
+                    said.machine,
+                    said.systems.join(",")
+                ))?;
+            }
+            Ok(())
+        }
+        Action::Remove { name, location } => {
+            let database = Database::connect(&location.parse()?, 1).await?;
+            let mut client = database.client().await?;
+            let transaction = begin(&mut client).await?;
+            if workers::remove(&transaction, &name).await?.is_none() {
+                return Err(Failure::configuration(anyhow!("no worker named `{name}` is enrolled")));
+            }
+            audit::record(&transaction, &user(), "worker.remove", &name, None).await?;
+            commit(transaction).await?;
+            print(format_args!("removed {name}"))
+        }
+    }
+}
+
+/// Who runs the command, for the audit.
+fn user() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    user.map_or_else(|| format!("uid {}", nix::unistd::getuid()), |user| user.name)
+}
