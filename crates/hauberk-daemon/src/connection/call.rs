@@ -57,6 +57,14 @@ impl Interpreter {
             (Self::Guix(_), _) => {}
         }
     }
+
+    /// Reports what was held back.
+    async fn finish(&mut self, log: &mut dyn LogSink) {
+        match self {
+            Self::Nix(_) => {}
+            Self::Guix(guix) => guix.finish(log).await,
+        }
+    }
 }
 
 /// How an exchange ended on the wire.
@@ -153,8 +161,14 @@ impl<'c, S: AsyncRead + AsyncWrite + Send + Unpin> Call<'c, S> {
                 .await
                 .map_err(|error| error.during(operation))?;
             match frame {
-                Frame::Last => return Ok(Ended::Well),
-                Frame::Error(reported) => return Ok(Ended::Refused(reported)),
+                Frame::Last => {
+                    interpreter.finish(log).await;
+                    return Ok(Ended::Well);
+                }
+                Frame::Error(reported) => {
+                    interpreter.finish(log).await;
+                    return Ok(Ended::Refused(reported));
+                }
                 Frame::Read(most) => {
                     let Some(source) = source.as_deref_mut() else {
                         return Err(unexpected(operation, code::READ));
@@ -228,35 +242,34 @@ impl<'s> FailingSource<'s> {
     }
 }
 
-/// A caller's stream that takes what the daemon gives: all of it, or the NAR it begins with.
+/// A caller's stream that takes what the daemon exports: a NAR and its metadata, or the NAR alone.
 pub(super) struct Receiver<'s> {
     stream: Sink<'s>,
-    nar: Option<NarScanner>,
+    scanner: NarScanner,
+    metadata: bool,
     size: u64,
 }
 
 impl<'s> Receiver<'s> {
     /// Takes everything.
     pub(super) fn all(stream: Sink<'s>) -> Self {
-        Self { stream, nar: None, size: 0 }
+        Self { stream, scanner: NarScanner::new(), metadata: true, size: 0 }
     }
 
-    /// Takes the NAR the data begins with, and drops what follows it.
+    /// Takes the NAR and drops what follows it.
     pub(super) fn nar_only(stream: Sink<'s>) -> Self {
-        Self { stream, nar: Some(NarScanner::new()), size: 0 }
+        Self { stream, scanner: NarScanner::new(), metadata: false, size: 0 }
     }
 
     async fn take(&mut self, data: &[u8], operation: Operation) -> Result<(), DaemonError> {
-        let mut count = data.len();
-        if let Some(scanner) = &mut self.nar {
-            count = scanner.feed(data).map_err(|error| DaemonError::Protocol {
-                operation,
-                violation: match error {
-                    ScanError::Malformed(violation) => violation,
-                    ScanError::ErrorFrame { .. } => Violation::Nar { reason: "token too long".to_owned() },
-                },
-            })?;
-        }
+        let nar = self.scanner.feed(data).map_err(|error| DaemonError::Protocol {
+            operation,
+            violation: match error {
+                ScanError::Malformed(violation) => violation,
+                ScanError::ErrorFrame { .. } => Violation::Nar { reason: "token too long".to_owned() },
+            },
+        })?;
+        let count = if self.metadata { data.len() } else { nar };
         self.size += count as u64;
         let written = self.stream.write_all(&data[..count]).await;
         written.map_err(|source| DaemonError::Sink { operation, source })
@@ -264,7 +277,7 @@ impl<'s> Receiver<'s> {
 
     /// Ends with the number of bytes passed on.
     pub(super) async fn finish(&mut self, operation: Operation) -> Result<u64, DaemonError> {
-        if self.nar.as_ref().is_some_and(|scanner| !scanner.is_done()) {
+        if !self.scanner.is_done() {
             let violation = Violation::Nar { reason: "it ends early".to_owned() };
             return Err(DaemonError::Protocol { operation, violation });
         }

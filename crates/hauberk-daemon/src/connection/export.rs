@@ -54,8 +54,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             Ended::Well => {
                 let number = call.incoming().number().await;
                 call.wire(number)?;
-                call.end(());
-                to.finish(EXPORT).await
+                let size = to.finish(EXPORT).await?;
+                Ok(call.end(size))
             }
             Ended::Refused(reported) if reported.message.contains("is not valid") => {
                 call.end(());

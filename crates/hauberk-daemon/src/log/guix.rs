@@ -98,7 +98,7 @@ impl GuixLog {
                 let derivation = self.running.get(&pid);
                 sink.event(LogEvent::BuildOutput { derivation, bytes: &rest[..taken] }).await;
                 rest = &rest[taken..];
-            } else if rest.starts_with(MARK) {
+            } else if rest.starts_with(MARK) || MARK.starts_with(rest) {
                 match rest.iter().position(|&byte| byte == b'\n') {
                     Some(end) => {
                         self.trace(&rest[..=end], sink).await;
@@ -118,6 +118,14 @@ impl GuixLog {
                 self.words(&rest[..end], sink).await;
                 rest = &rest[end..];
             }
+        }
+    }
+
+    /// Ends: what was held back for the end of its line is words.
+    pub(crate) async fn finish(&mut self, sink: &mut dyn LogSink) {
+        let held = std::mem::take(&mut self.held);
+        if !held.is_empty() {
+            self.words(&held, sink).await;
         }
     }
 

@@ -4,6 +4,8 @@ mod event;
 mod guix;
 mod nix;
 mod sink;
+#[cfg(test)]
+mod tests;
 
 pub use event::LogEvent;
 pub(crate) use guix::{GuixLog, GuixOutcome};

@@ -3,6 +3,8 @@
 mod incoming;
 mod limits;
 mod outgoing;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use incoming::{Incoming, malformed};
 pub(crate) use limits::Limit;

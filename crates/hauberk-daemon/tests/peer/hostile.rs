@@ -1,0 +1,222 @@
+//! Peers that mean harm: every operation ends with an error, soon and in little memory.
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use hauberk_daemon::{
+    BuildDaemon, BuildMode, BuildTarget, ClientOptions, DaemonError, GarbageAction, GarbageRequest, PathInfo,
+    log::Discard,
+};
+use hauberk_store::{DrvPath, NarHash, StorePath};
+use proptest::prelude::*;
+
+use crate::script::{Bytes, ERROR, LAST, NEXT, READ, RESULT, START_ACTIVITY, Step, WRITE, greet, greeting};
+
+/// Operations there are to try.
+const OPERATIONS: usize = 24;
+
+/// Greets in the given version of either world.
+fn greeted(version: u64) -> Vec<Step> {
+    let mut script = greeting(version);
+    let guix = version >= 0x160;
+    script.push(Step::Expect(Bytes::new().number(version).number(0).number(u64::from(guix))));
+    let own = if guix { Bytes::new() } else { Bytes::new().text("2.8.0") };
+    script.push(Step::Say(own.number(LAST)));
+    script
+}
+
+/// Tries one operation.
+async fn attempt(daemon: &mut dyn BuildDaemon, operation: usize) -> Result<(), DaemonError> {
+    let directory = daemon.info().store_directory.clone();
+    let path = StorePath::from_base_name(&directory, "45rrqddcql46lzs8nma7hncjl4cvy7df-simple").unwrap();
+    let derivation =
+        StorePath::from_base_name(&directory, "45rrqddcql46lzs8nma7hncjl4cvy7df-simple.drv").unwrap();
+    let derivation = DrvPath::try_from(derivation).unwrap();
+    let paths = BTreeSet::from([path.clone()]);
+    let targets = [BuildTarget::all(derivation.clone())];
+    let nar = hauberk_store::nar::Node::file(b"x".to_vec()).to_nar().unwrap();
+    match operation {
+        0 => daemon.set_options(&ClientOptions::default()).await,
+        1 => daemon.query_valid_paths(&paths).await.map(drop),
+        2 => daemon.is_valid_path(&path).await.map(drop),
+        3 => daemon.query_path_info(&path).await.map(drop),
+        4 => daemon.query_path_from_hash_part(&path.hash()).await.map(drop),
+        5 => daemon.query_referrers(&path).await.map(drop),
+        6 => daemon.query_valid_derivers(&path).await.map(drop),
+        7 => daemon.query_derivation_outputs(&derivation).await.map(drop),
+        8 => daemon.query_substitutable_paths(&paths).await.map(drop),
+        9 => daemon.query_substitutable_path_infos(&paths).await.map(drop),
+        10 => daemon.query_missing(&targets).await.map(drop),
+        11 => daemon.ensure_path(&path, &mut Discard).await,
+        12 => daemon.build(&targets, BuildMode::Normal, &mut Discard).await.map(drop),
+        13 => daemon.add_text("x", b"x", &BTreeSet::new()).await.map(drop),
+        14 => daemon.add_source("x", &mut nar.as_slice(), &BTreeSet::new()).await.map(drop),
+        15 => {
+            let info = PathInfo {
+                path,
+                deriver: None,
+                nar_hash: NarHash::digest(&nar),
+                references: BTreeSet::new(),
+                registration_time: 0,
+                nar_size: nar.len() as u64,
+                ultimate: false,
+                signatures: BTreeSet::new(),
+                content_address: None,
+            };
+            daemon.add_nar(&info, &mut nar.as_slice(), false).await
+        }
+        16 => daemon.nar_from_path(&path, &mut Vec::new()).await.map(drop),
+        17 => daemon.export_paths(&[path], false, &mut Vec::new()).await,
+        18 => daemon.import_paths(&mut &b"data"[..]).await.map(drop),
+        19 => daemon.add_temp_root(&path).await,
+        20 => daemon.add_indirect_root(Path::new("/link")).await,
+        21 => daemon.find_roots().await.map(drop),
+        22 => daemon.verify_store(true, true).await.map(drop),
+        23 => daemon.collect_garbage(&GarbageRequest::new(GarbageAction::ListDead)).await.map(drop),
+        other => panic!("there is no operation {other}"),
+    }
+}
+
+/// Lets a peer of that version answer every request with `answer` and then hang up.
+async fn against(version: u64, operation: usize, answer: Bytes) -> Result<(), DaemonError> {
+    let mut script = greeted(version);
+    script.push(Step::Say(answer));
+    let (connection, _peer) = greet(script).await;
+    let mut connection = connection.unwrap();
+    let trying = attempt(&mut connection, operation);
+    let result = tokio::time::timeout(Duration::from_secs(20), trying).await.expect("no operation hangs");
+    let again = attempt(&mut connection, operation);
+    let again = tokio::time::timeout(Duration::from_secs(20), again).await.expect("no operation hangs");
+    // Once the peer hung up, no request is answered; those that are refused before they are sent are errors as well.
+    if result.is_err() {
+        assert!(again.is_err(), "operation {operation} after {result:?}");
+    }
+    result
+}
+
+const VERSIONS: [u64; 2] = [0x122, 0x163];
+
+#[tokio::test]
+async fn answers_that_break_the_protocol() {
+    let number = |number| Bytes::new().number(number);
+    let mut padded = Bytes::new().number(NEXT).text("abc");
+    *padded.0.last_mut().unwrap() = 1;
+    let answers = [
+        ("nothing", Bytes::new()),
+        ("half a number", Bytes(vec![1, 2, 3])),
+        ("an unknown frame", number(0x1234)),
+        ("a huge line", number(NEXT).number(u64::MAX)),
+        ("a large line that does not come", number(NEXT).number(255 << 20)),
+        ("bad padding", padded),
+        ("a huge error", number(ERROR).number(u64::MAX).number(u64::MAX)),
+        ("data for nobody", number(WRITE).number(u64::MAX)),
+        ("a huge activity", number(START_ACTIVITY).number(1).number(0).number(0).text("").number(u64::MAX)),
+        ("a level out of range", number(START_ACTIVITY).number(1).number(u64::MAX)),
+        ("a field of no kind", number(RESULT).number(1).number(1).number(1).number(9)),
+    ];
+    for version in VERSIONS {
+        for operation in 0..OPERATIONS {
+            for (what, answer) in &answers {
+                let result = against(version, operation, answer.clone()).await;
+                assert!(
+                    matches!(
+                        result,
+                        Err(DaemonError::Lost { .. }
+                            | DaemonError::Protocol { .. }
+                            | DaemonError::Unsupported { .. })
+                    ),
+                    "{version:#x} operation {operation}: {what}: {result:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn results_that_break_the_protocol() {
+    let number = |number| Bytes::new().number(LAST).number(number);
+    for version in VERSIONS {
+        for operation in 1..OPERATIONS {
+            for value in [u64::MAX, 1 << 40, 1 << 26] {
+                let result = against(version, operation, number(value).number(value)).await;
+                // Some results are one number, in which any value is lawful.
+                if !matches!(operation, 2 | 11 | 15 | 19 | 20 | 22) {
+                    assert!(result.is_err(), "{version:#x} operation {operation}: {value:#x}: {result:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wish_for_data_that_has_no_place() {
+    for version in VERSIONS {
+        let result = against(version, 1, Bytes::new().number(READ).number(u64::MAX)).await;
+        assert!(matches!(result, Err(DaemonError::Protocol { .. })), "{result:?}");
+    }
+}
+
+#[tokio::test]
+async fn more_than_the_answer_ends_the_connection() {
+    for version in VERSIONS {
+        let mut script = greeted(version);
+        script.push(Step::Say(Bytes::new().number(LAST).number(1).number(LAST).number(1)));
+        let (connection, _) = greet(script).await;
+        let mut connection = connection.unwrap();
+        let path = "/nix/store/45rrqddcql46lzs8nma7hncjl4cvy7df-simple".parse().unwrap();
+        assert!(connection.is_valid_path(&path).await.unwrap());
+        assert!(!connection.is_usable());
+        assert!(matches!(connection.is_valid_path(&path).await, Err(DaemonError::Broken { .. })));
+    }
+}
+
+#[tokio::test]
+async fn greetings_that_are_none() {
+    let magic = 0x6478_696f;
+    for bytes in [
+        Bytes::new(),
+        Bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
+        Bytes::new().number(magic),
+        Bytes::new().number(magic).number(u64::MAX),
+        Bytes::new().number(magic).number(0x122).number(u64::MAX),
+        Bytes::new().number(magic).number(0x122).text("2.8.0").number(NEXT).text("hello"),
+        Bytes::new().number(magic).number(0x163).number(WRITE).number(u64::MAX),
+        Bytes::new().number(magic).number(0x126).number(u64::MAX),
+    ] {
+        let (connection, _) = greet(vec![Step::Say(bytes)]).await;
+        assert!(connection.is_err());
+    }
+    let refusal = Bytes::new().number(magic).number(0x163).number(ERROR).text("go away").number(1);
+    let (connection, _) = greet(vec![Step::Say(refusal)]).await;
+    assert!(matches!(connection, Err(DaemonError::Daemon { .. })));
+}
+
+/// Frames and numbers in any order, and junk.
+fn answer() -> impl Strategy<Value = Vec<u8>> {
+    let codes = [NEXT, READ, WRITE, LAST, ERROR, START_ACTIVITY, 0x5354_4f50, RESULT];
+    let piece = prop_oneof![
+        prop::sample::select(codes.to_vec()).prop_map(|code| Bytes::new().number(code).0),
+        (0_u64..20).prop_map(|number| Bytes::new().number(number).0),
+        any::<u64>().prop_map(|number| Bytes::new().number(number).0),
+        prop::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| Bytes::new().bytes(&bytes).0),
+        Just(Bytes::new().text("@ build-log 12 99999999999\n").0),
+        Just(
+            Bytes::new()
+                .text("@ build-failed /gnu/store/45rrqddcql46lzs8nma7hncjl4cvy7df-simple.drv - 1\n")
+                .0
+        ),
+        Just(Bytes::new().text("/gnu/store/45rrqddcql46lzs8nma7hncjl4cvy7df-simple").0),
+        Just(Bytes::new().text("/nix/store/45rrqddcql46lzs8nma7hncjl4cvy7df-simple").0),
+        Just(Bytes::new().text("nix-archive-1").text("(").text("type").0),
+        prop::collection::vec(any::<u8>(), 0..16),
+    ];
+    prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn no_answer_hangs_or_panics(answer in answer(), operation in 0..OPERATIONS, guix in any::<bool>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _ = runtime.block_on(against(VERSIONS[usize::from(guix)], operation, Bytes(answer)));
+    }
+}
