@@ -1,8 +1,9 @@
 -- Builds that were there, or that stand otherwise than they were recorded. A revived one begins a new generation.
--- $1 ids, $2 states, $3 priorities, $4 unmet, $5 failed builds, $6 whether they are revived (parallel)
+-- $1 ids, $2 states, $3 priorities, $4 unmet, $5 failed builds, $6 whether they are revived, $7 the derivation to build from now
+-- on, if it is another (parallel)
 update builds b
 set state = n.state, priority = n.priority, unmet = n.unmet, failed_build_id = n.failed_build_id,
-    generation = b.generation + n.revived::integer,
+    derivation_id = coalesce(n.derivation_id, b.derivation_id), generation = b.generation + n.revived::integer,
     farm_faults = case when n.revived then 0 else b.farm_faults end,
     attempt_id = case when n.revived then null else b.attempt_id end,
     not_before = case when n.state = 'deferred' then b.not_before end,
@@ -10,6 +11,6 @@ set state = n.state, priority = n.priority, unmet = n.unmet, failed_build_id = n
     finished_at = case when n.revived and n.state <> 'failed_dependency' then null
                        when n.state = 'failed_dependency' and (n.revived or b.state <> n.state) then now()
                        else b.finished_at end
-from unnest($1::bigint[], $2::text[], $3::smallint[], $4::integer[], $5::bigint[], $6::boolean[])
-    as n (id, state, priority, unmet, failed_build_id, revived)
+from unnest($1::bigint[], $2::text[], $3::smallint[], $4::integer[], $5::bigint[], $6::boolean[], $7::bigint[])
+    as n (id, state, priority, unmet, failed_build_id, revived, derivation_id)
 where b.id = n.id

@@ -153,6 +153,18 @@ pub async fn latest(
     }))
 }
 
+/// Tells of which of these evaluations something may still be built, or which are the last of their specification.
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn in_use(
+    client: &impl GenericClient,
+    evaluations: &[EvaluationId],
+) -> Result<Vec<EvaluationId>, DatabaseError> {
+    let records = statement!("evaluations/in_use").all(client, &[&evaluations]).await?;
+    records.iter().map(|record| record.get("id")).collect()
+}
+
 /// Asks the register to look at the specification of this name now.
 ///
 /// # Errors

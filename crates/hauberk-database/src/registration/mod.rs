@@ -220,7 +220,7 @@ async fn try_publish(
     evaluations::add_errors(&transaction, evaluation, &registration.errors).await?;
 
     let last = settle(&transaction, &mut graph, &order).await?;
-    let published = change_builds(&transaction, registration, &graph, &first, &last).await?;
+    let published = change_builds(&transaction, registration, &graph, &first, &last, &derivations).await?;
     statement!("registration/weather").execute(&transaction, &[&evaluation]).await?;
     let message = errors_in_a_line(registration);
     statement!("registration/finish").execute(&transaction, &[&evaluation, &message]).await?;
@@ -652,9 +652,15 @@ async fn change_builds(
     graph: &Graph,
     first: &[Outcome],
     last: &[Outcome],
+    derivations: &Derivations,
 ) -> Result<Published, DatabaseError> {
+    // The store may have lost the derivation that a build was made for long ago; this evaluation's is there.
+    let mut named: HashMap<usize, DerivationId> = HashMap::new();
+    for (build, &place) in registration.builds.iter().zip(&graph.node_of) {
+        named.entry(place).or_insert_with(|| derivations.id(build));
+    }
     let mut published = Published { jobs: registration.jobs.len(), ..Published::default() };
-    let mut changes: Vec<(BuildId, &Outcome)> = Vec::new();
+    let mut changes: Vec<(BuildId, &Outcome, Option<DerivationId>)> = Vec::new();
     for (place, node) in graph.nodes.iter().enumerate() {
         let to = &last[place];
         let changed = match node.known {
@@ -662,7 +668,8 @@ async fn change_builds(
             None => *to != first[place],
         };
         if changed {
-            changes.push((node.id, to));
+            let derivation = if to.revived { named.get(&place).copied() } else { None };
+            changes.push((node.id, to, derivation));
         }
         match node.known {
             None => published.new += 1,
@@ -673,15 +680,16 @@ async fn change_builds(
         published.ready += usize::from(to.state == BuildState::Ready && was != Some(BuildState::Ready));
         published.failed_dependency += usize::from(to.state == BuildState::FailedDependency);
     }
-    changes.sort_unstable_by_key(|(id, _)| *id);
-    let ids: Vec<BuildId> = changes.iter().map(|(id, _)| *id).collect();
-    let states: Vec<BuildState> = changes.iter().map(|(_, to)| to.state).collect();
-    let priorities: Vec<Priority> = changes.iter().map(|(_, to)| to.priority).collect();
-    let unmet: Vec<i32> = changes.iter().map(|(_, to)| to.unmet).collect();
-    let failed: Vec<Option<BuildId>> = changes.iter().map(|(_, to)| to.failed_build).collect();
-    let revived: Vec<bool> = changes.iter().map(|(_, to)| to.revived).collect();
+    changes.sort_unstable_by_key(|(id, ..)| *id);
+    let ids: Vec<BuildId> = changes.iter().map(|(id, ..)| *id).collect();
+    let states: Vec<BuildState> = changes.iter().map(|(_, to, _)| to.state).collect();
+    let priorities: Vec<Priority> = changes.iter().map(|(_, to, _)| to.priority).collect();
+    let unmet: Vec<i32> = changes.iter().map(|(_, to, _)| to.unmet).collect();
+    let failed: Vec<Option<BuildId>> = changes.iter().map(|(_, to, _)| to.failed_build).collect();
+    let revived: Vec<bool> = changes.iter().map(|(_, to, _)| to.revived).collect();
+    let derivations: Vec<Option<DerivationId>> = changes.iter().map(|(.., derivation)| *derivation).collect();
     statement!("registration/change_builds")
-        .execute(transaction, &[&ids, &states, &priorities, &unmet, &failed, &revived])
+        .execute(transaction, &[&ids, &states, &priorities, &unmet, &failed, &revived, &derivations])
         .await?;
     Ok(published)
 }

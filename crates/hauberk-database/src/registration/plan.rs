@@ -177,13 +177,8 @@ fn priorities(nodes: &[Node], order: &Order) -> Vec<Priority> {
 pub(super) fn must_hold_still(nodes: &[Node], outcomes: &[Outcome]) -> Vec<bool> {
     let mut still = vec![false; nodes.len()];
     for (place, node) in nodes.iter().enumerate() {
-        let touched = match node.known {
-            None => true,
-            Some(known) => {
-                still[place] |= node.has_new_edges || outcomes[place].changes(known);
-                still[place]
-            }
-        };
+        let touched = node.known.is_none_or(|known| node.has_new_edges || outcomes[place].changes(known));
+        still[place] |= touched && node.known.is_some();
         if touched {
             for &dependency in &node.dependencies {
                 still[dependency] |=
