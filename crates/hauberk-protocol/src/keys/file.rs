@@ -17,7 +17,7 @@ const LONGEST: u64 = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file cannot be opened or read.
-    #[error("cannot read key file {}", path.display())]
+    #[error("cannot read key file {}; `hauberk key curve FILE` makes one", path.display())]
     Read {
         /// The file.
         path: PathBuf,
