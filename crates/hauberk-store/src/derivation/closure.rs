@@ -1,9 +1,6 @@
 //! Output paths computed from derivations, by which one that was tampered with is found out.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeSet, HashMap},
-};
+use std::{borrow::Cow, collections::HashMap};
 
 use super::{Derivation, DerivationKind, OutputName, ParseError, print, print::MaskedInput};
 use crate::{
