@@ -308,16 +308,34 @@ impl Farm {
         Ok(())
     }
 
-    /// Starts server and workers.
+    /// Starts server and workers and waits until every worker has found the server and joined.
     ///
     /// # Errors
-    /// One of them does not become ready.
-    pub fn start_all(&mut self) -> Result<()> {
+    /// One of them does not become ready, or a worker does not join.
+    pub async fn start_all(&mut self) -> Result<()> {
         self.start_server()?;
         for index in 0..self.workers.len() {
             self.start_worker(index)?;
         }
+        for index in 0..self.workers.len() {
+            self.wait_until_joined(index).await?;
+        }
         Ok(())
+    }
+
+    /// Waits until a worker, counted from 0, has a session with the present server.
+    ///
+    /// # Errors
+    /// As [`Farm::wait_until`].
+    pub async fn wait_until_joined(&mut self, index: usize) -> Result<()> {
+        let name = self.workers[index].name.clone();
+        self.wait_until(
+            &format!("{name} has joined"),
+            Deadline::seconds(60),
+            "select exists (select from workers where name = $1 and epoch = (select max(epoch) from server_epochs))",
+            &[&name],
+        )
+        .await
     }
 
     /// Starts the web process on the computer's loopback.

@@ -80,7 +80,7 @@ async fn pages_show_the_farm_and_a_log_that_grows() -> Result<()> {
     let mut farm = Farm::create(FarmConfig { workers: 1, slots: 2, ..FarmConfig::new()? })?;
     let port = free_port()?;
     farm.start_web(port)?;
-    farm.start_all()?;
+    farm.start_all().await?;
     let (_, specification) = farm.repository("pages", GRAPH)?;
     farm.start_register(&[specification])?;
     farm.gates.wait_for_arrivals("talk", 1, Deadline::seconds(60))?;

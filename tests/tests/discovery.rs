@@ -10,7 +10,7 @@ mount -t tmpfs tmpfs /run
 mkdir -p /run/dbus /run/avahi-daemon
 dbus-daemon --system --fork --nopidfile
 avahi-daemon --no-drop-root --no-rlimits --no-chroot --daemonize
-exec avahi-browse --resolve --parsable _hauberk._tcp
+exec stdbuf -oL avahi-browse --resolve --parsable _hauberk._tcp
 "#;
 
 #[tokio::test]
@@ -30,13 +30,7 @@ async fn avahi_sees_the_server_and_a_late_server_is_found() -> Result<()> {
     host.process = Some(host.launch.start(&host.name().to_owned(), &log_directory)?);
     farm.start_server()?;
     farm.workers[0].process()?.wait_ready(Deadline::seconds(60))?;
-    farm.wait_until(
-        "the worker is connected",
-        Deadline::seconds(30),
-        "select exists (select from workers where epoch is not null and connected_at is not null)",
-        &[],
-    )
-    .await?;
+    farm.wait_until_joined(0).await?;
 
     // What avahi resolves: =;interface;protocol;name;type;domain;host;address;port;"text" ...
     let address = "10.77.0.1";

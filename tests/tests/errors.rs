@@ -12,7 +12,6 @@ const CONFIGURATION: i32 = 3;
 const DATABASE: i32 = 4;
 const LISTENING: i32 = 5;
 const DAEMON: i32 = 6;
-const REFUSED: i32 = 7;
 const EVALUATION: i32 = 8;
 
 /// Runs to the end and checks the exit status and that the message has every one of `words`.
@@ -194,8 +193,10 @@ async fn workers_that_cannot_work() -> Result<()> {
         .arg("--spool")
         .arg(&spool)
         .user(65534);
-    // Not enrolled.
-    check(&worker, REFUSED, &["hauberk worker add"])?;
+    // Not enrolled: it is told what to do, and joins once that is done.
+    let mut refused = worker.start("refused", farm.directory())?;
+    refused.wait_log("hauberk worker add stranger", Deadline::seconds(60))?;
+    refused.stop(Deadline::seconds(40))?;
     farm.hauberk()
         .args(["worker", "add", "stranger", "--database", &farm.postgres.connection_string(), "--public-key"])
         .arg(public("stranger.curve"))

@@ -17,7 +17,7 @@ const GRAPH: &str = r#"
 #[tokio::test]
 async fn failures_are_told_apart_and_reach_their_dependents() -> Result<()> {
     let mut farm = Farm::create(FarmConfig { slots: 2, ..FarmConfig::new()? })?;
-    farm.start_all()?;
+    farm.start_all().await?;
     let (repository, specification) = farm.repository("failures", GRAPH)?;
     farm.start_register(&[specification])?;
     farm.wait_for_evaluations(1, Deadline::seconds(60)).await?;

@@ -35,7 +35,7 @@ async fn a_stopping_worker_hands_its_build_back() -> Result<()> {
 #[tokio::test]
 async fn server_and_register_stop_under_a_running_build() -> Result<()> {
     let mut farm = Farm::create(FarmConfig { workers: 1, ..FarmConfig::new()? })?;
-    farm.start_all()?;
+    farm.start_all().await?;
     let (_, specification) = farm.repository(
         "running",
         r#"slow = job "slow-1" ''

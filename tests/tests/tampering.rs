@@ -66,7 +66,7 @@ async fn a_nar_changed_on_the_network_is_refused() -> Result<()> {
         .start("proxy", host.machine.directory())?;
     wait_for("the proxy listens", Deadline::seconds(10), || Ok(log.exists().then_some(())))?;
     host.launch = host.launch.clone().args(["--publish-url", &format!("http://{}:5600", host.address)]);
-    farm.start_all()?;
+    farm.start_all().await?;
     let (_, specification) = farm.repository("tampering", GRAPH)?;
     farm.gates.open("text")?;
     farm.start_register(&[specification])?;
@@ -81,7 +81,7 @@ async fn a_nar_changed_on_the_network_is_refused() -> Result<()> {
 #[tokio::test]
 async fn an_output_changed_in_the_workers_store_is_refused() -> Result<()> {
     let mut farm = Farm::create(FarmConfig { workers: 1, ..FarmConfig::new()? })?;
-    farm.start_all()?;
+    farm.start_all().await?;
     let (_, specification) = farm.repository("tampering", GRAPH)?;
     farm.start_register(&[specification])?;
     farm.gates.wait_for_arrivals("text", 1, Deadline::seconds(60))?;

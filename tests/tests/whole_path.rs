@@ -28,7 +28,7 @@ const GRAPH: &str = r#"
 #[tokio::test]
 async fn a_commit_becomes_a_substitute_across_two_workers() -> Result<()> {
     let mut farm = Farm::create(FarmConfig::new()?)?;
-    farm.start_all()?;
+    farm.start_all().await?;
     let (repository, specification) = farm.repository("sums", GRAPH)?;
     farm.start_register(&[specification])?;
 
@@ -88,7 +88,7 @@ async fn a_commit_becomes_a_substitute_across_two_workers() -> Result<()> {
 #[tokio::test]
 async fn the_log_is_kept_whole() -> Result<()> {
     let mut farm = Farm::create(FarmConfig { workers: 1, ..FarmConfig::new()? })?;
-    farm.start_all()?;
+    farm.start_all().await?;
     let (_, specification) = farm.repository(
         "talk",
         r#"talkative = job "talkative-1" "seq 1 200000; printf 'no newline at the end'; touch $out";"#,

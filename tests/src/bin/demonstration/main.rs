@@ -86,6 +86,7 @@ async fn demonstrate(arguments: Arguments) -> Result<bool> {
     farm.start_server()?;
     for index in 0..farm.workers.len() {
         farm.start_worker(index)?;
+        farm.wait_until_joined(index).await?;
         progress.say(&format!("{} has found the server by mDNS and joined.", farm.workers[index].name()));
     }
     let specification = Specification::new("demonstration", &repository.url());
