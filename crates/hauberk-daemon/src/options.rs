@@ -14,13 +14,15 @@ pub struct ClientOptions {
     pub fallback: bool,
     /// How much the daemon itself says: 0 errors, 1 warnings, 3 what it does, up to 7.
     pub verbosity: u8,
-    /// Builds at a time in this session; the daemon's own setting if not given.
+    /// Builds at a time in this session; if not given, 1 (Nix) or the daemon's own setting (Guix).
     pub max_jobs: Option<u32>,
-    /// Cores a builder is told to use (`NIX_BUILD_CORES`); 0 means all, nothing means the daemon's own setting (Nix: 0).
+    /// Cores a builder is told to use (`NIX_BUILD_CORES`); 0 means all. If not given, 0 (Nix) or the daemon's own setting
+    /// (Guix).
     pub cores: Option<u32>,
-    /// Ends a build that runs longer. Whole seconds; zero or nothing means no limit of ours.
+    /// Ends a build that runs longer. Whole seconds; zero means no limit, nothing means none (Nix) or the daemon's own setting
+    /// (Guix).
     pub timeout: Option<Duration>,
-    /// Ends a build that prints nothing for longer. Whole seconds; zero or nothing means no limit of ours.
+    /// Ends a build that prints nothing for longer. As above.
     pub max_silent: Option<Duration>,
     /// Ends a build whose log grows over this many bytes (Nix). A Nix daemon heeds it from trusted clients only.
     pub max_log_size: Option<u64>,

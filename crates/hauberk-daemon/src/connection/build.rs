@@ -85,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let results = call.wire(results)?;
         let results = call.end(results);
         for result in &results {
-            report(result, log).await;
+            report(result, &interpreter, log).await;
         }
         Ok(results)
     }
@@ -158,9 +158,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     }
 }
 
-/// Reports the outcome of a build the results tell of.
-async fn report(result: &BuildResult, log: &mut dyn LogSink) {
+/// Reports the outcome of a build the results tell of, unless it was reported before.
+async fn report(result: &BuildResult, interpreter: &Interpreter, log: &mut dyn LogSink) {
     let Some(derivation) = result.target.derivation() else { return };
+    if matches!(interpreter, Interpreter::Nix(before) if before.has_failed(derivation)) {
+        return;
+    }
     if result.status == BuildStatus::Built {
         log.event(LogEvent::BuildSucceeded { derivation }).await;
     } else if !result.status.is_success() {

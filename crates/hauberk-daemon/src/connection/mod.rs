@@ -122,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 }
 
 #[async_trait]
-impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> BuildDaemon for Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> BuildDaemon for Connection<S> {
     fn info(&self) -> &DaemonInfo {
         &self.info
     }

@@ -35,7 +35,7 @@ fn nix(options: &ClientOptions, request: &mut Encoder) {
         .number(u64::from(options.max_jobs.unwrap_or(1)))
         .number(seconds(options.max_silent))
         .number(1) // obsolete: use build hook
-        .number(0) // verbosity of builds: always shown
+        .number(7) // builders' output comes by activities, not among the daemon's words a second time
         .number(0) // obsolete: log type
         .number(0) // obsolete: print build trace
         .number(u64::from(options.cores.unwrap_or(0)))

@@ -1,6 +1,6 @@
 //! The activities of a Nix daemon.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hauberk_store::{DrvPath, StorePath};
 
@@ -43,13 +43,17 @@ enum Activity {
 #[derive(Debug, Default)]
 pub(crate) struct NixLog {
     activities: HashMap<u64, Activity>,
+    failed: HashSet<DrvPath>,
 }
 
 impl NixLog {
     /// Reports what `frame` tells; frames that tell nothing are passed over.
     pub(crate) async fn frame(&mut self, frame: Frame, sink: &mut dyn LogSink) {
         match frame {
-            Frame::Next(bytes) => Self::message(0, bytes, sink).await,
+            Frame::Next(bytes) => {
+                self.failure(&bytes, sink).await;
+                Self::message(0, bytes, sink).await;
+            }
             Frame::StartActivity { id, level, kind, text, fields } => {
                 self.start(id, level, kind, text, &fields, sink).await;
             }
@@ -67,18 +71,26 @@ impl NixLog {
         }
     }
 
-    /// Reports the daemon's words, and a failed build where they tell of one.
-    async fn message(level: u8, mut bytes: Vec<u8>, sink: &mut dyn LogSink) {
-        if level == 0 {
-            let text = strip_ansi(&String::from_utf8_lossy(&bytes));
-            let text = text.trim_start().strip_prefix("error: ").unwrap_or(&text).trim();
-            if let (Some(reason), Some(derivation)) =
-                (FailureReason::from_message(text), named_derivation(text))
-            {
-                sink.event(LogEvent::BuildFailed { derivation: &derivation, reason: &reason, message: text })
-                    .await;
-            }
+    /// Tells whether the failure of `derivation` was reported.
+    pub(crate) fn has_failed(&self, derivation: &DrvPath) -> bool {
+        self.failed.contains(derivation)
+    }
+
+    /// Reports a failed build where the daemon's words tell of one.
+    async fn failure(&mut self, bytes: &[u8], sink: &mut dyn LogSink) {
+        let text = strip_ansi(&String::from_utf8_lossy(bytes));
+        let Some(text) = text.trim().strip_prefix("error: ") else { return };
+        if let (Some(reason), Some(derivation)) = (FailureReason::from_message(text), named_derivation(text))
+            && self.failed.len() < MOST_ACTIVITIES
+            && self.failed.insert(derivation.clone())
+        {
+            sink.event(LogEvent::BuildFailed { derivation: &derivation, reason: &reason, message: text })
+                .await;
         }
+    }
+
+    /// Reports the daemon's words.
+    async fn message(level: u8, mut bytes: Vec<u8>, sink: &mut dyn LogSink) {
         if !bytes.ends_with(b"\n") {
             bytes.push(b'\n');
         }

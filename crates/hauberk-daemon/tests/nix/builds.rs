@@ -42,6 +42,7 @@ async fn success_and_its_log() {
     assert!(log.has("BuildStarted"), "{:?}", log.events);
     assert!(log.has("BuildStopped"), "{:?}", log.events);
     assert!(log.has("BuildSucceeded"), "{:?}", log.events);
+    assert!(!log.has("first"), "output came among the daemon's words: {:?}", log.events);
 
     let again = build(&mut connection, &derivation, &mut Record::default()).await;
     assert_eq!(again.status, BuildStatus::AlreadyValid);
@@ -104,13 +105,9 @@ async fn every_way_to_fail() {
         assert!(!result.message.contains('\u{1b}'), "{:?}", result.message);
         assert_eq!(result.outputs.is_empty(), !status.is_success());
         if !status.is_success() {
-            assert!(
-                log.events
-                    .iter()
-                    .any(|event| event.starts_with("BuildFailed") && event.contains(&derivation.to_string())),
-                "{derivation} {:#?}",
-                log.events
-            );
+            let start = format!("BuildFailed {{ derivation: {derivation},");
+            let told = log.events.iter().filter(|event| event.starts_with(&start)).count();
+            assert_eq!(told, 1, "{derivation} {:#?}", log.events);
         }
     }
     assert!(
