@@ -86,10 +86,8 @@ pub(crate) async fn run(
 /// Ends the log; an empty one is not sent.
 fn end_log(workshop: &Workshop, context: &AttemptContext) -> hauberk_protocol::proto::LogTotals {
     let totals = context.log.finish();
-    if totals.text_bytes > 0 {
-        workshop.courier.add(context.log.clone());
-    } else if let Err(error) = context.log.remove() {
-        warn!(attempt.id = %context.attempt, %error, "cannot delete an empty log");
+    if totals.text_bytes == 0 {
+        workshop.courier.forget(context.attempt);
     }
     totals
 }

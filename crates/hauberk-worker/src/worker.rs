@@ -70,7 +70,7 @@ async fn run(
         SpoolPlace::Directory(directory) => {
             let (directory, name, limits, wake) =
                 (directory.clone(), config.name.clone(), config.log_limits, courier.wake());
-            let open = move || Spool::open(directory, &name, limits, &wake);
+            let open = move || Spool::open(&directory, &name, limits, &wake);
             tokio::task::spawn_blocking(open)
                 .await
                 .unwrap_or(Err(crate::spool::SpoolError::Ending))
@@ -222,7 +222,7 @@ impl Worker {
                 () = tokio::time::sleep(FULL), if full => {}
             }
             if let Next::Left = self.carry_out(&mut effects).await? {
-                let mut courier = self.workshop.courier.clone();
+                let courier = self.workshop.courier.clone();
                 // What is not sent in time stays in the spool, for the next start.
                 let _ = tokio::time::timeout(LAST_LOGS, courier.all_sent()).await;
                 return self.farewell().await;
@@ -370,6 +370,7 @@ impl Worker {
             self.workshop.courier.spooled(),
             self.workshop.courier.wake(),
         );
+        self.workshop.courier.add(log.clone());
         let (stop, stopped) = oneshot::channel();
         self.running.insert(attempt, stop);
         let context = AttemptContext { log, server, attempt, events: self.progress.clone() };
@@ -448,7 +449,7 @@ impl Worker {
     /// Ends in order: takes no more, lets what runs end within the grace, gives the rest back.
     async fn leave(mut self) -> Result<(), WorkerError> {
         self.session.stop_taking();
-        let mut courier = self.workshop.courier.clone();
+        let courier = self.workshop.courier.clone();
         let running = self.session.active().len();
         info!(
             attempts.running = running,

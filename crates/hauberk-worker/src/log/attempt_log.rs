@@ -151,6 +151,11 @@ impl AttemptLog {
         shared.store.read(offset, length).map(Piece::Chunk)
     }
 
+    /// Whether it is gone with the process.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(self.lock().store, ChunkStore::Memory(_))
+    }
+
     /// Bytes of the stream there are.
     pub(crate) fn stream_bytes(&self) -> u64 {
         self.lock().mark.stream

@@ -35,8 +35,10 @@ const BROKEN: Duration = Duration::from_secs(5);
 enum Command {
     /// Where the log port of the server is.
     Target(SocketAddr),
-    /// A log that has something to send, or soon will.
+    /// A log that has something to send, or may have later.
     Log(AttemptLog),
+    /// A log that has ended without a word.
+    Forget(AttemptId),
     /// A log has text that is in no chunk yet, or has ended.
     Wake(AttemptId),
 }
@@ -45,23 +47,25 @@ enum Command {
 #[derive(Clone)]
 pub(crate) struct Courier {
     commands: mpsc::UnboundedSender<Command>,
-    waiting: watch::Receiver<usize>,
+    /// How many logs there are, those without a word included.
+    waiting: Arc<watch::Sender<usize>>,
     spooled: Arc<AtomicU64>,
 }
 
 /// The receiving end of a [`Courier`], before its task runs.
 pub(crate) struct CourierTask {
     commands: mpsc::UnboundedReceiver<Command>,
-    waiting: watch::Sender<usize>,
+    waiting: Arc<watch::Sender<usize>>,
     spooled: Arc<AtomicU64>,
 }
 
 impl Courier {
     pub(crate) fn new() -> (Self, CourierTask) {
         let (commands, receiver) = mpsc::unbounded_channel();
-        let (sender, waiting) = watch::channel(0);
+        let waiting = Arc::new(watch::Sender::new(0));
         let spooled = Arc::new(AtomicU64::new(0));
-        let task = CourierTask { commands: receiver, waiting: sender, spooled: Arc::clone(&spooled) };
+        let task =
+            CourierTask { commands: receiver, waiting: Arc::clone(&waiting), spooled: Arc::clone(&spooled) };
         (Self { commands, waiting, spooled }, task)
     }
 
@@ -81,9 +85,15 @@ impl Courier {
         let _ = self.commands.send(Command::Target(address));
     }
 
-    /// Sends this log until the server has it.
+    /// Sends this log, as soon as it has text, until the server has it.
     pub(crate) fn add(&self, log: AttemptLog) {
+        self.waiting.send_modify(|logs| *logs += 1);
         let _ = self.commands.send(Command::Log(log));
+    }
+
+    /// Forgets a log that has ended without a word.
+    pub(crate) fn forget(&self, attempt: AttemptId) {
+        let _ = self.commands.send(Command::Forget(attempt));
     }
 
     /// Compressed bytes of all logs that the server does not have in full.
@@ -92,9 +102,9 @@ impl Courier {
     }
 
     /// Waits until the server has every log.
-    pub(crate) async fn all_sent(&mut self) {
-        // An error means that the task is gone, and then nothing more is sent.
-        let _ = self.waiting.wait_for(|logs| *logs == 0).await;
+    pub(crate) async fn all_sent(&self) {
+        // An error would mean that nobody counts any more, but this value does.
+        let _ = self.waiting.subscribe().wait_for(|logs| *logs == 0).await;
     }
 }
 
@@ -125,12 +135,14 @@ struct Sender {
     target: Option<SocketAddr>,
     socket: Option<DealerSocket>,
     transfers: BTreeMap<AttemptId, Transfer>,
+    /// Logs without a word so far.
+    quiet: BTreeMap<AttemptId, AttemptLog>,
     /// Whose turn it is to send.
     turns: Turns,
     /// A message that the socket did not take.
     held: Option<Bytes>,
     dirty: BTreeSet<AttemptId>,
-    waiting: watch::Sender<usize>,
+    waiting: Arc<watch::Sender<usize>>,
     spooled: Arc<AtomicU64>,
 }
 
@@ -143,6 +155,7 @@ impl CourierTask {
             target: None,
             socket: None,
             transfers: BTreeMap::new(),
+            quiet: BTreeMap::new(),
             turns: Turns::default(),
             held: None,
             dirty: BTreeSet::new(),
@@ -178,6 +191,7 @@ impl CourierTask {
                     None => return,
                     Some(Command::Target(address)) => sender.set_target(address),
                     Some(Command::Log(log)) => sender.add(log),
+                    Some(Command::Forget(attempt)) => sender.forget(attempt),
                     Some(Command::Wake(attempt)) => {
                         if sender.dirty.insert(attempt) {
                             flush_at.get_or_insert_with(|| tokio::time::Instant::now() + FLUSH_DELAY);
@@ -216,25 +230,37 @@ impl Sender {
 
     fn add(&mut self, log: AttemptLog) {
         let attempt = log.id();
+        if log.text_bytes() == 0 {
+            self.quiet.insert(attempt, log);
+            return;
+        }
         self.transfers.insert(attempt, Transfer::new(log));
         self.turns.push(attempt);
-        self.count();
+        self.measure();
     }
 
-    fn count(&self) {
-        self.waiting.send_replace(self.transfers.len());
+    fn forget(&mut self, attempt: AttemptId) {
+        if let Some(log) = self.quiet.remove(&attempt) {
+            self.delete(log);
+        }
+    }
+
+    fn measure(&self) {
         let bytes = self.transfers.values().map(|transfer| transfer.log().stream_bytes()).sum();
         self.spooled.store(bytes, Ordering::Relaxed);
     }
 
     fn flush(&mut self) {
         for attempt in std::mem::take(&mut self.dirty) {
+            if let Some(log) = self.quiet.remove(&attempt) {
+                self.add(log);
+            }
             if let Some(transfer) = self.transfers.get(&attempt) {
                 transfer.log().flush();
                 self.turns.push(attempt);
             }
         }
-        self.count();
+        self.measure();
     }
 
     fn queue_all(&mut self) {
@@ -308,18 +334,35 @@ impl Sender {
 
     fn drop_log(&mut self, attempt: AttemptId) {
         if let Some(transfer) = self.transfers.remove(&attempt) {
-            let log = transfer.log().clone();
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = log.remove() {
-                    warn!(attempt.id = %attempt, %error, "cannot delete the spooled log of attempt {attempt}");
-                }
-            });
-            self.count();
+            self.delete(transfer.log().clone());
+            self.measure();
+        }
+    }
+
+    fn delete(&self, log: AttemptLog) {
+        let (waiting, in_memory) = (Arc::clone(&self.waiting), log.is_in_memory());
+        let delete = move || {
+            if let Err(error) = log.remove() {
+                warn!(attempt.id = %log.id(), %error, "cannot delete the spooled log of attempt {}", log.id());
+            }
+            waiting.send_modify(|logs| *logs = logs.saturating_sub(1));
+        };
+        if in_memory {
+            delete();
+        } else {
+            tokio::task::spawn_blocking(delete);
         }
     }
 
     /// Sends what can be sent. Tells whether the connection was full.
     fn send(&mut self) -> Result<bool, SocketError> {
+        let mut unreadable = Vec::new();
+        let full = self.send_turns(&mut unreadable);
+        unreadable.into_iter().for_each(|attempt| self.drop_log(attempt));
+        full
+    }
+
+    fn send_turns(&mut self, unreadable: &mut Vec<AttemptId>) -> Result<bool, SocketError> {
         if self.transfers.is_empty() {
             return Ok(false);
         }
@@ -362,7 +405,7 @@ impl Sender {
                         }
                         Err(error) => {
                             warn!(attempt.id = %attempt, %error, "cannot read the spooled log of attempt {attempt}: it stays cut");
-                            self.transfers.remove(&attempt);
+                            unreadable.push(attempt);
                             continue;
                         }
                     }

@@ -8,6 +8,8 @@ mod store;
 mod transfer;
 
 pub use attempt_log::AttemptLog;
+#[cfg(test)]
+pub(crate) use attempt_log::Piece;
 pub(crate) use attempt_log::Wake;
 #[cfg(test)]
 pub(crate) use chunk::CHUNK_TEXT;

@@ -163,9 +163,8 @@ impl Run<'_> {
                 planned.bytes as f64 / f64::from(1 << 20)
             ));
         };
-        let error = match self.machine.fetcher.ensure(roots, sources, daemon, plan).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
+        let Err(error) = self.machine.fetcher.ensure(roots, sources, daemon, plan).await else {
+            return Ok(());
         };
         self.witness.look();
         let message = chain(&error);

@@ -40,6 +40,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What is to be done.
 #[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a few effects are in hand at a time, and most of them send")]
 pub(crate) enum Effect {
     /// Send a message.
     Send(WorkerMessage),

@@ -66,18 +66,18 @@ impl<T> At<T> for io::Result<T> {
 
 impl DiskSpool {
     pub(super) fn open(
-        directory: PathBuf,
+        directory: &Path,
         worker: &str,
         limits: LogLimits,
         wake: &Wake,
     ) -> Result<(Self, Leftover), SpoolError> {
         let [results, kept, logs] = ["results", "kept", "logs"].map(|name| directory.join(name));
-        for path in [&directory, &results, &kept, &logs] {
+        for path in [directory, &results, &kept, &logs] {
             fs::create_dir_all(path).at("make directory", path)?;
         }
         let lock_path = directory.join("lock");
         let lock = SpoolLock::take(&lock_path, worker).map_err(|error| match error {
-            LockError::Taken(holder) => SpoolError::Taken { directory: directory.clone(), holder },
+            LockError::Taken(holder) => SpoolError::Taken { directory: directory.to_owned(), holder },
             LockError::Io(source) => SpoolError::Io { operation: "lock", path: lock_path, source },
         })?;
         let spool = Self { results, kept, logs, _lock: lock };
@@ -221,3 +221,7 @@ fn write_durably(path: &Path, contents: &[u8]) -> Result<(), SpoolError> {
 fn sync_directory(path: &Path) -> Result<(), SpoolError> {
     File::open(path).and_then(|directory| directory.sync_all()).at("sync", path)
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

@@ -13,7 +13,7 @@ mod lock;
 mod record;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use hauberk_protocol::proto::Finished;
@@ -72,7 +72,7 @@ impl Spool {
     /// # Errors
     /// [`SpoolError::Taken`] when another process has the spool, and others when files cannot be made or read.
     pub(crate) fn open(
-        directory: PathBuf,
+        directory: &Path,
         worker: &str,
         limits: LogLimits,
         wake: &Wake,

@@ -1,0 +1,119 @@
+//! A real nix-daemon with a store of its own, in mount and process namespaces of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hauberk_daemon::{BuildDaemon as _, ConnectOptions, Connection, DaemonAddress};
+use hauberk_store::{DrvPath, StorePath};
+use tempfile::TempDir;
+
+const INIT: &str = r#"mount --bind "$1/nix" /nix && mount --bind "$1/etc-nix" /etc/nix && exec nix-daemon"#;
+
+/// A nix-daemon that ends with its value.
+pub(crate) struct Machine {
+    directory: TempDir,
+    outer: Child,
+}
+
+impl Machine {
+    /// Starts a daemon with these lines in its nix.conf.
+    ///
+    /// # Panics
+    /// Without root, nix-daemon or unshare.
+    pub(crate) async fn start(settings: &str) -> Self {
+        for mount_point in ["/nix", "/etc/nix"] {
+            fs::create_dir_all(mount_point).expect("this test needs root");
+        }
+        let directory = tempfile::Builder::new().prefix("hauberk-worker-").tempdir().unwrap();
+        for name in ["nix", "etc-nix", "home", "tmp"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let settings =
+            format!("build-users-group =\nsandbox = false\nsubstituters =\nmax-jobs = 4\n{settings}");
+        fs::write(directory.path().join("etc-nix/nix.conf"), settings).unwrap();
+        let log = fs::File::create(directory.path().join("daemon.log")).unwrap();
+        let outer = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL"])
+            .args(["--propagation", "private", "--mount-proc", "sh", "-c", INIT, "init"])
+            .arg(directory.path())
+            .env("NIX_REMOTE", "")
+            .env("HOME", directory.path().join("home"))
+            .env("TMPDIR", directory.path().join("tmp"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("this test needs util-linux");
+        let machine = Self { directory, outer };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Connection::connect(&machine.address(), &ConnectOptions::default()).await.is_err() {
+            let log = fs::read_to_string(machine.path().join("daemon.log")).unwrap();
+            assert!(
+                Instant::now() < deadline,
+                "nix-daemon does not come up (install nix-bin, be root): {log}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        machine
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn address(&self) -> DaemonAddress {
+        DaemonAddress::from_path(self.path().join("nix/var/nix/daemon-socket/socket"))
+    }
+
+
+    pub(crate) async fn is_valid(&self, path: &StorePath) -> bool {
+        let mut daemon = Connection::connect(&self.address(), &ConnectOptions::default()).await.unwrap();
+        daemon.is_valid_path(path).await.unwrap()
+    }
+
+    /// Runs a stock Nix program against the daemon and gives what it prints.
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let remote = format!("unix://{}?root={}", self.address(), self.path().display());
+        let output = Command::new(program)
+            .args(arguments)
+            .env("NIX_REMOTE", remote)
+            .env("NIX_CONF_DIR", self.path().join("etc-nix"))
+            .env("HOME", self.path().join("home"))
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {arguments:?}: {errors}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Makes the derivation that an expression gives.
+    pub(crate) fn instantiate(&self, expression: &str) -> DrvPath {
+        DrvPath::parse(&self.run("nix-instantiate", &["-E", expression])).unwrap()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.outer.kill();
+        let _ = self.outer.wait();
+    }
+}
+
+/// Spells a derivation whose builder is a shell script.
+pub(crate) fn script(name: &str, script: &str, attributes: &str) -> String {
+    format!(
+        "derivation {{ name = \"{name}\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
+         PATH = \"/usr/bin:/bin\"; args = [ \"-e\" \"-c\" ''{script}'' ]; {attributes} }}"
+    )
+}
+
+/// Counts the processes of the computer whose arguments contain `mark`.
+pub(crate) fn processes_with(mark: &str) -> usize {
+    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    entries
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+        .filter(|arguments| String::from_utf8_lossy(arguments).replace('\0', " ").contains(mark))
+        .count()
+}
