@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod client;
+mod describe;
 mod recent;
 pub mod server;
 mod signer;

@@ -1,5 +1,7 @@
 //! The client against our server, and against servers that lie.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 mod support;
 
 use std::{
@@ -200,7 +202,7 @@ async fn every_flipped_bit_is_found() {
                 let at = (nar.len() - 1) * part / 11;
                 nar[at] ^= 1 << (part % 8);
             };
-            caught(liar(lie, |stream, nar| respond(stream, nar)), |error| {
+            caught(liar(lie, respond), |error| {
                 matches!(
                     error,
                     FetchError::HashMismatch { .. }
@@ -220,8 +222,7 @@ async fn every_flipped_bit_is_found() {
 async fn the_true_item_passes_with_each_compression() {
     for compression in [Compression::None, Compression::Zstd, Compression::Gzip, Compression::Xz] {
         let found = compression.clone();
-        let honest =
-            liar(|narinfo, nar, _| packed(narinfo, nar, compression), |stream, nar| respond(stream, nar));
+        let honest = liar(|narinfo, nar, _| packed(narinfo, nar, compression), respond);
         let (_directory, cache) = cache();
         let pending = client().fetch(&honest.url, &honest.narinfo, &honest.trusted, &cache).await.unwrap();
         let expected = if found == Compression::None { Compression::Zstd } else { found };
@@ -232,22 +233,21 @@ async fn the_true_item_passes_with_each_compression() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signatures_count() {
-    let respond_nar = |stream: &mut TcpStream, nar: &[u8]| respond(stream, nar);
     let is_bad_signature = |error: &FetchError| matches!(error, FetchError::BadSignature { .. });
-    caught(liar(|narinfo, _, _| narinfo.signatures.clear(), respond_nar), is_bad_signature).await;
-    caught(liar(|narinfo, _, _| narinfo.nar_size += 8, respond_nar), is_bad_signature).await;
-    caught(liar(|narinfo, _, _| narinfo.nar_hash = Sha256::digest(b""), respond_nar), is_bad_signature).await;
+    caught(liar(|narinfo, _, _| narinfo.signatures.clear(), respond), is_bad_signature).await;
+    caught(liar(|narinfo, _, _| narinfo.nar_size += 8, respond), is_bad_signature).await;
+    caught(liar(|narinfo, _, _| narinfo.nar_hash = Sha256::digest(b""), respond), is_bad_signature).await;
     let other = |narinfo: &mut NarInfo, _: &mut Vec<u8>, _: &Signer| {
         narinfo.signatures.clear();
         key("liar-1").0.sign(narinfo);
     };
-    caught(liar(other, respond_nar), is_bad_signature).await;
+    caught(liar(other, respond), is_bad_signature).await;
     // A true signature on a claim that the bytes do not keep.
     let longer = |narinfo: &mut NarInfo, _: &mut Vec<u8>, signer: &Signer| {
         narinfo.nar_size += 8;
         signer.sign(narinfo);
     };
-    caught(liar(longer, respond_nar), |error| matches!(error, FetchError::SizeMismatch { .. })).await;
+    caught(liar(longer, respond), |error| matches!(error, FetchError::SizeMismatch { .. })).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -294,7 +294,7 @@ async fn bombs_are_not_unpacked() {
             *nar = vec![0; 64 << 20];
             packed(narinfo, nar, compression);
         };
-        caught(liar(lie, |stream, nar| respond(stream, nar)), |error| {
+        caught(liar(lie, respond), |error| {
             matches!(error, FetchError::SizeMismatch { .. } | FetchError::NotANar { .. })
         })
         .await;
@@ -311,7 +311,7 @@ async fn bombs_are_not_unpacked() {
     let unknown = |narinfo: &mut NarInfo, _: &mut Vec<u8>, _: &Signer| {
         narinfo.urls[0].compression = Compression::parse("bzip2");
     };
-    let liar = liar(unknown, |stream, nar| respond(stream, nar));
+    let liar = liar(unknown, respond);
     let (_directory, cache) = cache();
     let fetched = client().fetch(&liar.url, &liar.narinfo, &liar.trusted, &cache).await;
     assert!(matches!(fetched, Err(FetchError::Unsupported { .. })));
@@ -326,7 +326,7 @@ async fn other_places_are_not_asked() {
         respond(stream, b"");
     });
     for place in [format!("{victim}/x.nar"), format!("//{}/x", &victim.to_string()[7..]), "../x.nar".into()] {
-        let liar = liar(|narinfo, _, _| narinfo.urls[0].url = place, |stream, nar| respond(stream, nar));
+        let liar = liar(|narinfo, _, _| narinfo.urls[0].url = place, respond);
         let fetched = client().nar(&liar.url, &liar.narinfo).await;
         assert!(matches!(fetched, Err(FetchError::ForeignUrl { .. })));
     }

@@ -2,6 +2,8 @@
 //!
 //! Needs root (for namespaces) and Nix. Each machine has mounts and processes of its own, so its `/nix` is its own.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 mod support;
 
 use std::{

@@ -1,5 +1,7 @@
 //! The server, seen by raw HTTP.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 mod support;
 
 use std::{
@@ -216,6 +218,80 @@ fn a_cached_nar_is_sent_as_a_file() {
     assert_eq!(server.get(&format!("/{}", narinfo.urls[0].url)).body, nar);
     assert_eq!(server.get(&format!("/nar/{}", item.base_name())).body, nar);
     assert_eq!(server.get(&format!("/nar/zstd/{}", item.base_name())).body, answer.body);
+}
+
+#[test]
+fn json_listings_and_metrics() {
+    let store = PlainStore::new();
+    let (signer, _) = key("k-1");
+    let leaf = store.add("leaf", &[], |file| fs::write(file, "x").unwrap());
+    let item = store.add("item", &[&leaf], tree);
+    let server = Server::start(config(&store, &signer));
+    let narinfo = narinfo_of(&server, &item);
+
+    let json = server.request(&format!(
+        "GET /{}.narinfo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: text/html, application/json;q=1\r\n\r\n",
+        item.hash_part()
+    ));
+    assert_eq!(json.header("content-type").as_deref(), Some("application/json"));
+    let json: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
+    assert_eq!(json["path"], item.to_string());
+    assert_eq!(json["narHash"], narinfo.nar_hash.to_sri());
+    assert_eq!(json["references"], serde_json::json!([leaf.to_string()]));
+    assert_eq!(json["url"], narinfo.urls[0].url);
+    assert_eq!(json["signatures"], serde_json::json!([narinfo.signatures[0].to_string()]));
+
+    let listing = server.get(&format!("/{}.ls", item.hash_part()));
+    let listing: serde_json::Value = serde_json::from_slice(&listing.body).unwrap();
+    assert_eq!(listing["version"], 1);
+    let entries = &listing["root"]["entries"];
+    assert_eq!(entries["link"], serde_json::json!({ "type": "symlink", "target": "/etc/passwd" }));
+    assert_eq!(entries["bin"]["entries"]["run"]["executable"], true);
+    assert_eq!(entries["bin"]["entries"]["empty"]["entries"], serde_json::json!({}));
+    // Each offset is where the contents are in the nar.
+    let nar = store.nar(&item);
+    for name in ["bytes", "eight888", "Upper"] {
+        let at = usize::try_from(entries[name]["narOffset"].as_u64().unwrap()).unwrap();
+        let contents = fs::read(store.file(&item).join(name)).unwrap();
+        assert_eq!(entries[name]["size"], contents.len());
+        assert!(nar[at..].starts_with(&contents), "{name}");
+    }
+    assert_eq!(server.get("/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0.ls").status, 404);
+
+    let metrics = server.get("/metrics").text();
+    for line in [
+        "hauberk_publish_requests_total{kind=\"narinfo\",outcome=\"ok\"} 2",
+        "hauberk_publish_requests_total{kind=\"other\",outcome=\"not_found\"} 1",
+        "hauberk_publish_connections 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    assert!(metrics.ends_with("# EOF\n"));
+}
+
+/// What the client of GNU Guix sent, recorded, is answered one by one and in its order.
+#[test]
+fn the_recorded_guix_client_is_answered() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/data/guix-vectors/substitute-client");
+    for name in ["narinfo-requests.bin", "nar-requests.bin"] {
+        let requests = fs::read(directory.join(name)).unwrap();
+        let store = PlainStore::new();
+        let mut config = PublishConfig::new(StoreDirectory::guix());
+        config.store = Some(store.source());
+        let server = Server::start(config);
+        let mut stream = server.connect();
+        stream.write_all(&requests).unwrap();
+        let expected = String::from_utf8_lossy(&requests).matches("GET /").count();
+        assert!(expected > 0);
+        let mut answers = Vec::new();
+        let mut buffer = [0; 4096];
+        while String::from_utf8_lossy(&answers).matches("HTTP/1.1 ").count() < expected {
+            let count = stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "{name}: {}", String::from_utf8_lossy(&answers));
+            answers.extend_from_slice(&buffer[..count]);
+        }
+    }
 }
 
 struct OneLog(tempfile::NamedTempFile);

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hauberk_store::{StoreDirectory, StorePath, cache_info::CacheInfoError, narinfo::NarInfoError};
+use hauberk_store::{NarHash, StoreDirectory, StorePath, cache_info::CacheInfoError, narinfo::NarInfoError};
 
 /// Why the cache directory could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,16 @@ pub enum CacheError {
         /// The cache's store.
         wanted: StoreDirectory,
     },
+    /// An item of the local store is not what the store says it is.
+    #[error("{path} has the hash {found} in the store, not {expected}: repair it there")]
+    Damaged {
+        /// The item.
+        path: StorePath,
+        /// What the store says.
+        expected: NarHash,
+        /// What its files give.
+        found: NarHash,
+    },
     /// A narinfo of the cache cannot be read.
     #[error("malformed narinfo {path}")]
     NarInfo {
@@ -78,6 +88,7 @@ impl CacheError {
             Self::CacheInfo { .. }
             | Self::OtherStore { .. }
             | Self::OtherStorePath { .. }
+            | Self::Damaged { .. }
             | Self::NarInfo { .. }
             | Self::Stopped => false,
         }

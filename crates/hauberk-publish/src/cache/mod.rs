@@ -3,6 +3,7 @@
 mod directory;
 mod error;
 mod nar_file;
+mod pack;
 mod pending;
 mod scratch;
 

@@ -5,7 +5,11 @@ use std::{
     io::{self, Write},
 };
 
-use hauberk_store::{Sha256, hash::Sha256Hasher, narinfo::Compression};
+use hauberk_store::{
+    Sha256,
+    hash::Sha256Hasher,
+    narinfo::{Compression, NarUrl},
+};
 
 use super::scratch::ScratchFile;
 
@@ -73,5 +77,15 @@ impl FinishedNar {
             Compression::Other(_) => ".other",
         };
         format!("{}.nar{suffix}", self.file_hash.to_base32())
+    }
+
+    /// Gives the place a narinfo of the cache names.
+    pub(super) fn place(&self) -> NarUrl {
+        NarUrl {
+            url: format!("nar/{}", self.file_name()),
+            compression: self.compression.clone(),
+            file_size: Some(self.file_size),
+            file_hash: Some(self.file_hash.into()),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A verified item on its way into the cache.
 
-use hauberk_store::{NarInfo, narinfo::NarUrl};
+use hauberk_store::NarInfo;
 
 use super::nar_file::FinishedNar;
 
@@ -15,12 +15,7 @@ pub struct Pending {
 impl Pending {
     /// Joins a nar file and what is known of its item; the places named in `narinfo` are replaced by the cache's own.
     pub fn new(nar: FinishedNar, mut narinfo: NarInfo) -> Self {
-        narinfo.urls = vec![NarUrl {
-            url: format!("nar/{}", nar.file_name()),
-            compression: nar.compression.clone(),
-            file_size: Some(nar.file_size),
-            file_hash: Some(nar.file_hash.into()),
-        }];
+        narinfo.urls = vec![nar.place()];
         Self { narinfo, nar }
     }
 

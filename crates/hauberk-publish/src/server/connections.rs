@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::{
     config::{Limits, PublishConfig},
     handler::Handler,
+    metrics::Metrics,
 };
 use crate::stream::TimedStream;
 
@@ -72,7 +73,8 @@ impl PublishServer {
         self.listener.set_nonblocking(true).map_err(ServeError::Listener)?;
         let listener = TcpListener::from_std(self.listener).map_err(ServeError::Listener)?;
         let limits = self.config.limits;
-        let handler = Arc::new(Handler::new(self.config));
+        let metrics = Arc::new(Metrics::default());
+        let handler = Arc::new(Handler::new(self.config, Arc::clone(&metrics)));
         let permits = Arc::new(Semaphore::new(limits.connections));
         let mut connections = JoinSet::new();
         loop {
@@ -83,9 +85,11 @@ impl PublishServer {
             };
             match accepted {
                 Ok((stream, peer, permit)) => {
-                    let (handler, stop) = (Arc::clone(&handler), stop.clone());
+                    let (handler, metrics, stop) = (Arc::clone(&handler), Arc::clone(&metrics), stop.clone());
                     connections.spawn(async move {
-                        serve(stream, peer, handler, limits, stop).await;
+                        metrics.opened();
+                        serve(stream, peer, handler, Arc::clone(&metrics), limits, stop).await;
+                        metrics.closed();
                         drop(permit);
                     });
                 }
@@ -152,22 +156,24 @@ async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     handler: Arc<Handler>,
+    metrics: Arc<Metrics>,
     limits: Limits,
     stop: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, error = &error as &dyn std::error::Error, "cannot set nodelay");
     }
-    let stream = TokioIo::new(TimedStream::new(stream, limits.stall_timeout));
+    let stream =
+        TokioIo::new(TimedStream::new(stream, limits.stall_timeout, move |count| metrics.sent(count as u64)));
     let service = service_fn(move |request: Request<Incoming>| {
         let handler = Arc::clone(&handler);
         async move { Ok::<_, Infallible>(handler.handle(&request).await) }
     });
+    // Not `pipeline_flush`: with it, hyper takes a whole body into memory however slow its client is.
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(MAX_HEAD)
-        .pipeline_flush(true)
         .serve_connection(stream, service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

@@ -1,24 +1,29 @@
 //! From requests to responses.
 
 use std::{
+    error::Error,
     fs::File,
     io::{self, BufReader, Read, Seek},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use hauberk_store::{NarHash, StorePath, StorePathHash, cache_info::CacheInfo, narinfo::Compression};
+use hauberk_store::{
+    NarHash, NarInfo, StorePath, StorePathHash, cache_info::CacheInfo, narinfo::Compression,
+};
 use hyper::{HeaderMap, Method, Request, Response};
 
 use super::{
     body::Body,
     config::PublishConfig,
     failure::Failure,
+    json,
+    metrics::{Kind, Metrics},
     reply::{self, Immutable, Wanted},
     route::Route,
     store_source::StoreItem,
 };
-use crate::stream::{BufferPool, NarReader, decoder};
+use crate::stream::{BufferPool, NarReader, decoder, list};
 
 /// Level of zstd for what is compressed while it is sent.
 const ZSTD_LEVEL: i32 = 3;
@@ -38,6 +43,7 @@ pub(super) struct Handler {
     cache_info: Bytes,
     signing_keys: Bytes,
     pool: BufferPool,
+    metrics: Arc<Metrics>,
 }
 
 /// A reader of bytes that are made while they are read.
@@ -52,7 +58,7 @@ enum Nar {
 }
 
 impl Handler {
-    pub(super) fn new(config: PublishConfig) -> Self {
+    pub(super) fn new(config: PublishConfig, metrics: Arc<Metrics>) -> Self {
         let cache_info = CacheInfo {
             store_directory: config.store_directory.clone(),
             want_mass_query: true,
@@ -63,6 +69,7 @@ impl Handler {
             cache_info: cache_info.to_string().into(),
             signing_keys: signing_keys.into(),
             pool: BufferPool::default(),
+            metrics,
             config,
         }
     }
@@ -70,12 +77,14 @@ impl Handler {
     /// Answers one request.
     pub(super) async fn handle<B>(&self, request: &Request<B>) -> Response<Body> {
         let path = request.uri().path();
+        let kind = Kind::of(path);
         let response = if matches!(*request.method(), Method::GET | Method::HEAD) {
             let answered = self.answer(request.method(), request.headers(), path).await;
             answered.unwrap_or_else(|failure| failure.into_response(path, self.config.negative_ttl))
         } else {
             reply::method_not_allowed()
         };
+        self.metrics.answered(kind, response.status());
         reply::head_only(request.method(), response)
     }
 
@@ -88,11 +97,13 @@ impl Handler {
         match Route::parse(&self.config.store_directory, path) {
             Route::Home => Ok(reply::bytes(reply::TEXT, self.home())),
             Route::CacheInfo => Ok(reply::bytes(reply::CACHE_INFO, self.cache_info.clone())),
-            Route::NarInfo(hash) => self.narinfo(&hash).await,
+            Route::NarInfo(hash) => self.narinfo(headers, &hash).await,
+            Route::Listing(hash) => self.listing(&hash).await,
             Route::StoreNar(hash, nar_hash) => self.store_nar(method, headers, &hash, nar_hash).await,
             Route::ItemNar(compression, item) => self.item_nar(method, headers, &compression, &item).await,
             Route::CachedNar(name) => self.cached_nar(method, headers, &name),
             Route::Log(item) => self.log(method, &item).await,
+            Route::Metrics => Ok(reply::bytes(reply::METRICS, self.metrics.render().into())),
             Route::Health => Ok(reply::bytes(reply::TEXT, Bytes::from_static(b"ok\n"))),
             Route::Version => Ok(reply::bytes(reply::TEXT, Bytes::from_static(VERSION.as_bytes()))),
             Route::SigningKey => Ok(reply::bytes(reply::TEXT, self.signing_keys.clone())),
@@ -106,15 +117,30 @@ impl Handler {
         format!("Substitutes for {directory}, signed by\n{keys}").into()
     }
 
-    async fn narinfo(&self, hash: &StorePathHash) -> Result<Response<Body>, Failure> {
+    async fn narinfo(&self, headers: &HeaderMap, hash: &StorePathHash) -> Result<Response<Body>, Failure> {
         // One small file: a hop to another thread would cost more than the reading.
-        if let Some(cache) = &self.config.cache
-            && let Some(text) = cache.narinfo_text(hash)?
-        {
-            return Ok(reply::bytes(reply::NARINFO, text.into()));
+        let text = match self.config.cache.as_ref().map(|cache| cache.narinfo_text(hash)) {
+            Some(Ok(Some(text))) => text.into(),
+            Some(Err(error)) => return Err(error.into()),
+            Some(Ok(None)) | None => {
+                let item = self.in_store(hash).await?.ok_or(Failure::NotFound("no such path"))?;
+                item.narinfo(&self.config.signer)
+            }
+        };
+        if !json::is_asked_for(headers) {
+            return Ok(reply::bytes(reply::NARINFO, text));
         }
-        let item = self.in_store(hash).await?.ok_or(Failure::NotFound("no such path"))?;
-        Ok(reply::bytes(reply::NARINFO, item.narinfo(&self.config.signer)))
+        let unreadable = |error: Box<dyn Error + Send + Sync>| Failure::Open(io::Error::other(error));
+        let narinfo = NarInfo::parse(&self.config.store_directory, &String::from_utf8_lossy(&text))
+            .map_err(|error| unreadable(error.into()))?;
+        Ok(reply::bytes(reply::JSON, json::of(&narinfo).map_err(|error| unreadable(error.into()))?))
+    }
+
+    /// Lists what is inside a store item. What only the cache has is not listed: it would have to be unpacked.
+    async fn listing(&self, hash: &StorePathHash) -> Result<Response<Body>, Failure> {
+        let item = self.in_store(hash).await?.ok_or(Failure::NotFound("no listing of this path"))?;
+        let listed = tokio::task::spawn_blocking(move || list(&item.file)).await;
+        Ok(reply::bytes(reply::JSON, listed.map_err(io::Error::other).flatten()?.into()))
     }
 
     async fn in_store(&self, hash: &StorePathHash) -> Result<Option<Arc<StoreItem>>, Failure> {

@@ -20,6 +20,11 @@ pub(super) const NARINFO: HeaderValue = HeaderValue::from_static("text/x-nix-nar
 pub(super) const NAR: HeaderValue = HeaderValue::from_static("application/x-nix-nar");
 /// The type of `nix-cache-info`.
 pub(super) const CACHE_INFO: HeaderValue = HeaderValue::from_static("text/x-nix-cache-info");
+/// The type of JSON.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The type of metrics.
+pub(super) const METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 /// The type of texts.
 pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 

@@ -20,6 +20,8 @@ pub(super) enum Route {
     CacheInfo,
     /// `/HASH.narinfo`.
     NarInfo(StorePathHash),
+    /// `/HASH.ls`.
+    Listing(StorePathHash),
     /// `/nar/HASH-NARHASH.nar`: a store item as its narinfo named it.
     StoreNar(StorePathHash, NarHash),
     /// `/nar/ITEM` and `/nar/COMPRESSION/ITEM`, as Guix has them.
@@ -28,6 +30,8 @@ pub(super) enum Route {
     CachedNar(String),
     /// `/log/ITEM`.
     Log(StorePath),
+    /// `/metrics`.
+    Metrics,
     /// `/health`.
     Health,
     /// `/version`.
@@ -48,12 +52,16 @@ impl Route {
         match path {
             "" => Self::Home,
             "nix-cache-info" => Self::CacheInfo,
+            "metrics" => Self::Metrics,
             "health" => Self::Health,
             "version" => Self::Version,
             "signing-key.pub" => Self::SigningKey,
             _ => {
                 if let Some(hash) = path.strip_suffix(".narinfo") {
                     return StorePathHash::parse(hash).map_or(Self::Unknown, Self::NarInfo);
+                }
+                if let Some(hash) = path.strip_suffix(".ls") {
+                    return StorePathHash::parse(hash).map_or(Self::Unknown, Self::Listing);
                 }
                 let item = |text: &str| StorePath::from_base_name(directory, &percent_decode(text)?).ok();
                 let found = if let Some(rest) = path.strip_prefix("nar/") {
@@ -137,6 +145,7 @@ mod tests {
         check("/", &Route::Home);
         check("/nix-cache-info", &Route::CacheInfo);
         check(&format!("/{HASH}.narinfo"), &Route::NarInfo(hash));
+        check(&format!("/{HASH}.ls"), &Route::Listing(hash));
         let nar_hash = NarHash::parse(NAR_HASH).unwrap();
         check(&format!("/{}", store_nar_url(&hash, &nar_hash)), &Route::StoreNar(hash, nar_hash));
         check(&format!("/nar/{HASH}-a%3fb"), &Route::ItemNar(Compression::None, item.clone()));

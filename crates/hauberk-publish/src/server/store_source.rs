@@ -13,11 +13,10 @@ use hauberk_daemon::{PathInfo, Pool};
 use hauberk_store::{
     NarInfo, StoreDirectory, StorePathHash,
     narinfo::{Compression, NarUrl},
-    signature::nix::Signature,
 };
 
 use super::route::store_nar_url;
-use crate::{recent::Recent, signer::Signer};
+use crate::{describe::describe, recent::Recent, signer::Signer};
 
 /// Store items remembered, at most twice as many; about a kilobyte each.
 const REMEMBERED: usize = 16 * 1024;
@@ -156,24 +155,13 @@ impl StoreItem {
 
     fn make_narinfo(&self, signer: &Signer) -> NarInfo {
         let info = &self.info;
-        let mut narinfo = NarInfo {
-            store_path: info.path.clone(),
-            urls: vec![NarUrl {
-                url: store_nar_url(&info.path.hash(), &info.nar_hash),
-                compression: Compression::None,
-                file_size: self.nar_size(),
-                file_hash: Some(info.nar_hash.into()),
-            }],
-            nar_hash: info.nar_hash,
-            nar_size: info.nar_size,
-            references: info.references.clone(),
-            deriver: info.deriver.clone(),
-            system: None,
-            signatures: info.signatures.iter().filter_map(|text| Signature::parse(text).ok()).collect(),
-            ca: info.content_address.clone(),
-            unknown: Vec::new(),
-            guix_signature: None,
+        let place = NarUrl {
+            url: store_nar_url(&info.path.hash(), &info.nar_hash),
+            compression: Compression::None,
+            file_size: self.nar_size(),
+            file_hash: Some(info.nar_hash.into()),
         };
+        let mut narinfo = describe(info, place);
         signer.sign(&mut narinfo);
         narinfo
     }

@@ -2,6 +2,7 @@
 
 mod buffer;
 mod decode;
+mod listing;
 mod nar_reader;
 mod read_body;
 mod timed;
@@ -9,6 +10,7 @@ mod timed;
 pub(crate) use buffer::BufferPool;
 pub use decode::Unsupported;
 pub(crate) use decode::decoder;
+pub use listing::list;
 pub use nar_reader::NarReader;
 pub(crate) use read_body::ReadBody;
 pub(crate) use timed::TimedStream;

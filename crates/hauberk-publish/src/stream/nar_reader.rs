@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::{
-        fd::AsFd,
+        fd::{AsFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::PermissionsExt},
     },
     path::Path,
@@ -18,7 +18,7 @@ use nix::{
 };
 
 /// Deepest directory nesting followed, as much as a reader of NARs takes. Each level holds a descriptor.
-const MAX_DEPTH: usize = 512;
+pub(super) const MAX_DEPTH: usize = 512;
 
 /// Bytes of structure gathered before they are handed out; names and targets are shorter.
 const STRUCTURE: usize = 16 * 1024;
@@ -49,16 +49,18 @@ struct Contents {
     size: u64,
 }
 
-struct Level {
-    directory: Dir,
+/// An open directory.
+pub(super) struct Level {
+    pub(super) directory: Dir,
     /// What is left to visit, in reverse order.
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
 }
 
-struct Entry {
-    name: CString,
+/// An entry of a directory.
+pub(super) struct Entry {
+    pub(super) name: CString,
     /// Absent where the file system does not tell.
-    kind: Option<Type>,
+    pub(super) kind: Option<Type>,
 }
 
 impl NarReader {
@@ -67,13 +69,10 @@ impl NarReader {
     /// # Errors
     /// Nothing there, no permission, or neither file, symlink nor directory.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let parent = nix::fcntl::open(parent, flags, Mode::empty())?;
+        let (parent, name) = open_parent(path)?;
         let mut reader = Self { structure: Vec::new(), at: 0, contents: None, open: Vec::new() };
         reader.string(b"nix-archive-1");
-        let inner = reader.node(&parent, &CString::new(name.as_bytes())?, None, false)?;
+        let inner = reader.node(&parent, &name, None, false)?;
         reader.open.extend(inner);
         Ok(reader)
     }
@@ -176,7 +175,8 @@ impl NarReader {
 }
 
 impl Level {
-    fn read(parent: &impl AsFd, name: &CStr) -> io::Result<Self> {
+    /// Opens and reads a directory.
+    pub(super) fn read(parent: &impl AsFd, name: &CStr) -> io::Result<Self> {
         let mut directory = Dir::openat(parent, name, OPEN | OFlag::O_DIRECTORY, Mode::empty())?;
         let mut entries = Vec::new();
         for entry in directory.iter() {
@@ -191,7 +191,16 @@ impl Level {
     }
 }
 
-fn kind_of(parent: &impl AsFd, name: &CStr) -> io::Result<Type> {
+/// Opens the directory that `path` lies in, and gives its last component.
+pub(super) fn open_parent(path: &Path) -> io::Result<(OwnedFd, CString)> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok((nix::fcntl::open(parent, flags, Mode::empty())?, CString::new(name.as_bytes())?))
+}
+
+/// Tells what kind of thing an entry is.
+pub(super) fn kind_of(parent: &impl AsFd, name: &CStr) -> io::Result<Type> {
     let mode = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_mode;
     match mode & nix::libc::S_IFMT {
         nix::libc::S_IFREG => Ok(Type::File),

@@ -17,18 +17,20 @@ use tokio::{
 const LEAST: usize = 16 * 1024;
 
 /// Breaks a connection off when its peer takes fewer than 16 KiB of a waiting answer within a time.
-pub(crate) struct TimedStream<S> {
+pub(crate) struct TimedStream<S, F> {
     inner: S,
     allowed: Duration,
     deadline: Pin<Box<Sleep>>,
+    /// Told of all bytes the peer was sent.
+    sent: F,
     /// Bytes taken since the deadline was set; nothing while the peer does not hold us up.
     taken: Option<usize>,
 }
 
-impl<S> TimedStream<S> {
-    /// Allows the peer to hold us up for `allowed`.
-    pub(crate) fn new(inner: S, allowed: Duration) -> Self {
-        Self { inner, allowed, deadline: Box::pin(tokio::time::sleep(allowed)), taken: None }
+impl<S, F: FnMut(usize)> TimedStream<S, F> {
+    /// Allows the peer to hold us up for `allowed`; tells `sent` of bytes as they go.
+    pub(crate) fn new(inner: S, allowed: Duration, sent: F) -> Self {
+        Self { inner, allowed, deadline: Box::pin(tokio::time::sleep(allowed)), sent, taken: None }
     }
 
     fn watch(
@@ -38,6 +40,7 @@ impl<S> TimedStream<S> {
     ) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Ok(count)) => {
+                (self.sent)(count);
                 self.taken = self.taken.map(|taken| taken + count).filter(|&taken| taken < LEAST);
             }
             Poll::Ready(Err(_)) => {}
@@ -55,7 +58,7 @@ impl<S> TimedStream<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
+impl<S: AsyncRead + Unpin, F: Unpin> AsyncRead for TimedStream<S, F> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -65,7 +68,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
+impl<S: AsyncWrite + Unpin, F: FnMut(usize) + Unpin> AsyncWrite for TimedStream<S, F> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

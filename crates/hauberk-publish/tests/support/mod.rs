@@ -49,9 +49,7 @@ impl PlainStore {
 
     /// Makes an item by `make`, which gets the path of the file to be made.
     pub(crate) fn add(&self, name: &str, references: &[&StorePath], make: impl FnOnce(&Path)) -> StorePath {
-        let digest = Sha256::digest(name.as_bytes());
-        let digest = digest.as_bytes()[..20].try_into().unwrap();
-        let path = StorePath::from_digest(&StoreDirectory::nix(), digest, name).unwrap();
+        let path = path_in(&StoreDirectory::nix(), name);
         make(&self.file(&path));
         self.register(&path, references);
         path
@@ -102,6 +100,13 @@ impl PathInfos for PlainStore {
         *self.asked.lock().unwrap() += 1;
         Ok(self.infos.lock().unwrap().get(hash).cloned())
     }
+}
+
+/// Gives the path that has this name in all tests.
+pub(crate) fn path_in(directory: &StoreDirectory, name: &str) -> StorePath {
+    let digest = Sha256::digest(name.as_bytes());
+    let digest = digest.as_bytes()[..20].try_into().unwrap();
+    StorePath::from_digest(directory, digest, name).unwrap()
 }
 
 /// A store that has nothing.
