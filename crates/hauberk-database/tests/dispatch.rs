@@ -1,0 +1,365 @@
+//! What dispatch does to builds and attempts, on a real database.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
+
+use hauberk_database::dispatch::{
+    self, AttemptClass, AttemptOrigin, Built, BuiltOutput, Claim, Claimed, Consequence, Ended, Fetched,
+    KnownPath, Measures,
+};
+use hauberk_database::evaluations;
+use hauberk_database::registration::{self, NewBuild, NewJob, Registration};
+use hauberk_database::servers::{self, ServerFacts};
+use hauberk_database::specifications::{self, NewSpecification};
+use hauberk_database::testing::TestDatabase;
+use hauberk_database::workers::{self, NewWorker};
+use hauberk_database::{
+    AttemptId, BuildId, Client, Epoch, Level, ServerId, WorkerId, attempts, begin, commit,
+};
+use hauberk_store::{OutputName, StorePath};
+use serde_json::json;
+
+fn path(number: usize) -> StorePath {
+    StorePath::parse(&format!("/nix/store/{number:032}-p{number}")).unwrap()
+}
+
+fn package(number: usize, needs: &[usize]) -> NewBuild {
+    NewBuild {
+        derivation: StorePath::parse(&format!("/nix/store/{number:032}-p{number}.drv"))
+            .unwrap()
+            .try_into()
+            .unwrap(),
+        name: format!("p{number}"),
+        system: "x86_64-linux".into(),
+        features: Vec::new(),
+        timeout: 3600,
+        max_silent: 600,
+        outputs: vec![(OutputName::OUT, path(number))],
+        dependencies: needs.iter().map(|need| path(*need)).collect(),
+    }
+}
+
+/// A farm with a server, a worker and a graph of builds.
+struct Farm {
+    test: TestDatabase,
+    server: ServerId,
+    epoch: Epoch,
+    worker: WorkerId,
+}
+
+impl Farm {
+    /// Publishes packages 0, 1, 2 ..., each with what it needs.
+    async fn with(needs: &[&[usize]]) -> Self {
+        let test = TestDatabase::new().await;
+        let mut client = test.client().await;
+        let priority = Level::try_from(5).unwrap();
+        let new = NewSpecification {
+            name: "s",
+            definition: &json!({}),
+            priority,
+            shares: 100,
+            enabled: true,
+            public: true,
+        };
+        let specification = specifications::upsert(&client, new).await.unwrap();
+        let evaluation = evaluations::start(&client, specification, &[]).await.unwrap();
+        let builds: Vec<_> = needs.iter().enumerate().map(|(number, needs)| package(number, needs)).collect();
+        let jobs =
+            (0..builds.len()).map(|build| NewJob { name: format!("job{build}"), build, priority }).collect();
+        let registration = Registration { builds, jobs, errors: Vec::new() };
+        registration::publish(&mut client, evaluation, &registration).await.unwrap();
+
+        let facts = ServerFacts {
+            name: "srv".into(),
+            host: "host".into(),
+            backend_port: 5555,
+            log_port: 5556,
+            publish_url: None,
+            public_key: None,
+            version: "0".into(),
+        };
+        let server = servers::enrol(&client, &facts).await.unwrap();
+        let epoch = servers::begin_epoch(&client, server).await.unwrap();
+        let new = NewWorker { name: "w", public_key: "key", signing_key: "w-1:key", enrolled_by: "" };
+        let workers::Enrolment::Done(worker) = workers::add(&client, new).await.unwrap() else {
+            panic!("the worker is not enrolled")
+        };
+        drop(client);
+        Self { test, server, epoch, worker }
+    }
+
+    async fn client(&self) -> Client {
+        self.test.client().await
+    }
+
+    async fn build(&self, number: usize) -> BuildId {
+        let client = self.client().await;
+        let row = client
+            .query_one("select build_id from outputs where path = $1", &[&path(number).to_string()])
+            .await
+            .unwrap();
+        row.get(0)
+    }
+
+    async fn states(&self) -> Vec<String> {
+        let client = self.client().await;
+        let rows = client
+            .query("select b.state from builds b join outputs o on o.build_id = b.id order by o.path", &[])
+            .await
+            .unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    async fn ready(&self) -> Vec<BuildId> {
+        let rows = dispatch::window(&self.client().await, 100).await.unwrap();
+        rows.into_iter().map(|(_, build)| build.id).collect()
+    }
+
+    async fn claim_with(&self, builds: &[BuildId], epoch: Epoch, again: bool) -> Vec<Claimed> {
+        let claims: Vec<_> =
+            builds.iter().map(|build| Claim { build: *build, worker: self.worker, session: 7 }).collect();
+        let mut client = self.client().await;
+        let transaction = begin(&mut client).await.unwrap();
+        let granted = dispatch::claim(&transaction, &claims, epoch, self.server, again).await.unwrap();
+        commit(transaction).await.unwrap();
+        granted
+    }
+
+    async fn claim(&self, number: usize) -> Claimed {
+        let build = self.build(number).await;
+        let mut granted = self.claim_with(&[build], self.epoch, false).await;
+        assert_eq!(granted.len(), 1, "package {number} cannot be claimed");
+        granted.remove(0)
+    }
+
+    /// Builds a package to its end; gives what became ready.
+    async fn succeed(&self, number: usize) -> Vec<BuildId> {
+        let claimed = self.claim(number).await;
+        self.built(&claimed, number).await;
+        self.fetched(&claimed, number, self.epoch).await
+    }
+
+    async fn built(&self, claimed: &Claimed, number: usize) {
+        let output = BuiltOutput {
+            name: "out".into(),
+            path: path(number),
+            nar_hash: vec![u8::try_from(number).unwrap(); 32],
+            nar_size: 100,
+            references: vec![path(number)],
+        };
+        let built = Built {
+            attempt: claimed.attempt,
+            build: claimed.build,
+            origin: AttemptOrigin::Built,
+            outputs: vec![output],
+            measures: Measures { build_ms: Some(5), ..Measures::default() },
+        };
+        dispatch::built(&self.client().await, &[built], self.epoch).await.unwrap();
+    }
+
+    async fn fetched(&self, claimed: &Claimed, number: usize, epoch: Epoch) -> Vec<BuildId> {
+        let known = KnownPath {
+            path: path(number),
+            nar_hash: vec![u8::try_from(number).unwrap(); 32],
+            nar_size: 100,
+        };
+        let fetched = Fetched { attempt: claimed.attempt, build: claimed.build, outputs: vec![known] };
+        let mut client = self.client().await;
+        let transaction = begin(&mut client).await.unwrap();
+        let effects = dispatch::succeed(&transaction, &[fetched], epoch, self.server).await.unwrap();
+        commit(transaction).await.unwrap();
+        effects.ready.into_iter().map(|build| build.id).collect()
+    }
+
+    async fn end(
+        &self,
+        claimed: &Claimed,
+        class: AttemptClass,
+        consequence: Consequence,
+    ) -> dispatch::Effects {
+        let ended = Ended {
+            attempt: claimed.attempt,
+            build: claimed.build,
+            class,
+            message: "because".into(),
+            measures: Measures::default(),
+            consequence,
+        };
+        dispatch::end(&self.client().await, &[ended], self.epoch).await.unwrap()
+    }
+
+    /// What must hold at any time.
+    async fn check(&self) {
+        let client = self.client().await;
+        let wrong = client
+            .query(
+                "select b.id from builds b where b.unmet <> (select count(*) from build_dependencies d \
+                 join builds n on n.id = d.dependency_id where d.build_id = b.id and n.state <> 'succeeded')",
+                &[],
+            )
+            .await
+            .unwrap();
+        assert!(wrong.is_empty(), "a counter of unmet dependencies is wrong");
+        let wrong = client
+            .query(
+                "select b.id from builds b where (b.state in ('assigned', 'running', 'built', 'fetching')) \
+                 <> exists (select from attempts a where a.build_id = b.id and a.ended_at is null)",
+                &[],
+            )
+            .await
+            .unwrap();
+        assert!(wrong.is_empty(), "a build and its open attempts do not agree");
+    }
+}
+
+#[tokio::test]
+async fn a_chain_is_built_link_by_link() {
+    let farm = Farm::with(&[&[], &[0], &[0, 1]]).await;
+    assert_eq!(farm.states().await, ["ready", "waiting", "waiting"]);
+    assert_eq!(farm.ready().await, [farm.build(0).await]);
+    assert_eq!(farm.succeed(0).await, [farm.build(1).await]);
+    farm.check().await;
+    assert_eq!(farm.succeed(1).await, [farm.build(2).await]);
+    assert!(farm.succeed(2).await.is_empty());
+    assert_eq!(farm.states().await, ["succeeded"; 3]);
+    farm.check().await;
+}
+
+#[tokio::test]
+async fn a_claim_tells_all_that_the_worker_must_know() {
+    let farm = Farm::with(&[&[], &[0]]).await;
+    farm.succeed(0).await;
+    let claimed = farm.claim(1).await;
+    assert_eq!(claimed.number, 1);
+    assert_eq!(claimed.derivation.to_string(), format!("/nix/store/{:032}-p1.drv", 1));
+    assert_eq!(claimed.outputs, [("out".to_owned(), path(1))]);
+    assert_eq!(claimed.inputs, [KnownPath { path: path(0), nar_hash: vec![0; 32], nar_size: 100 }]);
+    assert_eq!((claimed.timeout, claimed.max_silent, claimed.priority), (3600, 600, 55));
+    assert_eq!((claimed.worker, claimed.session), (farm.worker, 7));
+    farm.check().await;
+}
+
+#[tokio::test]
+async fn a_build_is_claimed_once() {
+    let farm = Farm::with(&[&[]]).await;
+    let build = farm.build(0).await;
+    let first = farm.claim(0).await;
+    assert!(farm.claim_with(&[build], farm.epoch, false).await.is_empty());
+    // The server did not learn that its transaction was committed, and asks again.
+    let again = farm.claim_with(&[build], farm.epoch, true).await;
+    assert_eq!(again.iter().map(|claimed| claimed.attempt).collect::<Vec<_>>(), [first.attempt]);
+    farm.check().await;
+}
+
+#[tokio::test]
+async fn a_failure_fails_all_that_needs_it_and_nothing_else() {
+    let farm = Farm::with(&[&[], &[0], &[1], &[]]).await;
+    let claimed = farm.claim(0).await;
+    let effects = farm.end(&claimed, AttemptClass::BuildFailed, Consequence::Fail).await;
+    assert_eq!(effects.finished.len(), 3);
+    assert_eq!(farm.states().await, ["failed", "failed_dependency", "failed_dependency", "ready"]);
+    let client = farm.client().await;
+    let rows = client
+        .query("select failed_build_id from builds where state = 'failed_dependency'", &[])
+        .await
+        .unwrap();
+    let root = farm.build(0).await;
+    assert!(rows.iter().all(|row| row.get::<_, Option<BuildId>>(0) == Some(root)));
+    farm.check().await;
+}
+
+#[tokio::test]
+async fn the_farms_fault_defers_a_build_and_the_next_try_is_counted() {
+    let farm = Farm::with(&[&[]]).await;
+    let claimed = farm.claim(0).await;
+    let effects = farm.end(&claimed, AttemptClass::WorkerLost, Consequence::Retry { delay: 0.0 }).await;
+    assert!(effects.deferred && effects.finished.is_empty());
+    assert_eq!(farm.states().await, ["deferred"]);
+    assert!(dispatch::next_deferred(&farm.client().await).await.unwrap().unwrap() <= 0.0);
+    assert_eq!(dispatch::wake_deferred(&farm.client().await).await.unwrap().len(), 1);
+    assert!(dispatch::next_deferred(&farm.client().await).await.unwrap().is_none());
+    let claimed = farm.claim(0).await;
+    assert_eq!((claimed.number, claimed.farm_faults), (2, 1));
+    let effects = farm.end(&claimed, AttemptClass::Canceled, Consequence::Ready).await;
+    assert_eq!(effects.ready.len(), 1);
+    let claimed = farm.claim(0).await;
+    assert_eq!((claimed.number, claimed.farm_faults), (3, 1));
+    farm.end(&claimed, AttemptClass::Daemon, Consequence::FailOther).await;
+    assert_eq!(farm.states().await, ["failed_other"]);
+    farm.check().await;
+}
+
+#[tokio::test]
+async fn a_delay_is_waited_for() {
+    let farm = Farm::with(&[&[]]).await;
+    let claimed = farm.claim(0).await;
+    farm.end(&claimed, AttemptClass::Transfer, Consequence::Retry { delay: 3600.0 }).await;
+    assert!(dispatch::wake_deferred(&farm.client().await).await.unwrap().is_empty());
+    assert!(dispatch::next_deferred(&farm.client().await).await.unwrap().unwrap() > 3000.0);
+}
+
+#[tokio::test]
+async fn what_has_ended_cannot_be_ended_or_decided_again() {
+    let farm = Farm::with(&[&[]]).await;
+    let first = farm.claim(0).await;
+    farm.end(&first, AttemptClass::Canceled, Consequence::Ready).await;
+    let second = farm.claim(0).await;
+    // The first attempt's worker speaks up late.
+    let effects = farm.end(&first, AttemptClass::BuildFailed, Consequence::Fail).await;
+    assert!(effects.finished.is_empty());
+    farm.built(&first, 0).await;
+    assert!(attempts::outputs(&farm.client().await, first.attempt).await.unwrap().is_empty());
+    assert!(farm.fetched(&first, 0, farm.epoch).await.is_empty());
+    assert_eq!(farm.states().await, ["assigned"]);
+    farm.built(&second, 0).await;
+    farm.fetched(&second, 0, farm.epoch).await;
+    assert_eq!(farm.states().await, ["succeeded"]);
+    farm.check().await;
+}
+
+#[tokio::test]
+async fn a_newer_start_of_the_server_takes_the_open_attempts_over() {
+    let farm = Farm::with(&[&[], &[]]).await;
+    let running = farm.claim(0).await;
+    let done = farm.claim(1).await;
+    farm.built(&done, 1).await;
+    let client = farm.client().await;
+    let newer = servers::begin_epoch(&client, farm.server).await.unwrap();
+    assert!(!servers::beat(&client, farm.epoch).await.unwrap());
+    assert!(servers::beat(&client, newer).await.unwrap());
+    let open = attempts::open(&client, newer).await.unwrap();
+    let open: Vec<(AttemptId, bool)> = open.iter().map(|open| (open.attempt, open.built)).collect();
+    assert_eq!(open, [(running.attempt, false), (done.attempt, true)]);
+    // The older start does not know yet, and what it writes touches nothing.
+    farm.end(&running, AttemptClass::WorkerLost, Consequence::FailOther).await;
+    assert!(farm.fetched(&done, 1, farm.epoch).await.is_empty());
+    assert_eq!(farm.states().await, ["assigned", "built"]);
+    farm.fetched(&done, 1, newer).await;
+    assert_eq!(farm.states().await, ["assigned", "succeeded"]);
+    servers::end_epoch(&client, newer).await.unwrap();
+    assert!(!servers::beat(&client, newer).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_started_build_is_running_and_its_fetch_is_shown() {
+    let farm = Farm::with(&[&[]]).await;
+    let claimed = farm.claim(0).await;
+    let client = farm.client().await;
+    dispatch::start(&client, &[(claimed.attempt, 12)], farm.epoch).await.unwrap();
+    assert_eq!(farm.states().await, ["running"]);
+    farm.built(&claimed, 0).await;
+    assert_eq!(farm.states().await, ["built"]);
+    dispatch::fetching(&client, &[claimed.attempt], farm.epoch).await.unwrap();
+    assert_eq!(farm.states().await, ["fetching"]);
+    dispatch::fetch_failed(&client, claimed.attempt, farm.epoch, 1.0, "no route").await.unwrap();
+    let source = attempts::result_source(&client, claimed.attempt).await.unwrap().unwrap();
+    assert_eq!((source.worker.as_str(), source.fetch_tries), ("w", 1));
+    let expected = attempts::expected_outputs(&client, claimed.attempt).await.unwrap();
+    assert_eq!(expected, [("out".to_owned(), path(0))]);
+    let owner = attempts::log_owner(&client, claimed.attempt).await.unwrap().unwrap();
+    assert_eq!((owner.public_key.as_deref(), owner.complete), (Some("key"), false));
+    attempts::log_complete(&client, &[(claimed.attempt, 9)]).await.unwrap();
+    let log = attempts::latest_log(&client, &path(0)).await.unwrap();
+    assert_eq!(log, Some((format!("0/{}.gz", claimed.attempt), true)));
+    assert!(attempts::latest_log(&client, &path(9)).await.unwrap().is_none());
+    farm.check().await;
+}
