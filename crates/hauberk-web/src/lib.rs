@@ -12,6 +12,8 @@ mod log;
 mod page;
 mod router;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use config::Config;

@@ -57,7 +57,7 @@ pub(crate) fn exact(at: &Timestamp) -> String {
 fn rough(seconds: i64) -> String {
     match seconds {
         ..120 => format!("{seconds} s"),
-        ..7200 => format!("{} min", seconds / MINUTE),
+        120..7200 => format!("{} min", seconds / MINUTE),
         _ => format!("{} h", seconds / HOUR),
     }
 }
@@ -90,8 +90,8 @@ impl fmt::Display for Since {
 fn lasting(seconds: i64) -> String {
     match seconds {
         ..MINUTE => format!("{seconds} s"),
-        ..HOUR => format!("{} min {:02} s", seconds / MINUTE, seconds % MINUTE),
-        ..DAY => format!("{} h {:02} min", seconds / HOUR, seconds % HOUR / MINUTE),
+        MINUTE..HOUR => format!("{} min {:02} s", seconds / MINUTE, seconds % MINUTE),
+        HOUR..DAY => format!("{} h {:02} min", seconds / HOUR, seconds % HOUR / MINUTE),
         _ => format!("{} d {:02} h", seconds / DAY, seconds % DAY / HOUR),
     }
 }
@@ -113,7 +113,12 @@ pub(crate) fn milliseconds(milliseconds: &i64) -> String {
 pub(crate) fn limit(seconds: &i32) -> String {
     match *seconds {
         ..=0 => "none".to_owned(),
-        seconds => lasting(i64::from(seconds)),
+        seconds => {
+            let text = lasting(i64::from(seconds));
+            let short =
+                text.strip_suffix(" 00 s").or(text.strip_suffix(" 00 min")).or(text.strip_suffix(" 00 h"));
+            short.unwrap_or(&text).to_owned()
+        }
     }
 }
 
@@ -334,6 +339,8 @@ mod tests {
         assert_eq!(milliseconds(&3_720_000), "1 h 02 min");
         assert_eq!(milliseconds(&(100 * 3_600_000)), "4 d 04 h");
         assert_eq!(limit(&0), "none");
+        assert_eq!(limit(&3600), "1 h");
+        assert_eq!(limit(&5400), "1 h 30 min");
         assert_eq!(bytes(&0), "0 B");
         assert_eq!(bytes(&1536), "1.5 KiB");
         assert_eq!(bytes(&(300 << 20)), "300 MiB");

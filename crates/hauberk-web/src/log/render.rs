@@ -66,6 +66,9 @@ impl Renderer {
     }
 
     fn run(&mut self, mut bytes: &[u8], last: bool, html: &mut String) {
+        if bytes.is_empty() {
+            return;
+        }
         self.style.open(html);
         while !bytes.is_empty() {
             let used = match token(bytes) {

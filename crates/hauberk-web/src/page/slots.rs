@@ -85,10 +85,10 @@ impl Totals {
         for row in rows {
             totals.workers += 1;
             totals.connected += usize::from(row.presence == Presence::Connected);
-            if row.presence == Presence::Connected {
-                totals.slots += row.slots.len();
-            }
-            totals.busy += row.slots.iter().flatten().count();
+            let busy = row.slots.iter().flatten().count();
+            totals.busy += busy;
+            // A worker that is away may go on building; its other slots are of no use.
+            totals.slots += if row.presence == Presence::Connected { row.slots.len() } else { busy };
         }
         totals
     }

@@ -17,6 +17,8 @@ const ATTEMPTS: i64 = 10_000;
 struct Workers {
     machines: Vec<Machine>,
     totals: Totals,
+    /// Machines that were seen.
+    known: usize,
 }
 
 struct Machine {
@@ -43,8 +45,11 @@ pub(crate) async fn show(State(app): State<App>) -> Page {
             }),
         }
     }
+    // Workers that were enrolled and never came have no machine yet.
+    machines.sort_by_key(|machine| machine.name.is_empty());
     for machine in &mut machines {
         machine.totals = Totals::of(&machine.rows);
     }
-    render(&Workers { machines, totals })
+    let known = machines.iter().filter(|machine| !machine.name.is_empty()).count();
+    render(&Workers { machines, totals, known })
 }
