@@ -1,5 +1,7 @@
 //! Notifications arrive, and a lost connection is told.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
+
 use std::time::Duration;
 
 use hauberk_database::listen::{CHANGED, Event, Listener, READY};

@@ -1,5 +1,7 @@
 //! The schema goes up, down and up again, and is refused where it is not known.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
+
 use hauberk_database::testing::TestDatabase;
 use hauberk_database::{Client, Database, DatabaseError, migrations};
 

@@ -1,5 +1,7 @@
 //! Evaluations are published whole, and no build is left waiting for something that is over.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
+
 use std::time::{Duration, Instant};
 
 use hauberk_database::evaluations::{self, JobError};

@@ -1,5 +1,7 @@
 //! Every statement under `sql/` can be prepared against the newest schema, and is used.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use hauberk_database::testing::TestDatabase;

@@ -1,5 +1,7 @@
 //! Enrolment of workers and what they say of themselves.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
+
 use hauberk_database::testing::TestDatabase;
 use hauberk_database::workers::{self, Description, Enrolment, NewWorker};
 use hauberk_database::{Epoch, audit};

@@ -1,1 +1,20 @@
-//! Specifications, checkouts, evaluators and the registration of builds.
+#![doc = include_str!("../README.md")]
+
+mod child;
+mod closure;
+mod config;
+mod daemon;
+mod evaluator;
+mod facts;
+mod git;
+mod look;
+mod roots;
+mod run;
+pub mod specification;
+
+pub use child::ChildError;
+pub use config::Config;
+pub use daemon::NixDaemon;
+pub use git::GitError;
+pub use run::{RegisterError, run};
+pub use specification::{Specification, SpecificationError};

@@ -14,6 +14,7 @@
 
 mod plan;
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use deadpool_postgres::{Client, GenericClient, Transaction};
@@ -495,13 +496,13 @@ async fn lanes(
     }
     for &index in graph.made_by.values() {
         let key = lane_key(&registration.builds[index]);
-        if !lanes.contains_key(&key) {
-            let (directory, system, features) = &key;
+        if let Entry::Vacant(vacant) = lanes.entry(key) {
+            let (directory, system, features) = vacant.key();
             let id = statement!("registration/add_lane")
                 .one(transaction, &[&specification, &directory.as_str(), system, features])
                 .await?
                 .get("id")?;
-            lanes.insert(key, id);
+            vacant.insert(id);
         }
     }
     Ok(lanes)

@@ -1,0 +1,427 @@
+//! Specification files: what to watch and build, in TOML.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hauberk_database::Level;
+use serde::{Deserialize, Serialize};
+
+/// Largest specification file that is read.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+const DEFAULT_TIMEOUT: u32 = 36_000;
+const DEFAULT_MAX_SILENT: u32 = 3_600;
+const DEFAULT_EVALUATION_TIMEOUT: u32 = 3_600;
+/// A year: more is a slip of the pen, and would not fit where seconds are kept.
+const MAX_SECONDS: u32 = 366 * 24 * 3600;
+
+/// A specification: what to watch and build.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Specification {
+    /// Its name, unique in the farm.
+    pub name: Name,
+    /// How urgent its builds are: 0, the most urgent, to 9, which is the default.
+    #[serde(default)]
+    pub priority: Level,
+    /// Seconds between two looks at its repositories; without it the register's own interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<Seconds>,
+    /// Whether it is watched.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Its repositories.
+    #[serde(rename = "input")]
+    pub inputs: Vec<Input>,
+    /// What makes jobs of them.
+    pub evaluator: Evaluator,
+    /// Seconds a build may take where neither it nor its job says so; 0 = no limit.
+    #[serde(default = "default_timeout")]
+    pub timeout: Limit,
+    /// Seconds a build may be silent where neither it nor its job says so; 0 = no limit.
+    #[serde(default = "default_max_silent")]
+    pub max_silent: Limit,
+}
+
+/// A git repository to watch.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Input {
+    /// Its name in the specification.
+    pub name: Name,
+    /// Where it is.
+    pub url: Url,
+    /// The branch to follow.
+    #[serde(default = "Branch::main")]
+    pub branch: Branch,
+}
+
+/// What makes jobs of checkouts.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Evaluator {
+    /// A Nix expression.
+    Nix {
+        /// The input that has it; the first if not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<Name>,
+        /// Its file in that input's tree.
+        #[serde(default)]
+        expression: Expression,
+        /// Arguments for it, if it is a function.
+        #[serde(default)]
+        arguments: BTreeMap<String, serde_json::Value>,
+        /// Systems it is called with, as its argument `system`; each job is then named with its system at the end. Without
+        /// it, the expression is called once, and knows the systems itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        systems: Option<Vec<String>>,
+        /// Seconds the evaluation may take.
+        #[serde(default = "default_evaluation_timeout")]
+        timeout: Seconds,
+    },
+}
+
+/// A checked specification file.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default, rename = "specification")]
+    specifications: Vec<Specification>,
+}
+
+/// Why a specification file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecificationError {
+    /// It cannot be read.
+    #[error("cannot read the specification file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not what it should be; the cause shows line and place.
+    #[error("the specification file {} is not right", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what is wrong there.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// Its parts do not fit together.
+    #[error("the specification file {}: {what}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+}
+
+/// Reads a specification file.
+///
+/// # Errors
+/// [`SpecificationError`].
+pub fn read(path: &Path) -> Result<Vec<Specification>, SpecificationError> {
+    use std::io::Read;
+    let unreadable = |source| SpecificationError::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let count = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if count as u64 > MAX_FILE {
+        return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
+    }
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Vec<Specification>, SpecificationError> {
+    let file: File = toml::from_str(text)
+        .map_err(|source| SpecificationError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+    let content = |what| SpecificationError::Content { path: path.to_owned(), what };
+    if file.specifications.is_empty() {
+        return Err(content("there is no [[specification]] in it".to_owned()));
+    }
+    let mut names = BTreeSet::new();
+    for specification in &file.specifications {
+        if !names.insert(&specification.name) {
+            return Err(content(format!("there are two specifications `{}`", specification.name)));
+        }
+        specification
+            .check()
+            .map_err(|what| content(format!("specification `{}`: {what}", specification.name)))?;
+    }
+    Ok(file.specifications)
+}
+
+impl Specification {
+    fn check(&self) -> Result<(), String> {
+        if self.inputs.is_empty() {
+            return Err("it has no [[specification.input]]".to_owned());
+        }
+        let mut names = BTreeSet::new();
+        for input in &self.inputs {
+            if !names.insert(&input.name) {
+                return Err(format!("there are two inputs `{}`", input.name));
+            }
+        }
+        let Evaluator::Nix { input, systems, .. } = &self.evaluator;
+        if let Some(input) = input
+            && !names.contains(input)
+        {
+            return Err(format!("the evaluator's input `{input}` is not among its inputs"));
+        }
+        if systems.as_ref().is_some_and(Vec::is_empty) {
+            return Err("the evaluator's list of systems is empty".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_timeout() -> Limit {
+    Limit(DEFAULT_TIMEOUT)
+}
+
+fn default_max_silent() -> Limit {
+    Limit(DEFAULT_MAX_SILENT)
+}
+
+fn default_evaluation_timeout() -> Seconds {
+    Seconds(DEFAULT_EVALUATION_TIMEOUT)
+}
+
+/// A text that is read once and trusted from there on.
+macro_rules! checked_text {
+    ($(#[$doc:meta])* $name:ident, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Gives the text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                let check: fn(&str) -> Result<(), &'static str> = $check;
+                match check(&text) {
+                    Ok(()) => Ok(Self(text)),
+                    Err(what) => Err(format!("{text:?} {what}")),
+                }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.pad(&self.0)
+            }
+        }
+    };
+}
+
+checked_text! {
+    /// The name of a specification or an input: letters, digits, `.`, `_`, `+` and `-`, up to 100 of them, the first neither `.`
+    /// nor `-`. It is safe as the name of a file.
+    Name, |text| {
+        let good = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
+        if text.is_empty() || text.len() > 100 || text.starts_with(['.', '-']) || !text.chars().all(good) {
+            return Err("is not a name: letters, digits and `._+-`, beginning with neither `.` nor `-`");
+        }
+        Ok(())
+    }
+}
+
+checked_text! {
+    /// Where a git repository is.
+    Url, |text| {
+        if text.is_empty() || text.starts_with('-') || text.chars().any(char::is_control) {
+            return Err("is not the URL of a repository");
+        }
+        Ok(())
+    }
+}
+
+checked_text! {
+    /// The name of a branch.
+    Branch, |text| {
+        let bad = |c: char| c.is_control() || " ~^:?*[\\".contains(c);
+        if text.is_empty() || text.starts_with(['-', '/']) || text.ends_with(['/', '.']) || text.contains("..")
+            || text.contains("//") || text.contains("@{") || text.ends_with(".lock") || text.chars().any(bad)
+        {
+            return Err("is not the name of a branch");
+        }
+        Ok(())
+    }
+}
+
+checked_text! {
+    /// A file in a tree: a relative path that does not leave it.
+    Expression, |text| {
+        let path = Path::new(text);
+        let plain = |part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir);
+        if text.is_empty() || text.contains('\0') || !path.components().all(plain) {
+            return Err("is not a relative path inside the tree");
+        }
+        Ok(())
+    }
+}
+
+impl Branch {
+    fn main() -> Self {
+        Self("main".to_owned())
+    }
+}
+
+impl Default for Expression {
+    fn default() -> Self {
+        Self("release.nix".to_owned())
+    }
+}
+
+/// A time above zero, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Seconds(u32);
+
+impl TryFrom<u32> for Seconds {
+    type Error = String;
+
+    fn try_from(seconds: u32) -> Result<Self, String> {
+        match seconds {
+            1..=MAX_SECONDS => Ok(Self(seconds)),
+            _ => Err(format!("{seconds} s is not between 1 s and {MAX_SECONDS} s")),
+        }
+    }
+}
+
+impl From<Seconds> for u32 {
+    fn from(seconds: Seconds) -> Self {
+        seconds.0
+    }
+}
+
+impl From<Seconds> for Duration {
+    fn from(seconds: Seconds) -> Self {
+        Self::from_secs(seconds.0.into())
+    }
+}
+
+/// A limit in seconds; 0 = none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Limit(u32);
+
+impl TryFrom<u32> for Limit {
+    type Error = String;
+
+    fn try_from(seconds: u32) -> Result<Self, String> {
+        match seconds {
+            0..=MAX_SECONDS => Ok(Self(seconds)),
+            _ => Err(format!("{seconds} s is not between 0 (no limit) and {MAX_SECONDS} s")),
+        }
+    }
+}
+
+impl From<Limit> for u32 {
+    fn from(limit: Limit) -> Self {
+        limit.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    const WHOLE: &str = r#"
+[[specification]]
+name = "hello"
+priority = 3
+period = 60
+
+[[specification.input]]
+name = "source"
+url = "https://example.org/hello.git"
+branch = "release/1.0"
+
+[specification.evaluator]
+kind = "nix"
+arguments = { debug = true }
+"#;
+
+    fn error(text: &str) -> String {
+        let error = parse(Path::new("f.toml"), text).unwrap_err();
+        match error.source() {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn defaults_fill_what_is_left_out() {
+        let all = parse(Path::new("f.toml"), WHOLE).unwrap();
+        let [specification] = all.as_slice() else { panic!("one is in it") };
+        assert!(specification.enabled);
+        assert_eq!(specification.priority.get(), 3);
+        assert_eq!((u32::from(specification.timeout), u32::from(specification.max_silent)), (36_000, 3_600));
+        let Evaluator::Nix { input, expression, arguments, systems, .. } = &specification.evaluator;
+        assert_eq!((input, expression.as_str(), systems), (&None, "release.nix", &None));
+        assert_eq!(arguments["debug"], true);
+        // What is recorded in the database reads back as the same.
+        let json = serde_json::to_value(specification).unwrap();
+        assert_eq!(&serde_json::from_value::<Specification>(json).unwrap(), specification);
+    }
+
+    #[test]
+    fn mistakes_are_shown_with_line_and_caret() {
+        for (from, to, wanted) in [
+            ("priority = 3", "prio = 3", "unknown field `prio`"),
+            ("priority = 3", "priority = 10", "priority 10 is not between 0"),
+            ("period = 60", "period = 0", "0 s is not between 1 s"),
+            ("url = \"https://example.org/hello.git\"", "", "missing field `url`"),
+            ("branch = \"release/1.0\"", "branch = \"--upload-pack=x\"", "is not the name of a branch"),
+            ("name = \"hello\"", "name = \"../x\"", "is not a name"),
+            ("kind = \"nix\"", "kind = \"nix\"\nexpression = \"../x\"", "is not a relative path"),
+            ("kind = \"nix\"", "kind = \"nix\"\nsystem = \"x\"", "unknown field `system`"),
+            ("kind = \"nix\"", "kind = \"hydra\"", "unknown variant `hydra`"),
+        ] {
+            let text = WHOLE.replace(from, to);
+            assert_ne!(text, WHOLE);
+            let error = error(&text);
+            assert!(error.contains(wanted) && error.contains('^') && error.contains("line"), "{error}");
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_named() {
+        for (text, wanted) in [
+            (String::new(), "no [[specification]]"),
+            (format!("{WHOLE}{WHOLE}"), "two specifications `hello`"),
+            (WHOLE.replace("kind = \"nix\"", "kind = \"nix\"\ninput = \"other\""), "input `other`"),
+            (WHOLE.replace("kind = \"nix\"", "kind = \"nix\"\nsystems = []"), "systems is empty"),
+        ] {
+            let error = error(&text);
+            assert!(error.contains(wanted), "{error}");
+        }
+        assert!(matches!(read(Path::new("/nonexistent")), Err(SpecificationError::Read { .. })));
+    }
+}
