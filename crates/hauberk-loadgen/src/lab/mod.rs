@@ -1,0 +1,218 @@
+//! The laboratory: a throw-away PostgreSQL, a real server, and workers that only simulate the builder.
+
+mod directory;
+mod disk;
+mod postgres;
+mod server;
+mod usage;
+mod verdict;
+mod workers;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use hauberk_database::evaluations;
+use hauberk_database::registration::{self, Registration};
+use hauberk_database::specifications::{self, NewSpecification};
+use hauberk_database::{Database, Level};
+use hauberk_protocol::keys::{CurveKeyPair, CurvePublicKey};
+use hauberk_store::signature::nix::SecretKey;
+use serde_json::{Map, Value};
+
+pub(crate) use disk::fsyncs_per_second;
+pub(crate) use server::Server;
+pub(crate) use usage::Usage;
+pub(crate) use verdict::Verdict;
+pub(crate) use workers::{Crew, Workers};
+
+use directory::LabDirectory;
+use postgres::Postgres;
+use server::ServerSetup;
+
+/// Connections of the load generator to the database.
+const POOL: usize = 4;
+/// How many lines of a log an error shows.
+const TAIL: usize = 30;
+
+/// Where and with what a laboratory is made.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LabOptions {
+    /// The `hauberk` program [default: the one beside this program]
+    #[arg(long, global = true, value_name = "FILE")]
+    hauberk: Option<PathBuf>,
+
+    /// Where to put the database, the server's cache and the workers' outputs; on a disk, to mean anything
+    #[arg(long, global = true, value_name = "DIRECTORY", default_value = "/var/tmp")]
+    directory: PathBuf,
+
+    /// Leave the laboratory's directory behind, for a look at logs and data
+    #[arg(long, global = true)]
+    keep: bool,
+
+    /// What the server writes into its log
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info")]
+    server_log: String,
+
+    /// One more argument for `hauberk remote-server`, as `--server-argument=--fetches=32`; may be given several times
+    #[arg(long, global = true, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    server_argument: Vec<String>,
+
+    /// Seconds after which a run that does not end is given up
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) seconds: u64,
+}
+
+/// A database and the keys of a farm; servers and workers are started on it.
+///
+/// What it started ends with it, whatever way it ends.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    options: LabOptions,
+    program: PathBuf,
+    database: Database,
+    postgres: Postgres,
+    curve: CurvePublicKey,
+    signing_key: SecretKey,
+    // Last, so that it goes when nobody uses it any more.
+    directory: LabDirectory,
+}
+
+impl Lab {
+    /// Starts PostgreSQL with an empty farm in it, and makes the server's keys.
+    pub(crate) async fn start(options: &LabOptions) -> Result<Self> {
+        let program = program(options)?;
+        let directory = LabDirectory::create(&options.directory, options.keep)?;
+        let cluster = directory.subdirectory("postgres")?;
+        let postgres = tokio::task::spawn_blocking(move || Postgres::start(&cluster)).await??;
+        let database = Database::connect_or_create(&postgres.location()?, POOL).await?;
+        let curve = CurveKeyPair::generate();
+        curve.write_new(&directory.path().join("curve")).context("writing the server's CURVE key")?;
+        let signing_key = SecretKey::generate("load-farm-1").context("making the server's signing key")?;
+        write_secret(&directory.path().join("signing"), &signing_key.to_secret_string())?;
+        directory.subdirectory("cache")?;
+        let options = options.clone();
+        Ok(Self { options, program, database, postgres, curve: *curve.public(), signing_key, directory })
+    }
+
+    /// Gives the farm's database.
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Gives what the laboratory was made with.
+    pub(crate) fn options(&self) -> &LabOptions {
+        &self.options
+    }
+
+    /// Gives the key that the server signs with.
+    pub(crate) fn signing_key(&self) -> &SecretKey {
+        &self.signing_key
+    }
+
+    /// Gives the server's public CURVE key.
+    pub(crate) fn curve(&self) -> &CurvePublicKey {
+        &self.curve
+    }
+
+    /// Gives the server's cache directory.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.directory.path().join("cache")
+    }
+
+    /// Gives the laboratory's directory.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// Starts the server and waits until it serves.
+    pub(crate) async fn serve(&self) -> Result<Server> {
+        let setup = ServerSetup {
+            program: self.program.clone(),
+            database: self.postgres.location()?,
+            cache: self.cache(),
+            signing_key: self.directory.path().join("signing"),
+            curve_key: self.directory.path().join("curve"),
+            log: self.options.server_log.clone(),
+            arguments: self.options.server_argument.clone(),
+            directory: self.directory.path().to_owned(),
+        };
+        Server::start(setup, &self.database).await
+    }
+
+    /// Records an evaluation with these builds and jobs, as register does: all of it becomes visible, and ready, at once.
+    pub(crate) async fn publish(&self, registration: &Registration) -> Result<()> {
+        let mut client = self.database.client().await?;
+        let specification = NewSpecification {
+            name: "load",
+            definition: &Value::Object(Map::new()),
+            priority: Level::LEAST_URGENT,
+            shares: 100,
+            enabled: true,
+            public: true,
+        };
+        let specification = specifications::upsert(&client, specification).await?;
+        let evaluation = evaluations::start(&client, specification, &[]).await?;
+        let published = registration::publish(&mut client, evaluation, registration).await?;
+        if published.new != registration.builds.len() {
+            bail!("of {} builds, {} were recorded", registration.builds.len(), published.new);
+        }
+        Ok(())
+    }
+
+    /// Reads what server, database and load generator have used so far.
+    pub(crate) async fn usage(&self, server: &Server) -> Result<Usage> {
+        Usage::read(server.process(), self.postgres.process(), &self.database).await
+    }
+
+    /// Measures how fast the disk is now.
+    pub(crate) async fn fsyncs_per_second(&self) -> Result<f64> {
+        let directory = self.directory.path().to_owned();
+        tokio::task::spawn_blocking(move || fsyncs_per_second(&directory)).await?
+    }
+
+    /// Notes how the laboratory was made.
+    pub(crate) fn note(&self, parameters: &mut Map<String, Value>) {
+        parameters.insert("postgres_settings".to_owned(), postgres::SETTINGS.replace("-c ", "").into());
+        parameters.insert("server_log".to_owned(), self.options.server_log.clone().into());
+        if !self.options.server_argument.is_empty() {
+            parameters.insert("server_arguments".to_owned(), self.options.server_argument.join(" ").into());
+        }
+        let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+        parameters.insert("cores".to_owned(), cores.into());
+    }
+
+    /// Gives the end of PostgreSQL's log, for messages.
+    pub(crate) fn postgres_log(&self) -> String {
+        self.postgres.log_tail()
+    }
+}
+
+fn program(options: &LabOptions) -> Result<PathBuf> {
+    let program = match &options.hauberk {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().context("finding the own program")?.with_file_name("hauberk"),
+    };
+    if !program.is_file() {
+        bail!(
+            "there is no program {}; build it with `cargo build --release -p hauberk`, or name it with --hauberk",
+            program.display()
+        );
+    }
+    Ok(program)
+}
+
+fn write_secret(path: &std::path::Path, text: &str) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let write = || {
+        let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        writeln!(file, "{text}")
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}

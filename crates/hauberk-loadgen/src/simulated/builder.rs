@@ -1,0 +1,79 @@
+//! A builder that makes its outputs at once, or after a pause.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hauberk_store::NarHash;
+use hauberk_worker::{
+    Assignment, AttemptContext, AttemptId, BuildReport, Builder, Load, Origin, Outcome, OutputInfo, Report,
+    Server, Unaccepted,
+};
+
+use super::{Gauge, Outputs};
+
+/// Stands in for the build daemon behind a real worker session.
+#[derive(Clone, Debug)]
+pub(crate) struct SimulatedBuilder {
+    /// Where outputs come from.
+    pub(crate) outputs: Outputs,
+    /// How long each build takes.
+    pub(crate) cost: Duration,
+    /// Takes note of what is asked.
+    pub(crate) gauge: Arc<Gauge>,
+}
+
+#[async_trait]
+impl Builder for SimulatedBuilder {
+    async fn accept(&self, _server: &Server) -> Result<(), Unaccepted> {
+        self.gauge.note_joined();
+        Ok(())
+    }
+
+    async fn build(&self, assignment: &Assignment, context: &AttemptContext) -> Report {
+        self.gauge.note_begun(assignment.build);
+        context.building(Duration::ZERO);
+        if !self.cost.is_zero() {
+            tokio::time::sleep(self.cost).await;
+        }
+        let mut outputs = Vec::with_capacity(assignment.outputs.len());
+        for (name, path) in &assignment.outputs {
+            let (nar_hash, nar_size) = match &self.outputs {
+                Outputs::Shared(shared) => (shared.nar_hash, shared.nar_size),
+                Outputs::Fresh(store) => match store.make(path) {
+                    Ok(info) => (info.nar_hash, info.nar_size),
+                    Err(error) => {
+                        return Report::Finished(BuildReport::failure(
+                            Outcome::DiskFull,
+                            format!("{error:#}"),
+                        ));
+                    }
+                },
+            };
+            outputs.push(OutputInfo {
+                name: name.to_string(),
+                path: path.to_string(),
+                nar_hash: bytes_of(&nar_hash),
+                nar_size,
+                references: Vec::new(),
+            });
+        }
+        let report = BuildReport::success(outputs, Origin::Built);
+        Report::Finished(BuildReport { build: self.cost, ..report })
+    }
+
+    async fn release(&self, attempts: &[AttemptId]) {
+        self.gauge.note_released(attempts);
+    }
+
+    async fn restore(&self, _kept: &[AttemptId]) {}
+
+    fn load(&self) -> Load {
+        Load::default()
+    }
+}
+
+fn bytes_of(hash: &NarHash) -> Bytes {
+    Bytes::copy_from_slice(hash.as_bytes())
+}

@@ -1,0 +1,103 @@
+//! What the builders saw, and when.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use hauberk_worker::AttemptId;
+use tokio::sync::Notify;
+
+/// Counts and times of all builders of a laboratory.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge {
+    joined: AtomicUsize,
+    seen: Mutex<Seen>,
+    /// Releases that somebody waits for.
+    wanted: AtomicUsize,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// When each build was first begun.
+    begun: HashMap<i64, Instant>,
+    released: HashSet<AttemptId>,
+    /// When each release came, in order.
+    releases: Vec<Instant>,
+}
+
+impl Gauge {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker was welcomed.
+    pub(crate) fn note_joined(&self) {
+        self.joined.fetch_add(1, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// A builder has begun this build.
+    pub(crate) fn note_begun(&self, build: i64) {
+        let mut seen = self.seen();
+        seen.begun.entry(build).or_insert_with(Instant::now);
+        drop(seen);
+        if self.wanted.load(Ordering::Relaxed) == 0 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The server needs the outputs of these attempts no more: they are recorded as succeeded, or failed.
+    pub(crate) fn note_released(&self, attempts: &[AttemptId]) {
+        let now = Instant::now();
+        let mut seen = self.seen();
+        for attempt in attempts {
+            if seen.released.insert(*attempt) {
+                seen.releases.push(now);
+            }
+        }
+        if seen.releases.len() >= self.wanted.load(Ordering::Relaxed) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits until so many workers have been welcomed.
+    pub(crate) async fn wait_joined(&self, count: usize) {
+        while self.joined.load(Ordering::Relaxed) < count {
+            self.changed.notified().await;
+        }
+    }
+
+    /// Waits until a builder has begun anything.
+    pub(crate) async fn wait_begun(&self) {
+        while self.seen().begun.is_empty() {
+            self.changed.notified().await;
+        }
+    }
+
+    /// Waits until so many attempts have been released.
+    pub(crate) async fn wait_released(&self, count: usize) {
+        self.wanted.store(count, Ordering::Relaxed);
+        while self.seen().releases.len() < count {
+            self.changed.notified().await;
+        }
+    }
+
+    /// Counts the attempts released so far.
+    pub(crate) fn released(&self) -> usize {
+        self.seen().releases.len()
+    }
+
+    /// Gives when each release came, in order.
+    pub(crate) fn releases(&self) -> Vec<Instant> {
+        self.seen().releases.clone()
+    }
+
+    /// Gives when builds were first begun, in order.
+    pub(crate) fn begun(&self) -> Vec<Instant> {
+        let mut begun: Vec<Instant> = self.seen().begun.values().copied().collect();
+        begun.sort_unstable();
+        begun
+    }
+}
