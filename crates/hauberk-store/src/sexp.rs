@@ -132,7 +132,11 @@ impl Sexp {
     fn write_canonical(&self, bytes: &mut Vec<u8>) {
         match self {
             Self::Atom(atom) => {
-                bytes.extend_from_slice(format!("{}:", atom.len()).as_bytes());
+                // libgcrypt reads no `0:`.
+                match atom.len() {
+                    0 => bytes.extend_from_slice(b"\"\""),
+                    length => bytes.extend_from_slice(format!("{length}:").as_bytes()),
+                }
                 bytes.extend_from_slice(atom);
             }
             Self::List(items) => {
@@ -369,7 +373,9 @@ impl Reader<'_> {
             b'0'..=b'9' => self.counted(first),
             first if is_token_byte(first) => {
                 let begin = self.offset - 1;
-                while self.bytes.get(self.offset).is_some_and(|byte| is_token_byte(*byte)) {
+                // libgcrypt writes and reads a zero byte in a token.
+                let inside = |byte: &u8| *byte == 0 || is_token_byte(*byte);
+                while self.bytes.get(self.offset).is_some_and(inside) {
                     self.offset += 1;
                 }
                 Ok(self.bytes[begin..self.offset].to_vec())
@@ -380,7 +386,7 @@ impl Reader<'_> {
 
     /// Reads `LENGTH:BYTES`, or another form with its length in front, which must be right.
     fn counted(&mut self, first: u8) -> Result<Vec<u8>, SexpError> {
-        if first == b'0' && self.bytes.get(self.offset) != Some(&b':') {
+        if first == b'0' {
             return self.unexpected();
         }
         let mut length = usize::from(first - b'0');
@@ -431,13 +437,14 @@ impl Reader<'_> {
 
     fn base64(&mut self) -> Result<Vec<u8>, SexpError> {
         let (mut bytes, mut bits, mut count) = (Vec::with_capacity(self.length_until(b'|')), 0_u32, 0);
-        let mut padded = false;
+        let (mut padded, mut digits) = (false, 0_usize);
         loop {
             let value = match self.next_byte()? {
-                b'|' => return Ok(bytes),
+                b'|' if digits.is_multiple_of(4) => return Ok(bytes),
                 byte if is_space(byte) => continue,
                 b'=' => {
                     padded = true;
+                    digits += 1;
                     continue;
                 }
                 _ if padded => return self.unexpected(),
@@ -449,6 +456,7 @@ impl Reader<'_> {
                 _ => return self.unexpected(),
             };
             bits = bits << 6 | u32::from(value);
+            digits += 1;
             count += 6;
             if count >= 8 {
                 count -= 8;
@@ -581,6 +589,8 @@ mod tests {
             "(\"\\08\")",
             "(4:abc)",
             "(03:abc)",
+            "(0:)",
+            "(|YWJ|)",
             "(2\"abc\")",
             "(%)",
             "(3abc)",

@@ -43,6 +43,21 @@ const ENCODING_FLAGS: [&[u8]; 2] = [b"rfc6979", b"raw"];
 /// Flags that change nothing here.
 const HARMLESS_FLAGS: [&[u8]; 6] = [b"param", b"noparam", b"comp", b"nocomp", b"no-blinding", b"igninvflag"];
 
+/// Names libgcrypt knows hash functions by; which one is said to have been used does not enter the arithmetic.
+const HASH_NAMES: [&[u8]; 11] = [
+    b"sha256",
+    b"sha1",
+    b"sha224",
+    b"sha384",
+    b"sha512",
+    b"md5",
+    b"rmd160",
+    b"sha3-224",
+    b"sha3-256",
+    b"sha3-384",
+    b"sha3-512",
+];
+
 impl Signature {
     pub(super) fn new(hash: &Sha256, r: &[u8; 32], s: &[u8; 32], key: &PublicKey) -> Self {
         let atom = |text: &str| Sexp::atom(text);
@@ -129,7 +144,8 @@ fn check_encoding(data: &Sexp) -> Result<(), SignatureError> {
     let flags: Vec<_> = flags.iter().skip(1).filter_map(Sexp::as_atom).collect();
     let known = flags.iter().all(|flag| ENCODING_FLAGS.contains(flag) || HARMLESS_FLAGS.contains(flag));
     let encoded = flags.iter().any(|flag| ENCODING_FLAGS.contains(flag));
-    let algorithm = data.find_atom("hash", 1).is_some_and(|name| name.eq_ignore_ascii_case(b"sha256"));
+    let name = data.find_atom("hash", 1).unwrap_or_default();
+    let algorithm = HASH_NAMES.iter().any(|known| name.eq_ignore_ascii_case(known));
     if known && encoded && algorithm { Ok(()) } else { Err(SignatureError::Unsupported) }
 }
 
