@@ -112,14 +112,7 @@ pub async fn run(
             Some(url) => welcome::Publish::PublishUrl(url.clone()),
             None => welcome::Publish::PublishPort(publish_port.into()),
         }),
-        signing_keys: config
-            .signer
-            .public_keys()
-            .map(|key| SigningKey {
-                store_directory: config.store_directory.to_string(),
-                key: key.to_string(),
-            })
-            .collect(),
+        signing_keys: signing_keys(&config),
         heartbeat_interval_ms: millis(config.limits.heartbeat),
         lease_ms: millis(config.limits.lease),
         trust_probe: Some(probe),
@@ -321,6 +314,15 @@ async fn beat(
             }
         }
     }
+}
+
+/// The keys that workers must trust: a Nix key a line, or one S-expression of Guix.
+fn signing_keys(config: &Config) -> Vec<SigningKey> {
+    let text = config.signer.public_text();
+    let keys: Vec<&str> = if text.starts_with('(') { vec![&text] } else { text.lines().collect() };
+    keys.into_iter()
+        .map(|key| SigningKey { store_directory: config.store_directory.to_string(), key: key.to_owned() })
+        .collect()
 }
 
 fn millis(duration: Duration) -> u32 {
