@@ -4,19 +4,35 @@ use std::sync::Arc;
 
 use hauberk_store::{
     NarInfo,
-    signature::nix::{PublicKey, SecretKey},
+    signature::{
+        guix,
+        nix::{PublicKey, SecretKey},
+    },
 };
 
 /// Signs narinfos with each of a set of keys. Clones are cheap and share them.
 #[derive(Debug, Clone, Default)]
 pub struct Signer {
     nix: Arc<[SecretKey]>,
+    guix: Option<Arc<GuixKey>>,
+}
+
+#[derive(Debug)]
+struct GuixKey {
+    /// The host name beside the signature; nobody checks it.
+    host: String,
+    key: guix::SecretKey,
 }
 
 impl Signer {
     /// Takes Nix keys; with none, narinfos are given out unsigned.
     pub fn nix(keys: impl IntoIterator<Item = SecretKey>) -> Self {
-        Self { nix: keys.into_iter().collect() }
+        Self { nix: keys.into_iter().collect(), guix: None }
+    }
+
+    /// Takes a Guix key, and a host name to say beside its signatures.
+    pub fn guix(host: &str, key: guix::SecretKey) -> Self {
+        Self { nix: Arc::default(), guix: Some(Arc::new(GuixKey { host: host.to_owned(), key })) }
     }
 
     /// Adds a signature of each key.
@@ -24,11 +40,24 @@ impl Signer {
         for key in &*self.nix {
             narinfo.sign(key);
         }
+        // Last, as it covers all that stands before it.
+        if let Some(guix) = &self.guix {
+            narinfo.sign_guix(&guix.host, &guix.key);
+        }
     }
 
-    /// Gives the public halves.
-    pub fn public_keys(&self) -> impl Iterator<Item = PublicKey> {
-        self.nix.iter().map(SecretKey::public_key)
+    /// Tells whether narinfos are to be as Guix writes them.
+    pub(crate) fn is_guix(&self) -> bool {
+        self.guix.is_some()
+    }
+
+    /// Gives the public halves as clients take them: lines of `NAME:BASE64`, or Guix's S-expression.
+    pub fn public_text(&self) -> String {
+        let mut text: String = self.nix.iter().map(|key| format!("{}\n", key.public_key())).collect();
+        if let Some(guix) = &self.guix {
+            text.push_str(&guix.key.public_key().to_string());
+        }
+        text
     }
 }
 
@@ -36,20 +65,34 @@ impl Signer {
 #[derive(Debug, Clone, Default)]
 pub struct TrustedKeys {
     nix: Arc<[PublicKey]>,
+    guix: Option<Arc<guix::Acl>>,
 }
 
 impl TrustedKeys {
     /// Takes Nix keys; with none, nothing is believed.
     pub fn nix(keys: impl IntoIterator<Item = PublicKey>) -> Self {
-        Self { nix: keys.into_iter().collect() }
+        Self { nix: keys.into_iter().collect(), guix: None }
+    }
+
+    /// Takes the keys that a Guix machine has authorized.
+    pub fn guix(acl: guix::Acl) -> Self {
+        Self { nix: Arc::default(), guix: Some(Arc::new(acl)) }
     }
 
     /// Tells whether one of the keys has signed what `narinfo` says of its item.
     pub fn vouch_for(&self, narinfo: &NarInfo) -> bool {
-        narinfo.verify(&self.nix).is_some()
+        narinfo.verify(&self.nix).is_some() || self.guix_vouches_for(narinfo)
     }
 
-    /// Drops the signatures of other keys, and invalid ones.
+    fn guix_vouches_for(&self, narinfo: &NarInfo) -> bool {
+        let verified = |acl: &Arc<guix::Acl>| {
+            NarInfo::parse_verified(narinfo.store_path.directory(), &narinfo.to_string(), acl).is_ok()
+        };
+        narinfo.guix_signature.is_some() && self.guix.as_ref().is_some_and(verified)
+    }
+
+    /// Drops the signatures of other keys, and invalid ones. A Guix signature goes in any case: it covers where the nar
+    /// is, which will be elsewhere.
     pub(crate) fn keep_signatures(&self, narinfo: &mut NarInfo) {
         let fingerprint = narinfo.fingerprint();
         let ours = |signature: &_| self.nix.iter().any(|key| key.verify(&fingerprint, signature));

@@ -20,7 +20,7 @@ use hauberk_publish::{
     BaseUrl, Cache, PublishConfig, Signer, SubstituteClient, TrustedKeys,
     client::{ClientConfig, FetchError},
 };
-use hauberk_store::{NarInfo, Sha256, StoreDirectory, narinfo::Compression};
+use hauberk_store::{NarInfo, Sha256, StoreDirectory, narinfo::Compression, signature::guix};
 use support::{PlainStore, Server, key, raw_server, respond, respond_not_found, tree};
 use tokio::io::AsyncReadExt;
 
@@ -107,6 +107,36 @@ async fn from_one_server_to_the_next() {
     let pending = client.fetch(&second.url(), &narinfo, &farm_trusted, &cache).await.unwrap();
     assert!(!cache.commit(vec![pending], &worker).await.unwrap()[0].inserted);
     assert_eq!(files(directory.path()), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guix_keys_count_too() {
+    let store = PlainStore::guix();
+    let item = store.add("item", &[], tree);
+    let secret = guix::SecretKey::generate().unwrap();
+    let mut acl = guix::Acl::default();
+    let nobody = TrustedKeys::guix(acl.clone());
+    acl.authorize(secret.public_key());
+    let (trusted, signer) = (TrustedKeys::guix(acl), Signer::guix("host", secret));
+    let client = SubstituteClient::new(StoreDirectory::guix(), ClientConfig::farm()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path(), &StoreDirectory::guix()).unwrap();
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let mut config = PublishConfig::new(StoreDirectory::guix());
+        config.signer = signer.clone();
+        config.store = Some(store.source());
+        config.compression = compression;
+        let server = Server::start(config);
+        let refused = client.trusted_narinfo(&server.url(), &item, &nobody).await;
+        assert!(matches!(refused, Err(FetchError::BadSignature { .. })));
+        let narinfo = client.trusted_narinfo(&server.url(), &item, &trusted).await.unwrap().unwrap();
+        let pending = client.fetch(&server.url(), &narinfo, &trusted, &cache).await.unwrap();
+        let committed = cache.commit(vec![pending], &signer).await.unwrap();
+        assert!(trusted.vouch_for(&committed[0].narinfo));
+        let mut nar = Vec::new();
+        client.nar(&server.url(), &narinfo).await.unwrap().read_to_end(&mut nar).await.unwrap();
+        assert_eq!(nar, store.nar(&item));
+    }
 }
 
 /// A server of one item whose narinfo and nar are what `lie` makes of the true ones.

@@ -17,7 +17,7 @@ use hauberk_publish::{
     cache::Pending,
     server::{Limits, LogBody, LogSource},
 };
-use hauberk_store::{NarInfo, StoreDirectory, StorePath, narinfo::Compression};
+use hauberk_store::{NarInfo, StoreDirectory, StorePath, narinfo::Compression, signature::guix};
 use support::{PlainStore, Server, key, pattern, tree};
 
 fn config(store: &PlainStore, signer: &Signer) -> PublishConfig {
@@ -267,6 +267,39 @@ fn json_listings_and_metrics() {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
     assert!(metrics.ends_with("# EOF\n"));
+}
+
+/// Real narinfos of `guix publish` come out byte for byte, with its key and what its store knew.
+#[test]
+fn narinfos_are_those_guix_publish_gives() {
+    let vectors = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/guix-vectors");
+    let read = |name: &str| fs::read(vectors.join("keys").join(name)).unwrap();
+    let key = guix::SecretKey::parse_pair(&read("signing-key.pub"), &read("signing-key.sec")).unwrap();
+    let mut seen = 0;
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let store = PlainStore::guix();
+        let mut config = PublishConfig::new(StoreDirectory::guix());
+        config.signer = Signer::guix("vm", key.clone());
+        config.store = Some(store.source());
+        config.compression = compression.clone();
+        let server = Server::start(config);
+        for entry in fs::read_dir(vectors.join("narinfo")).unwrap() {
+            let file = entry.unwrap().path();
+            let name = file.file_name().unwrap().to_str().unwrap();
+            if !name.starts_with(&format!("{compression}-")) {
+                continue;
+            }
+            let recorded = fs::read_to_string(&file).unwrap();
+            let narinfo = NarInfo::parse(&StoreDirectory::guix(), &recorded).unwrap();
+            store.know(&narinfo);
+            let answer = server.get(&format!("/{}.narinfo", narinfo.store_path.hash_part()));
+            assert_eq!(answer.text(), recorded, "{name}");
+            seen += 1;
+        }
+        assert_eq!(server.get("/signing-key.pub").body, read("signing-key.pub"));
+        assert!(server.get("/nix-cache-info").text().starts_with("StoreDir: /gnu/store\n"));
+    }
+    assert_eq!(seen, 36);
 }
 
 /// What the client of GNU Guix sent, recorded, is answered one by one and in its order.

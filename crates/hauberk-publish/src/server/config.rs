@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hauberk_store::StoreDirectory;
+use hauberk_store::{StoreDirectory, narinfo::Compression};
 
 use super::{log_source::LogSource, store_source::StoreSource};
 use crate::{cache::Cache, signer::Signer};
@@ -20,6 +20,9 @@ pub struct PublishConfig {
     pub cache: Option<Cache>,
     /// The local store.
     pub store: Option<StoreSource>,
+    /// How nars of the store are packed while they are sent: none, gzip or zstd. None by default, which costs least and
+    /// tells clients sizes; packing pays on slow networks.
+    pub compression: Compression,
     /// Build logs.
     pub logs: Option<Arc<dyn LogSource>>,
     /// How long a client may remember that a path is not here. Nothing by default: it may be here in a moment. (Nix
@@ -38,6 +41,7 @@ impl PublishConfig {
             signer: Signer::default(),
             cache: None,
             store: None,
+            compression: Compression::None,
             logs: None,
             negative_ttl: Duration::ZERO,
             limits: Limits::default(),

@@ -64,7 +64,7 @@ impl Handler {
             want_mass_query: true,
             priority: Some(config.priority),
         };
-        let signing_keys: String = config.signer.public_keys().map(|key| format!("{key}\n")).collect();
+        let signing_keys = config.signer.public_text();
         Self {
             cache_info: cache_info.to_string().into(),
             signing_keys: signing_keys.into(),
@@ -124,7 +124,7 @@ impl Handler {
             Some(Err(error)) => return Err(error.into()),
             Some(Ok(None)) | None => {
                 let item = self.in_store(hash).await?.ok_or(Failure::NotFound("no such path"))?;
-                item.narinfo(&self.config.signer)
+                item.narinfo(&self.config.signer, &self.config.compression)
             }
         };
         if !json::is_asked_for(headers) {

@@ -83,6 +83,23 @@ pub(super) fn store_nar_url(hash: &StorePathHash, nar_hash: &NarHash) -> String 
     format!("nar/{hash}-{}.nar", nar_hash.to_base32())
 }
 
+/// Gives the URL, relative to the server, under which an item is served by name, as Guix has it.
+pub(super) fn item_nar_url(compression: &Compression, item: &StorePath) -> String {
+    let mut url = String::from("nar/");
+    if *compression != Compression::None {
+        url.push_str(compression.as_str());
+        url.push('/');
+    }
+    for byte in item.base_name().bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            url.push(char::from(byte));
+        } else {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    url
+}
+
 fn nar(directory: &StoreDirectory, rest: &str) -> Option<Route> {
     let rest = percent_decode(rest)?;
     if let Some((compression, item)) = rest.split_once('/') {
@@ -150,6 +167,10 @@ mod tests {
         check(&format!("/{}", store_nar_url(&hash, &nar_hash)), &Route::StoreNar(hash, nar_hash));
         check(&format!("/nar/{HASH}-a%3fb"), &Route::ItemNar(Compression::None, item.clone()));
         check(&format!("/nar/gzip/{HASH}-a%3Fb"), &Route::ItemNar(Compression::Gzip, item.clone()));
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let url = item_nar_url(&compression, &item);
+            check(&format!("/{url}"), &Route::ItemNar(compression, item.clone()));
+        }
         check(&format!("/nar/{NAR_HASH}.nar.xz"), &Route::CachedNar(format!("{NAR_HASH}.nar.xz")));
         check(&format!("/log/{HASH}-a%3Fb"), &Route::Log(item));
     }

@@ -15,7 +15,7 @@ use hauberk_store::{
     narinfo::{Compression, NarUrl},
 };
 
-use super::route::store_nar_url;
+use super::route::{item_nar_url, store_nar_url};
 use crate::{describe::describe, recent::Recent, signer::Signer};
 
 /// Store items remembered, at most twice as many; about a kilobyte each.
@@ -143,9 +143,9 @@ fn stamp(file: &Path) -> Result<Option<Stamp>, StoreError> {
 }
 
 impl StoreItem {
-    /// Gives its narinfo, signed once and then remembered.
-    pub(super) fn narinfo(&self, signer: &Signer) -> Bytes {
-        self.narinfo.get_or_init(|| self.make_narinfo(signer).to_string().into()).clone()
+    /// Gives its narinfo, signed once and then remembered. The nar it names is packed with `compression`.
+    pub(super) fn narinfo(&self, signer: &Signer, compression: &Compression) -> Bytes {
+        self.narinfo.get_or_init(|| self.make_narinfo(signer, compression).to_string().into()).clone()
     }
 
     /// Gives its size as a NAR, where the store knows it.
@@ -153,13 +153,18 @@ impl StoreItem {
         Some(self.info.nar_size).filter(|&size| size > 0)
     }
 
-    fn make_narinfo(&self, signer: &Signer) -> NarInfo {
+    fn make_narinfo(&self, signer: &Signer, compression: &Compression) -> NarInfo {
         let info = &self.info;
+        let packed = *compression != Compression::None;
         let place = NarUrl {
-            url: store_nar_url(&info.path.hash(), &info.nar_hash),
-            compression: Compression::None,
-            file_size: self.nar_size(),
-            file_hash: Some(info.nar_hash.into()),
+            url: match packed || signer.is_guix() {
+                true => item_nar_url(compression, &info.path),
+                false => store_nar_url(&info.path.hash(), &info.nar_hash),
+            },
+            compression: compression.clone(),
+            // How long it will be when it is packed is not known before.
+            file_size: self.nar_size().filter(|_| !packed),
+            file_hash: (!packed && !signer.is_guix()).then(|| info.nar_hash.into()),
         };
         let mut narinfo = describe(info, place);
         signer.sign(&mut narinfo);

@@ -20,22 +20,50 @@ use hauberk_publish::{
     server::{PathInfos, Running},
     stream::NarReader,
 };
-use hauberk_store::{NarHash, Sha256, StoreDirectory, StorePath, StorePathHash, signature::nix::SecretKey};
+use hauberk_store::{
+    NarHash, NarInfo, Sha256, StoreDirectory, StorePath, StorePathHash, signature::nix::SecretKey,
+};
 use tokio_util::sync::CancellationToken;
 
 /// A store directory below a temporary root, and what a daemon would say of it.
 #[derive(Clone)]
 pub(crate) struct PlainStore {
     root: Arc<tempfile::TempDir>,
+    directory: StoreDirectory,
     infos: Arc<Mutex<HashMap<StorePathHash, PathInfo>>>,
     asked: Arc<Mutex<usize>>,
 }
 
 impl PlainStore {
     pub(crate) fn new() -> Self {
+        Self::of(StoreDirectory::nix())
+    }
+
+    pub(crate) fn guix() -> Self {
+        Self::of(StoreDirectory::guix())
+    }
+
+    fn of(directory: StoreDirectory) -> Self {
         let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("nix/store")).unwrap();
-        Self { root: Arc::new(root), infos: Arc::default(), asked: Arc::default() }
+        fs::create_dir_all(root.path().join(&directory.as_str()[1..])).unwrap();
+        Self { root: Arc::new(root), directory, infos: Arc::default(), asked: Arc::default() }
+    }
+
+    /// Makes the daemon believe what a narinfo says, of an empty file.
+    pub(crate) fn know(&self, narinfo: &NarInfo) {
+        fs::write(self.file(&narinfo.store_path), "").unwrap();
+        let info = PathInfo {
+            path: narinfo.store_path.clone(),
+            deriver: narinfo.deriver.clone(),
+            nar_hash: narinfo.nar_hash,
+            references: narinfo.references.clone(),
+            registration_time: 1,
+            nar_size: narinfo.nar_size,
+            ultimate: false,
+            signatures: BTreeSet::new(),
+            content_address: None,
+        };
+        self.infos.lock().unwrap().insert(narinfo.store_path.hash(), info);
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -49,7 +77,7 @@ impl PlainStore {
 
     /// Makes an item by `make`, which gets the path of the file to be made.
     pub(crate) fn add(&self, name: &str, references: &[&StorePath], make: impl FnOnce(&Path)) -> StorePath {
-        let path = path_in(&StoreDirectory::nix(), name);
+        let path = path_in(&self.directory, name);
         make(&self.file(&path));
         self.register(&path, references);
         path
