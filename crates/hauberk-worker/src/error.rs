@@ -33,8 +33,8 @@ pub enum WorkerError {
         /// What was refused, and the commands that mend it.
         message: String,
     },
-    /// The publish server cannot listen.
-    #[error("cannot start the publish server: {message}")]
+    /// The publish server cannot listen, or has ended.
+    #[error("the publish server does not serve: {message}")]
     Listen {
         /// Where, why, and the way out.
         message: String,

@@ -9,7 +9,7 @@ use hauberk_publish::client::{BaseUrl, ClientConfig, SubstituteClient};
 use hauberk_publish::{PublishConfig, PublishServer, Signer, StoreSource};
 use hauberk_store::StoreDirectory;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::{Config, PublishAddress, SessionConfig, SharedContext, SpoolPlace};
 use crate::error::WorkerError;
@@ -79,12 +79,21 @@ pub async fn run(
     info!(worker.name = %config.name, "worker {} serves its results on port {port}", config.name);
 
     let session = session_config(&config, &info, port, cores);
-    let result = run_with_builder(session, Arc::new(machine), stop, ready).await;
+    let mut published = std::pin::pin!(running.join());
+    let mut worked = std::pin::pin!(run_with_builder(session, Arc::new(machine), stop, ready));
+    let result = tokio::select! {
+        result = worked.as_mut() => result,
+        // A worker that cannot give its results away is of no use.
+        ended = published.as_mut() => {
+            let message = ended.err().map_or_else(|| "it ended by itself".to_owned(), |error| error.to_string());
+            return Err(WorkerError::Listen { message });
+        }
+    };
     publishing.cancel();
-    match (result, running.join().await) {
-        (Ok(()), Err(error)) => Err(WorkerError::Listen { message: error.to_string() }),
-        (result, _) => result,
+    if let Err(error) = published.await {
+        warn!(error = &error as &dyn std::error::Error, "the publish server did not end in order");
     }
+    result
 }
 
 fn session_config(config: &Config, info: &DaemonInfo, port: u16, cores: u32) -> SessionConfig {

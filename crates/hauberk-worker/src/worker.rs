@@ -36,6 +36,9 @@ const LONGEST_OUTBOX: usize = 16_384;
 /// The pause before the server's key is tried again when it could not be found out.
 const TRUST_RETRY: Duration = Duration::from_secs(5);
 
+/// A connection that was lost sooner than this is made again after as long.
+const HASTY: Duration = Duration::from_millis(500);
+
 /// How long the logs of a drained worker may take to leave.
 const LAST_LOGS: Duration = Duration::from_secs(30);
 
@@ -109,6 +112,7 @@ async fn run(
         trust_check: config.trust_check,
         store_directory: config.store_directory.to_string(),
         outbox: VecDeque::new(),
+        connected: None,
         server: None,
         accepted: None,
         trust: None,
@@ -171,6 +175,8 @@ struct Worker {
     trust_check: TrustCheck,
     store_directory: String,
     outbox: VecDeque<Bytes>,
+    /// When the connection that stands was made.
+    connected: Option<Instant>,
     server: Option<Arc<Server>>,
     /// The keys that the build daemon accepts, as far as was tried.
     accepted: Option<Vec<String>>,
@@ -266,6 +272,7 @@ impl Worker {
                 let socket = found?;
                 info!(server.endpoint = %socket.endpoint(), "connected to {}", socket.endpoint());
                 self.link = Link::Connected(socket);
+                self.connected = Some(Instant::now());
                 self.session.connected(Instant::now(), effects);
             }
             LinkEvent::Socket(DealerEvent::Frame(frame)) => match ServerMessage::decode(&frame) {
@@ -279,7 +286,9 @@ impl Worker {
             }
             LinkEvent::Socket(DealerEvent::Connection(change)) => {
                 warn!("{change}; what runs goes on");
-                self.reconnect(Duration::ZERO);
+                // A server that hangs up at once is not asked again at once.
+                let hasty = self.connected.is_some_and(|since| since.elapsed() < HASTY);
+                self.reconnect(if hasty { HASTY } else { Duration::ZERO });
             }
             LinkEvent::Broken => self.reconnect(Duration::from_secs(1)),
         }

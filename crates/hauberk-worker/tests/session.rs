@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{ScriptedBuilder, ScriptedServer, Step, TestWorker, assign, security, session_config, until};
+use hauberk_discovery::{Advertisement, Advertiser, Interfaces};
 use hauberk_protocol::WorkerBody;
 use hauberk_protocol::keys::CurveKeyPair;
 use hauberk_protocol::proto::{self, AttemptPhase, Outcome};
 use hauberk_worker::{
-    BuildReport, DeclineReason, DeclineReport, Origin, OutputInfo, Report, Security, SessionConfig,
-    Unaccepted, WorkerError,
+    BuildReport, DeclineReason, DeclineReport, Origin, OutputInfo, Report, Security, ServerLocation,
+    SessionConfig, Unaccepted, WorkerError,
 };
 
 fn built() -> Report {
@@ -374,6 +375,41 @@ async fn a_log_the_server_does_not_want_is_forgotten() {
 }
 
 #[tokio::test]
+async fn the_server_with_the_pinned_key_is_found_by_mdns_and_found_again_elsewhere() {
+    let decoy = ScriptedServer::start();
+    let _decoy_told = Advertiser::start(&advertisement("decoy", &decoy), &Interfaces::Loopback).unwrap();
+    let spool = tempfile::tempdir().unwrap();
+    let mut server = ScriptedServer::start();
+    let told = Advertiser::start(&advertisement("farm", &server), &Interfaces::Loopback).unwrap();
+    let mut config = session_config(&server, Some(spool.path()));
+    config.server = ServerLocation::Discover(Interfaces::Loopback);
+    let builder = Arc::new(ScriptedBuilder::default());
+    let worker = TestWorker::start(config, builder);
+    server.join_with_credit(2).await;
+    told.stop().await;
+    let (keys, ..) = server.stop().await;
+    // The same server, at another port.
+    let mut server = ScriptedServer::start_with(keys, "127.0.0.1:0", "127.0.0.1:0");
+    let _told = Advertiser::start(&advertisement("farm", &server), &Interfaces::Loopback).unwrap();
+    server.join_with_credit(2).await;
+    worker.stop.cancel();
+    worker.ended().await.unwrap();
+}
+
+fn advertisement(instance: &str, server: &ScriptedServer) -> Advertisement {
+    Advertisement {
+        instance: format!("{instance}-{}", std::process::id()),
+        farm: "test".to_owned(),
+        version: "1".to_owned(),
+        backend_port: server.backend.endpoint().port(),
+        log_port: Some(server.logs.endpoint().port()),
+        publish_port: None,
+        store_directories: vec!["/nix/store".to_owned()],
+        server_key: Some(*server.keys.public()),
+    }
+}
+
+#[tokio::test]
 async fn many_workers_share_a_process() {
     const WORKERS: usize = 40;
     const BUILDS: i64 = 5;
@@ -416,7 +452,7 @@ async fn many_workers_share_a_process() {
                 };
                 send(*session, sequence, welcome.into());
             }
-            WorkerBody::Credit(_) => {
+            WorkerBody::Credit(_) if next < wanted => {
                 next += 1;
                 send(*session, sequence, assign(next).into());
             }

@@ -22,8 +22,8 @@ use crate::builder::{AttemptContext, BuildReport, DeclineReport, Report};
 /// The largest derivation that is read, in bytes of its nar.
 const LARGEST_DERIVATION: u64 = 64 << 20;
 
-/// How often the disks are looked at while a build is silent.
-const LOOK: Duration = Duration::from_millis(500);
+/// Most missing paths that a result lists.
+const MOST_MISSING: usize = 10_000;
 
 /// How much later than the daemon the worker itself ends a build that is over its time.
 const OVERTIME: Duration = Duration::from_secs(60);
@@ -65,7 +65,7 @@ pub(super) async fn run(machine: &Machine, assignment: &Assignment, context: &At
         Ok(report) => Report::Finished(report),
         Err(Early::Report(report)) => report,
         Err(Early::Daemon(error)) => {
-            witness.look();
+            let _ = witness.look();
             Report::Finished(match witness.disk_full() {
                 Some(full) => BuildReport::failure(Outcome::DiskFull, full),
                 None => BuildReport::failure(Outcome::Daemon, chain(&error)),
@@ -166,12 +166,12 @@ impl Run<'_> {
         let Err(error) = self.machine.fetcher.ensure(roots, sources, daemon, plan).await else {
             return Ok(());
         };
-        self.witness.look();
+        let _ = self.witness.look();
         let message = chain(&error);
         let mut report = match (self.witness.disk_full(), error) {
             (Some(full), _) => BuildReport::failure(Outcome::DiskFull, full),
             (None, InputError::Missing(paths)) => BuildReport {
-                missing: paths.iter().map(ToString::to_string).collect(),
+                missing: paths.iter().take(MOST_MISSING).map(ToString::to_string).collect(),
                 ..BuildReport::failure(Outcome::MissingInputs, message)
             },
             (None, InputError::Transfer { .. }) => BuildReport::failure(Outcome::Transfer, message),
@@ -263,6 +263,7 @@ impl Run<'_> {
             .map(ToString::to_string)
             .chain(plan.will_substitute.iter().map(ToString::to_string))
             .chain(plan.unknown.iter().map(ToString::to_string))
+            .take(MOST_MISSING)
             .collect();
         if missing.is_empty() {
             return Ok(());
@@ -284,10 +285,8 @@ impl Run<'_> {
             let targets = [target];
             let build = daemon.build(&targets, mode, &mut log);
             let looking = async {
-                let mut ticks = tokio::time::interval(LOOK);
                 loop {
-                    ticks.tick().await;
-                    silent_watch.look();
+                    tokio::time::sleep(silent_watch.look()).await;
                 }
             };
             let overtime = async {
@@ -301,7 +300,7 @@ impl Run<'_> {
                 result = build => result.map_err(Stopped::Daemon),
                 () = exceeded.notified() => Err(Stopped::LogLimit),
                 () = overtime => Err(Stopped::Overtime),
-                () = looking => Err(Stopped::Overtime),
+                never = looking => never,
             }
         };
         let build = begun.elapsed();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hauberk_protocol::proto::Load;
 use nix::sys::statvfs::statvfs;
@@ -9,6 +10,13 @@ use nix::sys::statvfs::statvfs;
 /// A file system with less free space than this is full. What a builder could not write fits there no more, and the little that
 /// a failing one leaves behind may.
 const FULL: u64 = 8 << 20;
+
+/// How fast a builder may fill a disk, in bytes per second.
+const FASTEST: f64 = 1e9;
+
+/// The shortest and the longest pause between two looks at the disks.
+const OFTEN: Duration = Duration::from_millis(10);
+const SELDOM: Duration = Duration::from_millis(500);
 
 /// The file systems whose free space counts.
 #[derive(Clone, Debug)]
@@ -49,21 +57,25 @@ impl Disks {
 
 impl Witness {
     /// Looks at the disks. A failed builder's files are deleted before its failure is told, so that a full disk has to be seen
-    /// while it is full.
-    pub(crate) fn look(&mut self) {
+    /// while it is full. Gives the time after which it is worth to look again: a disk that is nearly full may be full soon.
+    pub(crate) fn look(&mut self) -> Duration {
         if self.full.is_some() {
-            return;
+            return SELDOM;
         }
+        let mut least = u64::MAX;
         for (name, path) in [("store", &self.disks.store), ("build directory", &self.disks.build)] {
-            if let Some(free) = free(path).filter(Free::is_full) {
+            let Some(free) = free(path) else { continue };
+            least = least.min(free.bytes);
+            if free.is_full() {
                 self.full = Some(format!(
                     "the disk of the {name} was full: {} MiB and {} files were free",
                     free.bytes >> 20,
                     free.files.map_or_else(|| "any number of".to_owned(), |files| files.to_string())
                 ));
-                return;
+                return SELDOM;
             }
         }
+        Duration::from_secs_f64(least as f64 / FASTEST).clamp(OFTEN, SELDOM)
     }
 
     /// Tells how the disk was found full, if it was.
@@ -165,7 +177,7 @@ mod tests {
         assert!(load.memory_available_bytes > 0 && load.store_free_bytes > 0);
         assert!(memory_bytes() >= load.memory_available_bytes);
         let mut witness = disks.witness();
-        witness.look();
+        let _ = witness.look();
         assert_eq!((witness.disk_full(), witness.out_of_memory()), (None, false));
     }
 

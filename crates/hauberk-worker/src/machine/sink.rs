@@ -11,7 +11,7 @@ use super::health::Witness;
 use crate::log::AttemptLog;
 
 /// How often the disks are looked at while a builder prints.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Writes what a builder prints to the log, and notes what the machine looks like meanwhile.
 pub(super) struct BuildLog<'a> {
@@ -36,7 +36,7 @@ impl<'a> BuildLog<'a> {
 
     fn look(&mut self) {
         if self.looked.is_none_or(|at| at.elapsed() >= LOOK) {
-            self.witness.look();
+            let _ = self.witness.look();
             self.looked = Some(Instant::now());
         }
     }

@@ -1,7 +1,7 @@
 //! A real nix-daemon with a store of its own, in mount and process namespaces of its own.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,6 @@ impl Machine {
     pub(crate) fn address(&self) -> DaemonAddress {
         DaemonAddress::from_path(self.path().join("nix/var/nix/daemon-socket/socket"))
     }
-
 
     pub(crate) async fn is_valid(&self, path: &StorePath) -> bool {
         let mut daemon = Connection::connect(&self.address(), &ConnectOptions::default()).await.unwrap();

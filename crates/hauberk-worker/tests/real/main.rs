@@ -66,7 +66,7 @@ fn trust_probe(key: &SecretKey) -> proto::TrustProbe {
             file_size: None,
             file_hash: None,
         }],
-        nar_hash: hash.into(),
+        nar_hash: hash,
         nar_size: nar.len() as u64,
         references: Default::default(),
         deriver: None,
@@ -291,6 +291,43 @@ async fn every_way_to_fail() {
     // None of it was the machine's fault, and the worker still works.
     let fine = farm.build_script("fine", "echo > $out", |_| {}).await;
     assert_eq!(fine.outcome(), Outcome::Succeeded, "{fine:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_the_machines_fault() {
+    let mut farm = Farm::set_up(true, TrustCheck::Require).await;
+    let _small = Small::mount(&farm.machine.path().join("tmp/small"), "64m");
+    farm.config.build_directory = farm.machine.path().join("tmp/small");
+    farm.start_worker();
+    farm.server.join_with_credit(2).await;
+    let file = farm.config.build_directory.join("file");
+    let text = format!("head -c 200000000 /dev/zero > {0} || {{ rm {0}; exit 1; }}", file.display());
+    let failed = farm.build_script("greedy", &text, |_| {}).await;
+    assert_eq!(failed.outcome(), Outcome::DiskFull, "{failed:?}");
+    let failed = farm.build_script("complains", "echo No space left on device; exit 1", |_| {}).await;
+    assert_eq!(failed.outcome(), Outcome::BuildFailed, "{failed:?}");
+}
+
+/// A small file system, gone with its value.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(path: &std::path::Path, size: &str) -> Self {
+        std::fs::create_dir_all(path).unwrap();
+        let options = format!("size={size},mode=1777");
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(path)
+            .status();
+        assert!(mount.unwrap().success(), "this test needs root");
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
