@@ -6,6 +6,8 @@ mod connection;
 mod daemon;
 mod error;
 mod failure;
+#[cfg(any(test, feature = "test"))]
+pub mod fake;
 mod frame;
 mod garbage;
 pub mod log;

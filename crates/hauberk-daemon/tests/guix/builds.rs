@@ -114,8 +114,8 @@ fn multiplexed() -> ClientOptions {
     without_substitutes(guile_multiplexed())
 }
 
-fn ended(result: &BuildResult, status: BuildStatus, reason: Option<FailureReason>) {
-    assert_eq!((result.status, &result.reason), (status, &reason), "{result:?}");
+fn ended(result: &BuildResult, status: BuildStatus, reason: Option<&FailureReason>) {
+    assert_eq!((result.status, result.reason.as_ref()), (status, reason), "{result:?}");
     assert_eq!(result.outputs.is_empty(), !status.is_success(), "{result:?}");
     assert_eq!(result.message.is_empty(), status.is_success(), "{result:?}");
 }
@@ -187,38 +187,38 @@ async fn junk_in_a_log() {
 
 #[tokio::test]
 async fn failures() {
-    let exit = || Some(FailureReason::ExitCode(3));
+    let exit = Some(&FailureReason::ExitCode(3));
     let (results, log) = build("13-build-fail", &plain(), BuildMode::Normal, &[], &[]).await;
-    ended(&results[0], BuildStatus::PermanentFailure, exit());
+    ended(&results[0], BuildStatus::PermanentFailure, exit);
     assert!(log.has("BuildFailed", "ExitCode(3)"), "{:?}", log.events);
 
     let mut silent = plain();
     silent.guix.build_trace = false;
     let (results, _) = build("15-build-fail-no-trace", &silent, BuildMode::Normal, &[], &[]).await;
-    ended(&results[0], BuildStatus::PermanentFailure, exit());
+    ended(&results[0], BuildStatus::PermanentFailure, exit);
 
     let (results, _) =
         build("21-build-no-output-produced", &multiplexed(), BuildMode::Normal, &[], &[]).await;
-    ended(&results[0], BuildStatus::OutputRejected, Some(FailureReason::OutputMissing));
+    ended(&results[0], BuildStatus::OutputRejected, Some(&FailureReason::OutputMissing));
 
     let (results, _) =
         build("24-build-check-mode-differs", &multiplexed(), BuildMode::Check, &["cap-nondeta"], &[]).await;
-    ended(&results[0], BuildStatus::NotDeterministic, Some(FailureReason::NotDeterministic));
+    ended(&results[0], BuildStatus::NotDeterministic, Some(&FailureReason::NotDeterministic));
 
     let options = ClientOptions { max_silent: Some(Duration::from_secs(2)), ..multiplexed() };
     let (results, log) = build("26-build-max-silent-time", &options, BuildMode::Normal, &[], &[]).await;
-    ended(&results[0], BuildStatus::Silent, Some(FailureReason::Silent));
+    ended(&results[0], BuildStatus::Silent, Some(&FailureReason::Silent));
     assert!(log.has("BuildFailed", "Silent"), "{:?}", log.events);
 
     let options = ClientOptions { keep_failed: true, ..multiplexed() };
     let (results, log) = build("28-build-keep-failed", &options, BuildMode::Normal, &[], &[]).await;
-    ended(&results[0], BuildStatus::PermanentFailure, exit());
+    ended(&results[0], BuildStatus::PermanentFailure, exit);
     assert!(log.has("Message", "keeping build directory"));
 
     let options = ClientOptions { rounds: 3, ..multiplexed() };
     let (results, _) =
         build("29-build-rounds-not-deterministic", &options, BuildMode::Normal, &[], &[]).await;
-    ended(&results[0], BuildStatus::NotDeterministic, Some(FailureReason::NotDeterministic));
+    ended(&results[0], BuildStatus::NotDeterministic, Some(&FailureReason::NotDeterministic));
     assert_eq!(results[0].times_built, 2);
 }
 
@@ -228,7 +228,7 @@ async fn a_failed_dependency_beside_a_success() {
     let made = ["cap-two-levelsa"];
     let (results, log) =
         build("19-build-dependency-fails-keep-going", &options, BuildMode::Normal, &[], &made).await;
-    ended(&results[0], BuildStatus::DependencyFailed, Some(FailureReason::Dependency));
+    ended(&results[0], BuildStatus::DependencyFailed, Some(&FailureReason::Dependency));
     ended(&results[1], BuildStatus::Built, None);
     assert!(log.has("BuildFailed", "cap-failc.drv"), "{:?}", log.events);
     assert!(log.has("BuildFailed", "cap-dep-of-failc.drv"), "{:?}", log.events);

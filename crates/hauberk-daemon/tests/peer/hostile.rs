@@ -220,3 +220,19 @@ proptest! {
         let _ = runtime.block_on(against(VERSIONS[usize::from(guix)], operation, Bytes(answer)));
     }
 }
+
+#[tokio::test]
+async fn nobody_and_somebody_who_does_not_answer() {
+    use hauberk_daemon::{ConnectOptions, Connection, DaemonAddress};
+
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let address = DaemonAddress::from_path(&socket);
+    let options = ConnectOptions { timeout: Duration::from_millis(50), ..ConnectOptions::default() };
+    let error = Connection::connect(&address, &options).await.unwrap_err();
+    assert!(matches!(error, DaemonError::Connect { .. }), "{error:?}");
+    assert!(error.is_connection() && error.to_string().contains(socket.to_str().unwrap()));
+    let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let error = Connection::connect(&address, &options).await.unwrap_err();
+    assert!(matches!(error, DaemonError::TimedOut { .. }), "{error:?}");
+}
