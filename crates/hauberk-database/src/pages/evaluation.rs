@@ -6,6 +6,7 @@ use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 
 use super::BuildLine;
+use crate::evaluations::JobError;
 use crate::statement::{Record, statement};
 use crate::{BuildId, BuildStatus, DatabaseError, EvaluationId, SpecificationId};
 
@@ -293,6 +294,21 @@ pub async fn evaluation_jobs(
             Ok(Job { name: row.get("job")?, weather: row.get("weather")?, build: BuildLine::read(row)? })
         })
         .collect()
+}
+
+/// Reads the jobs of an evaluation that gave no build, by name, at most `limit` of them, and how many they are in all.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn job_errors(
+    client: &impl GenericClient,
+    id: EvaluationId,
+    limit: i64,
+) -> Result<(Vec<JobError>, i64), DatabaseError> {
+    let rows = statement!("pages/job_errors").all(client, &[&id, &limit]).await?;
+    let total = rows.first().map_or(Ok(0), |row| row.get("total"))?;
+    let read = |row: &Record| Ok(JobError { name: row.get("name")?, message: row.get("message")? });
+    Ok((rows.iter().map(read).collect::<Result<_, DatabaseError>>()?, total))
 }
 
 /// Reads all jobs of an evaluation, by name; of a system or with one of some names, if these are given.

@@ -26,6 +26,7 @@ insert into build_dependencies select n, 1 from generate_series(2, 72000) n;
 insert into build_dependencies select n, n - 1 from generate_series(3, 72000) n;
 insert into jobs (evaluation_id, name, build_id, derivation_id)
 select 1 + (n - 1) % 1200, 'job-' || (n - 1) / 1200, n, n from generate_series(1, 72000) n;
+insert into job_errors select e.id, 'bad-' || n, 'does not evaluate' from evaluations e, generate_series(1, 3) n;
 insert into servers (name, host, backend_port, log_port, version) values ('server', 'localhost', 5555, 5556, '0');
 insert into server_epochs (server_id) values (1);
 insert into workers (name, machine, systems, slots, epoch)

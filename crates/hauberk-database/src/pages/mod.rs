@@ -18,7 +18,8 @@ pub use build::{
 };
 pub use evaluation::{
     Checkout, Evaluation, EvaluationStatus, Job, JobFilter, JobStatus, Neighbours, StatusCounts, checkouts,
-    evaluation, evaluation_counts, evaluation_jobs, evaluations, evaluations_of_all, job_statuses,
+    evaluation, evaluation_counts, evaluation_jobs, evaluations, evaluations_of_all, job_errors,
+    job_statuses,
 };
 pub use queue::{
     ActiveBuild, QueuedBuild, ReadyPosition, WaitingPosition, queue_active, queue_counts, queue_ready,

@@ -107,6 +107,9 @@ async fn every_statement_reads_a_filled_farm() {
     let statuses = job_statuses(&client, latest.id, Some("x86_64-linux"), Some(&names)).await.unwrap();
     assert_eq!(statuses.len(), 2);
 
+    let (errors, total) = job_errors(&client, latest.id, 2).await.unwrap();
+    assert_eq!((errors.len(), total), (2, 3));
+
     let everyone_needs = BuildId::new(1);
     let counted = edge_counts(&client, everyone_needs).await.unwrap();
     assert_eq!(counted, EdgeCounts { dependencies: 0, dependents: 10_000 });
@@ -187,6 +190,7 @@ async fn every_statement_reads_an_empty_farm() {
     assert!(evaluations_of_all(&client, 10).await.unwrap().is_empty());
     assert!(evaluation(&client, EvaluationId::new(1)).await.unwrap().is_none());
     assert!(evaluation_counts(&client, &[EvaluationId::new(1)]).await.unwrap().is_empty());
+    assert_eq!(job_errors(&client, EvaluationId::new(1), 10).await.unwrap().1, 0);
     assert!(queue_active(&client, 10).await.unwrap().is_empty());
     assert!(queue_waiting(&client, None, 10).await.unwrap().is_empty());
     assert!(queue_ready(&client, None, 10).await.unwrap().is_empty());

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
+use hauberk_database::evaluations::JobError;
 use hauberk_database::pages::{self, Checkout, Evaluation, Job, JobFilter, Neighbours, StatusCounts};
 use hauberk_database::{BuildStatus, EvaluationId};
 
@@ -13,6 +14,8 @@ use crate::view::{self as v, Bar};
 
 /// Jobs on a page.
 const PAGE: usize = 200;
+/// Jobs without a build on a page.
+const ERRORS: i64 = 200;
 
 #[derive(Template)]
 #[template(path = "evaluation.html")]
@@ -22,6 +25,9 @@ struct EvaluationPage {
     checkouts: Vec<Checkout>,
     counts: StatusCounts,
     bar: Bar,
+    /// Jobs that gave no build, and how many they are in all.
+    errors: Vec<JobError>,
+    error_count: i64,
     tabs: Vec<Tab>,
     status: &'static str,
     query: String,
@@ -69,6 +75,7 @@ async fn page(app: &App, id: &str, parameters: &Parameters) -> Page {
         return Err(PageFailure::Missing(format!("Evaluation with ID {id} doesn't exist.")));
     };
     let checkouts = pages::checkouts(&client, &[id]).await?;
+    let (errors, error_count) = pages::job_errors(&client, id, ERRORS).await?;
     let counts = counts(app, &client, &[id]).await?.remove(&id).unwrap_or_default();
     let status = parameters.get("status").map_or("", String::as_str);
     let tabs = tabs(&counts);
@@ -91,6 +98,8 @@ async fn page(app: &App, id: &str, parameters: &Parameters) -> Page {
         checkouts,
         counts,
         bar: Bar::new(&counts),
+        errors,
+        error_count,
         tabs,
         status,
         query,

@@ -97,21 +97,21 @@ impl Totals {
 /// Reads what a worker last said of its machine; what is not there is left out.
 fn measures(worker: &Worker) -> Vec<Measure> {
     let Some(load) = &worker.load else { return Vec::new() };
-    let number = |key: &str| load.get(key).and_then(serde_json::Value::as_i64);
-    let centi = |value: i64| format!("{}.{:02}", value / 100, value % 100);
-    let percent = |value: i64| format!("{}.{:02} %", value / 100, value % 100);
+    let number = |key: &str| load.get(key).and_then(serde_json::Value::as_f64);
+    let bytes = |key: &str| load.get(key).and_then(serde_json::Value::as_i64).map(|bytes| v::bytes(&bytes));
+    let percent = |key: &str| number(key).map(|value| format!("{value:.1} %"));
     let mut measures = Vec::new();
     let mut add = |name, value: Option<String>| {
         if let Some(value) = value {
             measures.push(Measure { name, value });
         }
     };
-    add("load", number("load1_centi").map(centi));
-    add("memory free", number("memory_available_bytes").map(|bytes| v::bytes(&bytes)));
-    add("store free", number("store_free_bytes").map(|bytes| v::bytes(&bytes)));
-    add("build directory free", number("build_free_bytes").map(|bytes| v::bytes(&bytes)));
-    add("CPU pressure", number("cpu_pressure").map(percent));
-    add("memory pressure", number("memory_pressure").map(percent));
-    add("I/O pressure", number("io_pressure").map(percent));
+    add("load", number("load1").map(|value| format!("{value:.2}")));
+    add("memory free", bytes("memory_available_bytes"));
+    add("store free", bytes("store_free_bytes"));
+    add("build directory free", bytes("build_free_bytes"));
+    add("CPU pressure", percent("cpu_pressure"));
+    add("memory pressure", percent("memory_pressure"));
+    add("I/O pressure", percent("io_pressure"));
     measures
 }

@@ -29,7 +29,7 @@ insert into workers (name, public_key, machine, address, version, daemon, store_
                      connected_at, last_seen_at, load, paused, pause_reason) values
  ('alder', 'k1', 'm-one', '10.0.0.1', '0.1.0', 'nix 2.8.0', '/nix/store', '{x86_64-linux,i686-linux}', '{kvm}', 4, 1,
   BASE - interval '5 hours', BASE - interval '3 seconds',
-  '{"load1_centi": 312, "memory_available_bytes": 13421772800, "store_free_bytes": 214748364800, "build_free_bytes": 53687091200, "cpu_pressure": 1250}',
+  '{"load1": 3.12, "memory_available_bytes": 13421772800, "store_free_bytes": 214748364800, "build_free_bytes": 53687091200, "cpu_pressure": 12.5, "io_pressure": null}',
   false, null),
  ('birch', 'k2', 'm-one', '10.0.0.1', '0.1.0', 'nix 2.8.0', '/nix/store', '{x86_64-linux}', '{}', 2, 1,
   BASE - interval '5 hours', BASE - interval '4 seconds', null, true, 'its disk failed three builds in a row'),
@@ -69,6 +69,7 @@ insert into jobs (evaluation_id, name, build_id, derivation_id, weather) values
  (2, 'gone', 13, 13, 1), (2, 'hello.aarch64-linux', 10, 10, -1), (2, 'hello.x86_64-linux', 2, 2, 2),
  (2, 'libreoffice.x86_64-linux', 8, 8, -1), (2, 'make.x86_64-linux', 9, 9, -1), (2, 'needs-xss', 4, 4, 1),
  (2, 'timeout', 12, 12, 1), (2, '"><img src=x onerror=alert(1)>', 3, 3, 1), (2, 'zlib.x86_64-linux', 1, 1, 2);
+insert into job_errors values (2, 'bad<b>', 'error: attribute ''version'' missing' || E'\n' || '<script>alert(4)</script>');
 insert into attempts (build_id, derivation_id, generation, number, kind, worker_id, session, epoch, assigned_at, started_at, built_at,
                       ended_at, class, exit_status, message, origin, inputs_ms, build_ms, peak_memory, log_server_id, log_path,
                       log_bytes, log_complete, fetch_tries, fetch_error) values
