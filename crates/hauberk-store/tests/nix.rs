@@ -344,7 +344,7 @@ impl Cache {
 }
 
 /// Writes a cache with one item that refers to another, in the given compression, signed by two keys.
-fn make_cache(nix: &Nix, name: &str, compression: Compression, keys: &[&SecretKey]) -> (Cache, Cache) {
+fn make_cache(nix: &Nix, name: &str, compression: &Compression, keys: &[&SecretKey]) -> (Cache, Cache) {
     let directory = nix.path(&format!("work/{name}"));
     fs::create_dir_all(directory.join("nar")).unwrap();
     let info =
@@ -368,7 +368,7 @@ fn make_cache(nix: &Nix, name: &str, compression: Compression, keys: &[&SecretKe
                     .unwrap();
                 bytes
             }
-            ref other => panic!("{other}"),
+            other => panic!("{other}"),
         };
         let nar_file = directory.join("nar").join(&base_name);
         fs::write(&nar_file, &file).unwrap();
@@ -427,7 +427,7 @@ fn nix_substitutes_what_we_write_and_refuses_what_is_tampered_with() {
     for (name, compression) in
         [("none", Compression::None), ("zstd", Compression::Zstd), ("gzip", Compression::Gzip)]
     {
-        let (_, top) = make_cache(&nix, name, compression, &[&keys[0], &keys[1]]);
+        let (_, top) = make_cache(&nix, name, &compression, &[&keys[0], &keys[1]]);
         // Signed by either key, and not by a third one of the same name.
         assert_eq!(substitutes(&top, &trusted), Ok(()), "{name}");
         assert_eq!(substitutes(&top, &keys[0].public_key()), Ok(()), "{name}");
@@ -435,7 +435,7 @@ fn nix_substitutes_what_we_write_and_refuses_what_is_tampered_with() {
         assert!(substitutes(&top, &stranger).is_err(), "{name}");
     }
 
-    let (dependency, mut top) = make_cache(&nix, "evil", Compression::None, &[&keys[1]]);
+    let (dependency, mut top) = make_cache(&nix, "evil", &Compression::None, &[&keys[1]]);
     let good = top.info.clone();
     let refused = |top: &mut Cache, what: &str, change: &dyn Fn(&mut NarInfo)| {
         change(&mut top.info);

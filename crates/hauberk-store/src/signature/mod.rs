@@ -1,4 +1,5 @@
 //! Keys and signatures: Ed25519 as Nix uses it, ECDSA in S-expressions as Guix does.
 
+mod base64;
 pub mod guix;
 pub mod nix;

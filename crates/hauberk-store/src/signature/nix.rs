@@ -2,9 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use zeroize::Zeroizing;
+
+use super::base64;
 
 /// Longest key name, in bytes.
 pub const MAX_NAME_LENGTH: usize = 255;
@@ -60,22 +61,17 @@ fn check_name(name: &str) -> Result<(), KeyError> {
 fn split<const N: usize>(what: &'static str, text: &str) -> Result<(String, Zeroizing<[u8; N]>), KeyError> {
     let (name, encoded) = text.trim_ascii().split_once(':').ok_or(KeyError::NoName { what })?;
     check_name(name)?;
-    let malformed = || KeyError::Base64 { what, length: N };
-    if encoded.len() > N.div_ceil(3) * 4 {
-        return Err(malformed());
-    }
-    let mut padded = Zeroizing::new(String::with_capacity(N.div_ceil(3) * 4));
-    padded.push_str(encoded);
-    while padded.len() < N.div_ceil(3) * 4 && !padded.len().is_multiple_of(4) {
-        padded.push('=');
-    }
-    let decoded = Zeroizing::new(STANDARD.decode(padded.as_bytes()).map_err(|_| malformed())?);
-    let mut bytes = Zeroizing::new([0; N]);
-    if decoded.len() != N {
-        return Err(malformed());
-    }
-    bytes.copy_from_slice(&decoded);
+    let bytes = base64::decode(encoded.as_bytes()).ok_or(KeyError::Base64 { what, length: N })?;
     Ok((name.to_owned(), bytes))
+}
+
+/// Joins a name and the bytes it is for.
+fn join(name: &str, bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len() + 1 + bytes.len().div_ceil(3) * 4);
+    text.push_str(name);
+    text.push(':');
+    base64::encode(bytes, &mut text);
+    text
 }
 
 /// A named secret key. Its bytes are wiped when it is dropped, and never printed.
@@ -125,11 +121,7 @@ impl SecretKey {
     /// Writes the text of a key file, without a line end.
     pub fn to_secret_string(&self) -> Zeroizing<String> {
         let pair = Zeroizing::new(self.key.to_keypair_bytes());
-        let mut text = Zeroizing::new(String::with_capacity(self.name.len() + 1 + 88));
-        text.push_str(&self.name);
-        text.push(':');
-        STANDARD.encode_string(pair.as_slice(), &mut text);
-        text
+        Zeroizing::new(join(&self.name, pair.as_slice()))
     }
 }
 
@@ -181,7 +173,7 @@ impl PublicKey {
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.name, STANDARD.encode(self.key.as_bytes()))
+        f.write_str(&join(&self.name, self.key.as_bytes()))
     }
 }
 
@@ -229,7 +221,7 @@ impl Signature {
 
 impl fmt::Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.name, STANDARD.encode(self.bytes))
+        f.write_str(&join(&self.name, &self.bytes))
     }
 }
 
@@ -293,7 +285,7 @@ mod tests {
         }
         let mut pair = SecretKey::generate("a").unwrap().key.to_keypair_bytes();
         pair[63] ^= 1;
-        let text = format!("a:{}", STANDARD.encode(pair));
+        let text = join("a", &pair);
         assert_eq!(SecretKey::parse(&text).unwrap_err(), KeyError::Mismatch);
     }
 }
