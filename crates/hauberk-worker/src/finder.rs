@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long each address of a server has before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
+
+/// How long other addresses of a server have to turn up before its link-local ones are tried: those name it on this link only, so
+/// that what is learnt from the connection (where to fetch results) is of less use.
+const LINK_LOCAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The same failure is told again after this long.
 const REMINDER: Duration = Duration::from_secs(60);
@@ -97,7 +101,7 @@ impl Finder {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let mut endpoints: Vec<SocketAddr> = last.into_iter().collect();
         let (mut pauses, mut complaints) = (Pauses::new(), Complaints::default());
-        let mut attempt = Box::pin(self.connect_after(Duration::ZERO, endpoints.clone()));
+        let mut attempt = Box::pin(self.connect_after(head_start(&endpoints), endpoints.clone()));
         let mut nothing = tokio::time::interval_at(tokio::time::Instant::now() + PATIENCE, REMINDER);
         loop {
             tokio::select! {
@@ -109,9 +113,10 @@ impl Finder {
                         // What was announced last is what holds now.
                         endpoints.splice(0..0, new);
                         endpoints.truncate(MOST_ENDPOINTS);
+                        endpoints.sort_by_key(is_link_local);
                         if endpoints.len() > before {
                             pauses = Pauses::new();
-                            attempt = Box::pin(self.connect_after(Duration::ZERO, endpoints.clone()));
+                            attempt = Box::pin(self.connect_after(head_start(&endpoints), endpoints.clone()));
                         }
                     }
                     Discovery::Found(_) | Discovery::Removed { .. } => {}
@@ -173,6 +178,18 @@ impl Finder {
     }
 }
 
+/// Tells how long to wait before the first of `endpoints` is tried.
+fn head_start(endpoints: &[SocketAddr]) -> Duration {
+    if endpoints.iter().all(is_link_local) { LINK_LOCAL_PAUSE } else { Duration::ZERO }
+}
+
+fn is_link_local(endpoint: &SocketAddr) -> bool {
+    match endpoint.ip() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
 /// Growing pauses, each cut at random by up to a half, so that the workers of a farm do not come back all at once.
 struct Pauses {
     next: Duration,
@@ -224,6 +241,14 @@ mod tests {
         assert!(made[9] >= LONGEST_PAUSE / 2 && made[9] <= LONGEST_PAUSE);
         let others: Vec<_> = (0..10).map(|_| Pauses::new().next()).collect();
         assert!(others.iter().any(|pause| *pause != others[0]));
+    }
+
+    #[test]
+    fn link_local_addresses_wait_for_better_ones() {
+        let link_local: SocketAddr = ([0xfe80, 0, 0, 0, 0, 0, 0, 1], 5555).into();
+        let other: SocketAddr = ([10, 0, 0, 1], 5555).into();
+        assert_eq!(head_start(&[link_local]), LINK_LOCAL_PAUSE);
+        assert_eq!(head_start(&[other, link_local]), Duration::ZERO);
     }
 
     #[test]
