@@ -11,9 +11,9 @@ async fn a_stopping_worker_hands_its_build_back() -> Result<()> {
     let (_, specification) = farm.repository(
         "handing",
         r#"slow = job "slow-1" ''
-             sleep 1000 &
+             sleep 1000 & helper=$!
              ${gate "slow"}
-             kill %1
+             kill $helper
              touch $out
            '';"#,
     )?;

@@ -100,8 +100,8 @@ async fn an_output_changed_in_the_workers_store_is_refused() -> Result<()> {
         );
         machine.command("sh").args(["-c", &script])
     };
-    change("^10000$", "tampered").run()?;
-    let mend = change("^tampered$", "10000");
+    change("^10000$", "l0000").run()?;
+    let mend = change("^l0000$", "10000");
     farm.network.heal(&farm.server_machine)?;
     check_refused_then_taken(&mut farm, |_| mend.run().map(|_| ())).await
 }
