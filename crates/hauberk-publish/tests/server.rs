@@ -7,7 +7,10 @@ mod support;
 use std::{
     fs,
     io::{Read, Write},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -327,31 +330,55 @@ fn the_recorded_guix_client_is_answered() {
     }
 }
 
-struct OneLog(tempfile::NamedTempFile);
+struct OneLog(tempfile::NamedTempFile, AtomicBool);
 
 #[async_trait]
 impl LogSource for OneLog {
     async fn open(&self, item: &StorePath) -> std::io::Result<Option<LogBody>> {
-        Ok((item.name() == "item.drv").then(|| LogBody { path: self.0.path().to_owned() }))
+        let log = LogBody { path: self.0.path().to_owned(), complete: self.1.load(Ordering::Relaxed) };
+        Ok((item.name() == "item.drv").then_some(log))
     }
 }
 
 #[test]
-fn logs_are_sent_as_they_are() {
+fn logs_are_shown_while_they_grow() {
+    const TEXT: &[u8] = b"<script>building</script>\n";
     let store = PlainStore::new();
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(b"<script>building</script>\n").unwrap();
-    let bytes = encoder.finish().unwrap();
-    file.write_all(&bytes).unwrap();
+    encoder.write_all(TEXT).unwrap();
+    encoder.flush().unwrap();
+    let flushed = encoder.get_ref().len();
+    let whole = encoder.finish().unwrap();
+    file.write_all(&whole[..flushed]).unwrap();
+    let log = Arc::new(OneLog(file, AtomicBool::new(false)));
     let mut config = config(&store, &Signer::default());
-    config.logs = Some(Arc::new(OneLog(file)));
+    config.logs = Some(Arc::clone(&log) as _);
     let server = Server::start(config);
-    let answer = server.get("/log/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0-item.drv");
-    assert_eq!(answer.body, bytes);
-    assert_eq!(answer.header("content-encoding").as_deref(), Some("gzip"));
-    assert!(answer.header("content-type").unwrap().starts_with("text/plain"));
-    assert_eq!(answer.header("x-content-type-options").as_deref(), Some("nosniff"));
+    let ask = |headers: &str| {
+        server.request(&format!(
+            "GET /log/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0-item.drv HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"
+        ))
+    };
+    let check = |complete: bool| {
+        for plain in ["", "Accept-Encoding: br, gzip;q=0\r\n"] {
+            let answer = ask(plain);
+            assert_eq!((answer.status, &answer.body[..]), (200, TEXT));
+            assert_eq!(answer.header("content-encoding"), None);
+            assert!(answer.header("content-type").unwrap().starts_with("text/plain"));
+            assert_eq!(answer.header("x-content-type-options").as_deref(), Some("nosniff"));
+        }
+        let answer = ask("Accept-Encoding: deflate, gzip\r\n");
+        assert_eq!(answer.header("content-encoding").as_deref(), Some("gzip"));
+        let mut text = Vec::new();
+        flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut text).unwrap();
+        assert_eq!(text, TEXT, "it has an end, though the file has none");
+        assert_eq!(answer.body == whole, complete, "a file with its end is sent as it is");
+    };
+    check(false);
+    log.0.as_file().write_all(&whole[flushed..]).unwrap();
+    log.1.store(true, Ordering::Relaxed);
+    check(true);
     assert_eq!(server.get("/log/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0-other.drv").status, 404);
 }
 

@@ -14,6 +14,8 @@ pub struct ClientConfig {
     pub stall_timeout: Duration,
     /// See [`Self::stall_timeout`].
     pub stall_bytes: u64,
+    /// Items fetched into a cache at once; more wait. At least one.
+    pub parallel_fetches: usize,
     /// Whether redirects are followed (at most five). Not for servers inside a farm, which send none: a hostile one
     /// could have any address asked.
     pub follow_redirects: bool,
@@ -29,6 +31,7 @@ impl ClientConfig {
             narinfo_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
             stall_bytes: 64 * 1024,
+            parallel_fetches: 8,
             follow_redirects: false,
             use_proxies: false,
         }

@@ -1,6 +1,9 @@
 //! The client itself.
 
-use std::{sync::Once, time::Duration};
+use std::{
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hauberk_store::{
@@ -9,7 +12,7 @@ use hauberk_store::{
 };
 use reqwest::{Response, StatusCode, Url, redirect};
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::spawn_blocking,
     time::{Instant, timeout},
 };
@@ -40,6 +43,7 @@ pub struct SubstituteClient {
     http: reqwest::Client,
     store_directory: StoreDirectory,
     config: ClientConfig,
+    fetches: Arc<Semaphore>,
 }
 
 /// Makes ring the TLS implementation, unless the program chose one already.
@@ -73,7 +77,8 @@ impl SubstituteClient {
         // Without any root certificate on the system only https fails, so that plain http still works.
         let http =
             builder().build().or_else(|_| builder().tls_certs_only([]).build()).map_err(ClientError)?;
-        Ok(Self { http, store_directory, config })
+        let fetches = Arc::new(Semaphore::new(config.parallel_fetches.max(1)));
+        Ok(Self { http, store_directory, config, fetches })
     }
 
     /// Gives the store whose items it asks for.
@@ -160,6 +165,8 @@ impl SubstituteClient {
         if !trusted.vouch_for(narinfo) {
             return Err(FetchError::BadSignature { path: path.clone() });
         }
+        let permit = self.fetches.acquire().await;
+        let _permit = permit.map_err(|_| FetchError::Abandoned { path: path.clone() })?;
         let (expected, response) = self.request_nar(base, narinfo).await?;
         let file = cache
             .begin()

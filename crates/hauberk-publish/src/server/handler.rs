@@ -18,6 +18,7 @@ use super::{
     config::PublishConfig,
     failure::Failure,
     json,
+    log_source::Growing,
     metrics::{Kind, Metrics},
     reply::{self, Immutable, Wanted},
     route::Route,
@@ -102,7 +103,7 @@ impl Handler {
             Route::StoreNar(hash, nar_hash) => self.store_nar(method, headers, &hash, nar_hash).await,
             Route::ItemNar(compression, item) => self.item_nar(method, headers, &compression, &item).await,
             Route::CachedNar(name) => self.cached_nar(method, headers, &name),
-            Route::Log(item) => self.log(method, &item).await,
+            Route::Log(item) => self.log(method, headers, &item).await,
             Route::Metrics => Ok(reply::bytes(reply::METRICS, self.metrics.render().into())),
             Route::Health => Ok(reply::bytes(reply::TEXT, Bytes::from_static(b"ok\n"))),
             Route::Version => Ok(reply::bytes(reply::TEXT, Bytes::from_static(VERSION.as_bytes()))),
@@ -267,13 +268,28 @@ impl Handler {
         }
     }
 
-    async fn log(&self, method: &Method, item: &StorePath) -> Result<Response<Body>, Failure> {
+    async fn log(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        item: &StorePath,
+    ) -> Result<Response<Body>, Failure> {
         let logs = self.config.logs.as_ref().ok_or(Failure::NotFound("no logs are kept here"))?;
         let found = logs.open(item).await.map_err(Failure::Log)?;
         let found = found.ok_or(Failure::NotFound("no log of this build"))?;
         let file = File::open(&found.path)?;
         let length = file.metadata()?.len();
-        Ok(reply::log(method, length, Box::new(file.take(length)), &self.pool))
+        let file = file.take(length);
+        let gzip = reply::takes_gzip(headers);
+        if gzip && found.complete {
+            return Ok(reply::log(method, true, Some(length), Box::new(file), &self.pool));
+        }
+        let file = BufReader::with_capacity(FILE_BUFFER, file);
+        let mut text: Source = Box::new(Growing(flate2::bufread::MultiGzDecoder::new(file)));
+        if gzip {
+            text = compression_reader(&Compression::Gzip, text)?;
+        }
+        Ok(reply::log(method, gzip, None, text, &self.pool))
     }
 }
 

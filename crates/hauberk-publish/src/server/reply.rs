@@ -6,8 +6,9 @@ use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
     header::{
-        ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-        ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+        ACCEPT_ENCODING, ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
+        CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, IF_RANGE, RANGE, VARY,
+        X_CONTENT_TYPE_OPTIONS,
     },
 };
 
@@ -202,20 +203,38 @@ pub(super) fn stream(
     reply(StatusCode::OK, read_unless_head(method, source, None, pool), [(CONTENT_TYPE, kind)])
 }
 
-/// Answers with a gzip file of text, to be shown and not to be run.
+/// Answers with text that is to be shown and not to be run, packed with gzip or not, and its length where it is known.
 pub(super) fn log(
     method: &Method,
-    length: u64,
+    gzip: bool,
+    length: Option<u64>,
     source: Box<dyn Read + Send>,
     pool: &BufferPool,
 ) -> Response<Body> {
     let headers = [
         (CONTENT_TYPE, TEXT),
-        (CONTENT_ENCODING, HeaderValue::from_static("gzip")),
-        (CONTENT_LENGTH, length.into()),
         (X_CONTENT_TYPE_OPTIONS, NOSNIFF),
+        (VARY, HeaderValue::from_static("accept-encoding")),
     ];
-    reply(StatusCode::OK, read_unless_head(method, source, Some(length), pool), headers)
+    let mut response = reply(StatusCode::OK, read_unless_head(method, source, length, pool), headers);
+    if gzip {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    if let Some(length) = length {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    response
+}
+
+/// Tells whether a client says that it takes gzip.
+pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, quality) = coding.split_once(';').unwrap_or((coding, ""));
+        let refused =
+            quality.trim().strip_prefix("q=").is_some_and(|value| value.trim_matches(['0', '.']).is_empty());
+        matches!(name.trim(), "gzip" | "*") && !refused
+    })
 }
 
 fn read_unless_head(

@@ -22,8 +22,8 @@ impl LogSource for AttemptLogs {
     async fn open(&self, item: &StorePath) -> io::Result<Option<LogBody>> {
         let found = async { attempts::latest_log(&self.database.client().await?, item).await };
         let found = found.await.map_err(|error: DatabaseError| io::Error::other(error))?;
-        let Some((path, _)) = found else { return Ok(None) };
+        let Some((path, complete)) = found else { return Ok(None) };
         let path = self.directory.join(path);
-        Ok(path.is_file().then_some(LogBody { path }))
+        Ok(path.is_file().then_some(LogBody { path, complete }))
     }
 }
