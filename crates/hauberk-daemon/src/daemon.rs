@@ -38,8 +38,9 @@ pub struct DaemonInfo {
 /// What a build daemon can do for the farm. One value is one connection.
 ///
 /// Operations follow one another; each ends with a result or an error. After [`DaemonError::Daemon`],
-/// [`DaemonError::NotValid`], [`DaemonError::Unsupported`], [`DaemonError::Source`] and [`DaemonError::Damaged`] the
-/// connection can be used on, after any other error it is closed and every further operation is
+/// [`DaemonError::NotValid`] and [`DaemonError::Unsupported`] the connection can be used on, unless the daemon itself hung up;
+/// after [`DaemonError::Source`] and [`DaemonError::Damaged`] it can where the exchange could be ended in order;
+/// [`BuildDaemon::is_usable`] tells. After any other error it is closed and every further operation is
 /// [`DaemonError::Broken`].
 ///
 /// **Cancelling**: an operation's future that is dropped before its end closes the connection, and with it the daemon ends

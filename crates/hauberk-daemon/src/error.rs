@@ -101,7 +101,7 @@ pub enum DaemonError {
         #[source]
         source: io::Error,
     },
-    /// What was read from the store is not what its metadata says. The connection can be used again.
+    /// What was read from the store is not what its metadata says, or cannot be read.
     #[error("{operation}: {path} is damaged in the daemon's store: {reason}")]
     Damaged {
         /// What was under way.

@@ -308,3 +308,22 @@ async fn substitution() {
     assert!(log.has("SubstitutionStarted") && log.has("SubstitutionStopped"), "{:#?}", log.events);
     assert!(connection.is_valid_path(&lib).await.unwrap());
 }
+
+#[tokio::test]
+async fn a_path_whose_files_are_gone() {
+    let machine = Machine::start("").await;
+    let (program, lib, _) = pair(&machine).await;
+    let mut connection = machine.connect().await;
+    std::fs::remove_file(machine.path().join(&lib.to_string()[1..])).unwrap();
+    let error = connection.nar_from_path(&lib, &mut Vec::new()).await.unwrap_err();
+    assert!(matches!(error, DaemonError::Damaged { .. }), "{error:?}");
+    assert!(!connection.is_usable());
+    let mut connection = machine.connect().await;
+    assert!(connection.nar_from_path(&program, &mut Vec::new()).await.is_ok());
+    // A caller that takes no more.
+    let (mut to, from) = tokio::io::duplex(8);
+    drop(from);
+    let error = connection.nar_from_path(&program, &mut to).await.unwrap_err();
+    assert!(matches!(error, DaemonError::Sink { .. }), "{error:?}");
+    assert!(!connection.is_usable());
+}
