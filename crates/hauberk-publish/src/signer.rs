@@ -51,9 +51,14 @@ impl Signer {
         self.guix.is_some()
     }
 
+    /// Gives the public halves of the Nix keys.
+    pub fn public_keys(&self) -> impl Iterator<Item = PublicKey> {
+        self.nix.iter().map(SecretKey::public_key)
+    }
+
     /// Gives the public halves as clients take them: lines of `NAME:BASE64`, or Guix's S-expression.
     pub fn public_text(&self) -> String {
-        let mut text: String = self.nix.iter().map(|key| format!("{}\n", key.public_key())).collect();
+        let mut text: String = self.public_keys().map(|key| format!("{key}\n")).collect();
         if let Some(guix) = &self.guix {
             text.push_str(&guix.key.public_key().to_string());
         }
