@@ -24,7 +24,11 @@ impl Daemon {
         let configuration = root.join("etc");
         std::fs::create_dir_all(&configuration).unwrap();
         std::fs::create_dir_all(root.join("nix/store")).unwrap();
-        std::fs::write(configuration.join("nix.conf"), "build-users-group =\n").unwrap();
+        std::fs::write(
+            configuration.join("nix.conf"),
+            "build-users-group =\nexperimental-features = ca-derivations\n",
+        )
+        .unwrap();
         let socket = root.join("socket");
         let child = Command::new("nix-daemon")
             .env("NIX_REMOTE", format!("local?root={}", root.display()))
@@ -95,12 +99,13 @@ let
   } // arguments);
   hidden = make "hidden" [ ] { };
   kernel = make "kernel" [ ] { requiredSystemFeatures = [ "kvm" "big-parallel" ]; };
+  library = make "library" [ hidden ] { timeout = 88; };
 in {
+  inherit library;
   top = make "top" [ library kernel ] { script = ./script.sh; } // {
     hauberk.priority = 2;
     meta = { timeout = 77; maxSilent = 7; };
   };
-  library = make "library" [ hidden ] { timeout = 88; };
   nested = {
     recurseForDerivations = true;
     deep = make "deep" [ ] { } // { meta.schedulingPriority = 500; };
@@ -128,6 +133,9 @@ impl Place {
             state: directory.path().join("state"),
             directory,
         };
+        let configuration = place.state.join("home/.config/nix");
+        std::fs::create_dir_all(&configuration).unwrap();
+        std::fs::write(configuration.join("nix.conf"), "experimental-features = ca-derivations\n").unwrap();
         place.commit(EXPRESSION);
         place
     }

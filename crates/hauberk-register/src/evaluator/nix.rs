@@ -168,6 +168,8 @@ impl Nix<'_> {
         command
             .current_dir(self.home)
             .env_remove("NIX_PATH")
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_CACHE_HOME")
             .env("NIX_REMOTE", self.daemon.remote())
             .env("HOME", self.home)
             .env("TERM", "dumb");
