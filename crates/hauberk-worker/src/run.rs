@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hauberk_daemon::{ClientOptions, ConnectOptions, DaemonAddress, DaemonInfo, Pool};
 use hauberk_publish::client::{BaseUrl, ClientConfig, SubstituteClient};
@@ -21,6 +22,9 @@ const LONGEST_NAME: usize = 64;
 
 /// Connections by which the publish server asks the daemon about paths.
 const ASKERS: usize = 4;
+
+/// How long the last messages may take to leave.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Threads of the publish server.
 const PUBLISH_THREADS: usize = 1;
@@ -79,16 +83,19 @@ pub async fn run(
     info!(worker.name = %config.name, "worker {} serves its results on port {port}", config.name);
 
     let session = session_config(&config, &info, port, cores);
+    let context = session.context.clone();
     let mut published = std::pin::pin!(running.join());
-    let mut worked = std::pin::pin!(run_with_builder(session, Arc::new(machine), stop, ready));
+    let worked = Box::pin(run_with_builder(session, Arc::new(machine), stop, ready));
     let result = tokio::select! {
-        result = worked.as_mut() => result,
+        result = worked => result,
         // A worker that cannot give its results away is of no use.
         ended = published.as_mut() => {
             let message = ended.err().map_or_else(|| "it ended by itself".to_owned(), |error| error.to_string());
             return Err(WorkerError::Listen { message });
         }
     };
+    // The last words are still on their way.
+    let _ = tokio::time::timeout(LAST_WORDS, context.0.close()).await;
     publishing.cancel();
     if let Err(error) = published.await {
         warn!(error = &error as &dyn std::error::Error, "the publish server did not end in order");

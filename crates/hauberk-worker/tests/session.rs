@@ -53,6 +53,13 @@ impl Stage {
     async fn restart_worker(self) -> Self {
         let Self { server, worker, config, _spool, .. } = self;
         worker.kill().await;
+        // What the killed tasks held goes a moment later; in a killed process the kernel sees to it.
+        let lock = _spool.path().join("lock");
+        until("the spool is free", || {
+            let file = std::fs::File::open(&lock).unwrap();
+            nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).is_ok()
+        })
+        .await;
         let builder = Arc::new(ScriptedBuilder::default());
         let worker = TestWorker::start(config.clone(), Arc::clone(&builder));
         Self { server, builder, worker, config, _spool }

@@ -502,9 +502,10 @@ impl Session {
         }
     }
 
-    /// Takes no more work; the caller decides when to say [`Session::goodbye`].
+    /// Takes no more work; the caller decides when to say [`Session::goodbye`], which also gives back what waits for a slot.
     pub(crate) fn stop_taking(&mut self) {
         self.leaving = Some(Leaving::Stopped);
+        self.roster.drop_queue();
     }
 
     /// Says goodbye; what still runs is given back by it.

@@ -316,3 +316,17 @@ fn absurd_intervals_are_bounded() {
     let wait = table.session.deadline().unwrap() - table.now;
     assert!(wait >= SHORTEST_INTERVAL, "{wait:?}");
 }
+
+#[test]
+fn a_stopped_worker_begins_nothing_more() {
+    let mut table = Table::joined(1, 1);
+    table.hears(assign(1));
+    table.hears(assign(2));
+    table.session.stop_taking();
+    assert_eq!(table.hears(assign(3)), ["9/2 declined 3 Leaving"]);
+    assert_eq!(table.finishes(1), ["9/3 finished 1 Succeeded"]);
+    assert_eq!(table.hears(Ack { attempts: vec![1] }), ["acknowledged [1] kept [1]"]);
+    assert!(table.session.is_settled());
+    let goodbye = table.does(|session, _, effects| session.goodbye("stopped", effects));
+    assert_eq!(goodbye, ["9/4 goodbye stopped"]);
+}

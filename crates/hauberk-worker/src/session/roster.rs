@@ -125,6 +125,13 @@ impl Roster {
         Some(assignment)
     }
 
+    /// Forgets the attempts that wait for a slot.
+    pub(crate) fn drop_queue(&mut self) {
+        for assignment in self.queue.drain(..) {
+            self.attempts.remove(&assignment.attempt);
+        }
+    }
+
     /// Takes note of how far a running attempt has come.
     pub(crate) fn reach(&mut self, attempt: AttemptId, reached: AttemptPhase) {
         if let Some(State::Running { phase, .. }) = self.attempts.get_mut(&attempt) {

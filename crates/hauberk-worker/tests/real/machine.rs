@@ -1,7 +1,7 @@
 //! A real nix-daemon with a store of its own, in mount and process namespaces of its own.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,25 @@ const INIT: &str = r#"mount --bind "$1/nix" /nix && mount --bind "$1/etc-nix" /e
 pub(crate) struct Machine {
     directory: TempDir,
     outer: Child,
+    _small: Option<SmallDisk>,
+}
+
+/// A small file system, gone with its value.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path, size: &str) -> Self {
+        let options = format!("size={size},mode=1777");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).status();
+        assert!(mount.unwrap().success(), "this test needs root");
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
 
 impl Machine {
@@ -23,6 +42,11 @@ impl Machine {
     /// # Panics
     /// Without root, nix-daemon or unshare.
     pub(crate) async fn start(settings: &str) -> Self {
+        Self::start_with_build_disk(settings, None).await
+    }
+
+    /// Starts a daemon whose builders run on a disk of this size.
+    pub(crate) async fn start_with_build_disk(settings: &str, size: Option<&str>) -> Self {
         for mount_point in ["/nix", "/etc/nix"] {
             fs::create_dir_all(mount_point).expect("this test needs root");
         }
@@ -30,6 +54,7 @@ impl Machine {
         for name in ["nix", "etc-nix", "home", "tmp"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
+        let small = size.map(|size| SmallDisk::mount(&directory.path().join("tmp"), size));
         let settings =
             format!("build-users-group =\nsandbox = false\nsubstituters =\nmax-jobs = 4\n{settings}");
         fs::write(directory.path().join("etc-nix/nix.conf"), settings).unwrap();
@@ -46,7 +71,7 @@ impl Machine {
             .stderr(log)
             .spawn()
             .expect("this test needs util-linux");
-        let machine = Self { directory, outer };
+        let machine = Self { directory, outer, _small: small };
         let deadline = Instant::now() + Duration::from_secs(30);
         while Connection::connect(&machine.address(), &ConnectOptions::default()).await.is_err() {
             let log = fs::read_to_string(machine.path().join("daemon.log")).unwrap();

@@ -89,12 +89,17 @@ impl Farm {
     }
 
     async fn set_up(trusted: bool, trust_check: TrustCheck) -> Self {
+        Self::set_up_with(trusted, trust_check, None).await
+    }
+
+    async fn set_up_with(trusted: bool, trust_check: TrustCheck, build_disk: Option<&str>) -> Self {
         let key = SecretKey::generate("farm-1").unwrap();
         let settings = match trusted {
             true => format!("trusted-public-keys = {}\n", key.public_key()),
             false => "trusted-public-keys =\n".to_owned(),
         };
-        let (store, machine) = tokio::join!(Machine::start(""), Machine::start(&settings));
+        let (store, machine) =
+            tokio::join!(Machine::start(""), Machine::start_with_build_disk(&settings, build_disk));
         let publishing = CancellationToken::new();
         let mut server = ScriptedServer::start();
         server.publish_port = publish(&store, &key, &publishing).into();
@@ -295,9 +300,7 @@ async fn every_way_to_fail() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_the_machines_fault() {
-    let mut farm = Farm::set_up(true, TrustCheck::Require).await;
-    let _small = Small::mount(&farm.machine.path().join("tmp/small"), "64m");
-    farm.config.build_directory = farm.machine.path().join("tmp/small");
+    let mut farm = Farm::set_up_with(true, TrustCheck::Require, Some("64m")).await;
     farm.start_worker();
     farm.server.join_with_credit(2).await;
     let file = farm.config.build_directory.join("file");
@@ -306,28 +309,6 @@ async fn a_full_disk_is_the_machines_fault() {
     assert_eq!(failed.outcome(), Outcome::DiskFull, "{failed:?}");
     let failed = farm.build_script("complains", "echo No space left on device; exit 1", |_| {}).await;
     assert_eq!(failed.outcome(), Outcome::BuildFailed, "{failed:?}");
-}
-
-/// A small file system, gone with its value.
-struct Small(std::path::PathBuf);
-
-impl Small {
-    fn mount(path: &std::path::Path, size: &str) -> Self {
-        std::fs::create_dir_all(path).unwrap();
-        let options = format!("size={size},mode=1777");
-        let mount = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(path)
-            .status();
-        assert!(mount.unwrap().success(), "this test needs root");
-        Self(path.to_owned())
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
