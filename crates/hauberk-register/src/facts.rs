@@ -76,13 +76,13 @@ impl Facts for World<'_> {
         for batch in paths.chunks(BATCH) {
             let files: Vec<(DrvPath, PathBuf)> =
                 batch.iter().map(|path| (path.clone(), self.location.file(path))).collect();
-            let read = tokio::task::spawn_blocking(move || files.into_iter().map(from_file).collect());
+            let read = tokio::task::spawn_blocking(move || files.into_iter().map(read_file).collect());
             let read: Vec<Result<Option<Derivation>, FactsError>> =
                 read.await.expect("reading files does not panic");
             for (path, derivation) in batch.iter().zip(read) {
                 all.push(match derivation? {
                     Some(derivation) => derivation,
-                    None => self.from_daemon(path).await?,
+                    None => self.read_through_daemon(path).await?,
                 });
             }
         }
@@ -118,7 +118,7 @@ impl Facts for World<'_> {
 
 impl World<'_> {
     /// Reads a derivation whose file we do not see.
-    async fn from_daemon(&mut self, path: &DrvPath) -> Result<Derivation, FactsError> {
+    async fn read_through_daemon(&mut self, path: &DrvPath) -> Result<Derivation, FactsError> {
         let archive = |source| FactsError::Archive { path: path.clone(), source };
         let mut nar = Vec::new();
         self.daemon.nar_from_path(path, &mut nar).await?;
@@ -155,7 +155,7 @@ fn parse(path: &DrvPath, bytes: &[u8]) -> Result<Derivation, FactsError> {
 }
 
 /// Reads a derivation's file; `None` when it is not there.
-fn from_file((path, file): (DrvPath, PathBuf)) -> Result<Option<Derivation>, FactsError> {
+fn read_file((path, file): (DrvPath, PathBuf)) -> Result<Option<Derivation>, FactsError> {
     use std::io::Read;
     let unreadable = |source| FactsError::Read { path: path.clone(), source };
     let opened = match std::fs::File::open(file) {

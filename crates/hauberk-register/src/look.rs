@@ -164,12 +164,10 @@ impl Register {
         let revisions = self.fetch(specification, stop).await?;
         let mut client = self.database.client().await.map_err(LookError::Database)?;
         let latest = evaluations::latest(&client, watched.id).await.map_err(LookError::Database)?;
-        if let Some(Latest { id, status, .. }) = &latest {
-            if *status == EvaluationStatus::Started {
-                evaluations::end(&client, *id, EvaluationStatus::Aborted, "the register lost it")
-                    .await
-                    .map_err(LookError::Database)?;
-            }
+        if let Some(Latest { id, status: EvaluationStatus::Started, .. }) = &latest {
+            evaluations::end(&client, *id, EvaluationStatus::Aborted, "the register lost it")
+                .await
+                .map_err(LookError::Database)?;
         }
         match latest {
             Some(latest) if !latest.outdated && same(&latest.checkouts, specification, &revisions) => {
