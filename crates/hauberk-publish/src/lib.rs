@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod client;
 mod describe;
+mod nonce;
 mod recent;
 pub mod server;
 mod signer;

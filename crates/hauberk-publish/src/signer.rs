@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use hauberk_store::{
-    NarInfo,
+    NarInfo, Sha256,
     signature::{
         guix,
-        nix::{PublicKey, SecretKey},
+        nix::{PublicKey, SecretKey, Signature},
     },
 };
+
+use crate::nonce::Nonce;
 
 /// Signs narinfos with each of a set of keys. Clones are cheap and share them.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +46,17 @@ impl Signer {
         if let Some(guix) = &self.guix {
             narinfo.sign_guix(&guix.host, &guix.key);
         }
+    }
+
+    /// Signs a nonce with each key, a line each.
+    pub(crate) fn sign_nonce(&self, nonce: &Nonce) -> String {
+        let text = nonce.signed_text();
+        let mut lines: String = self.nix.iter().map(|key| format!("{}\n", key.sign(&text))).collect();
+        if let Some(guix) = &self.guix {
+            let signature = guix.key.sign(&Sha256::digest(text.as_bytes()));
+            lines.push_str(&format!("{}\n", guix::SignatureLine::new(&guix.host, &signature.to_text())));
+        }
+        lines
     }
 
     /// Tells whether narinfos are to be as Guix writes them.
@@ -94,6 +107,24 @@ impl TrustedKeys {
             NarInfo::parse_verified(narinfo.store_path.directory(), &narinfo.to_string(), acl).is_ok()
         };
         narinfo.guix_signature.is_some() && self.guix.as_ref().is_some_and(verified)
+    }
+
+    /// Tells whether one of the keys has signed a nonce.
+    pub(crate) fn signed_nonce(&self, nonce: &Nonce, lines: &str) -> bool {
+        let text = nonce.signed_text();
+        let hash = Sha256::digest(text.as_bytes());
+        lines.lines().any(|line| {
+            let nix = || {
+                let signature = Signature::parse(line);
+                signature.is_ok_and(|signature| self.nix.iter().any(|key| key.verify(&text, &signature)))
+            };
+            let guix = |acl: &Arc<guix::Acl>| {
+                let signature = guix::SignatureLine::parse(line).ok();
+                let signature = signature.and_then(|line| guix::Signature::parse_text(line.text()).ok());
+                signature.is_some_and(|signature| signature.verify(&hash, acl).is_ok())
+            };
+            nix() || self.guix.as_ref().is_some_and(guix)
+        })
     }
 
     /// Drops the signatures of other keys, and invalid ones. A Guix signature goes in any case: it covers where the nar

@@ -154,6 +154,9 @@ pub enum FetchError {
         /// Why not.
         source: Box<CacheError>,
     },
+    /// The system gives no random bytes.
+    #[error("cannot make a nonce")]
+    Random(#[source] getrandom::Error),
     /// Whoever wanted it went away, or the program ends.
     #[error("nobody waits for {path} any more")]
     Abandoned {
@@ -171,6 +174,7 @@ impl FetchError {
             | Self::Stalled { .. }
             | Self::Truncated { .. }
             | Self::Store { .. }
+            | Self::Random(_)
             | Self::Abandoned { .. } => true,
             Self::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
             Self::NarInfoTooLarge { .. }

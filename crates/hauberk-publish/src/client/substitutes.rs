@@ -27,12 +27,17 @@ use super::{
 };
 use crate::{
     cache::{Cache, Pending},
+    nonce::Nonce,
     signer::TrustedKeys,
     stream::Unsupported,
 };
 
 /// Chunks of the network that wait to be unpacked.
 const AHEAD: usize = 16;
+
+/// How long a connection is kept for the next request: shorter than servers keep it, so that none is used that ends at
+/// that moment.
+const KEPT: Duration = Duration::from_secs(10);
 
 /// Most redirects followed, where they are.
 const MAX_REDIRECTS: usize = 5;
@@ -70,6 +75,7 @@ impl SubstituteClient {
             let builder = reqwest::Client::builder()
                 .user_agent(concat!("hauberk/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(config.connect_timeout)
+                .pool_idle_timeout(KEPT)
                 .redirect(redirects)
                 .tcp_nodelay(true);
             if config.use_proxies { builder } else { builder.no_proxy() }
@@ -93,14 +99,8 @@ impl SubstituteClient {
     /// A server that cannot be reached or refuses, and an answer that is no narinfo or of another path.
     pub async fn narinfo(&self, base: &BaseUrl, hash: &StorePathHash) -> Result<Option<NarInfo>, FetchError> {
         let name = format!("{hash}.narinfo");
-        let Some(url) = base.join(&name) else {
-            return Err(FetchError::Refused { url: format!("{base}/{name}"), status: 400 });
-        };
-        let limit = self.config.narinfo_timeout;
-        let text = match timeout(limit, self.small_file(&url)).await {
-            Ok(text) => text?,
-            Err(_) => return Err(FetchError::Late { url: url.into(), limit }),
-        };
+        let url = base.join(&name).ok_or_else(|| refused(base, &name))?;
+        let text = self.bounded_file(&url).await?;
         let Some(text) = text else { return Ok(None) };
         let text = String::from_utf8_lossy(&text);
         let narinfo = NarInfo::parse(&self.store_directory, &text)
@@ -110,6 +110,19 @@ impl SubstituteClient {
         } else {
             Err(FetchError::OtherPath { base: base.to_string(), hash: *hash, path: narinfo.store_path })
         }
+    }
+
+    /// Asks a publish server of a farm to prove that it holds one of `trusted`: that this address leads to whom it is said
+    /// to belong to.
+    ///
+    /// # Errors
+    /// A server that cannot be reached or refuses. One that proves nothing is no error.
+    pub async fn proves_identity(&self, base: &BaseUrl, trusted: &TrustedKeys) -> Result<bool, FetchError> {
+        let nonce = Nonce::random().map_err(FetchError::Random)?;
+        let name = format!("identity/{nonce}");
+        let url = base.join(&name).ok_or_else(|| refused(base, &name))?;
+        let lines = self.bounded_file(&url).await?;
+        Ok(lines.is_some_and(|lines| trusted.signed_nonce(&nonce, &String::from_utf8_lossy(&lines))))
     }
 
     /// Asks for the narinfo of just this path, signed by one of `trusted`.
@@ -181,6 +194,13 @@ impl SubstituteClient {
         storing.await.unwrap_or_else(|_| Err(FetchError::Abandoned { path: path.clone() }))
     }
 
+    /// Gives a file of at most a narinfo's size, within the time for one.
+    async fn bounded_file(&self, url: &Url) -> Result<Option<Vec<u8>>, FetchError> {
+        let limit = self.config.narinfo_timeout;
+        let late = |_| FetchError::Late { url: url.to_string(), limit };
+        timeout(limit, self.small_file(url)).await.map_err(late)?
+    }
+
     async fn small_file(&self, url: &Url) -> Result<Option<Vec<u8>>, FetchError> {
         let unreachable = |source| FetchError::Unreachable { url: url.to_string(), source };
         let mut response = self.http.get(url.clone()).send().await.map_err(unreachable)?;
@@ -226,6 +246,11 @@ impl SubstituteClient {
         };
         Ok((expected, response))
     }
+}
+
+/// Says that a base and a name give no URL, which names made here always do.
+fn refused(base: &BaseUrl, name: &str) -> FetchError {
+    FetchError::Refused { url: format!("{base}/{name}"), status: 400 }
 }
 
 /// Chooses the place whose compression costs least to undo for what it saves.

@@ -104,6 +104,10 @@ impl Handler {
             Route::ItemNar(compression, item) => self.item_nar(method, headers, &compression, &item).await,
             Route::CachedNar(name) => self.cached_nar(method, headers, &name),
             Route::Log(item) => self.log(method, headers, &item).await,
+            Route::Identity(nonce) => {
+                let lines = self.config.signer.sign_nonce(&nonce);
+                Ok(reply::never_kept(reply::bytes(reply::TEXT, lines.into())))
+            }
             Route::Metrics => Ok(reply::bytes(reply::METRICS, self.metrics.render().into())),
             Route::Health => Ok(reply::bytes(reply::TEXT, Bytes::from_static(b"ok\n"))),
             Route::Version => Ok(reply::bytes(reply::TEXT, Bytes::from_static(VERSION.as_bytes()))),

@@ -48,6 +48,12 @@ pub(super) fn bytes(kind: HeaderValue, bytes: Bytes) -> Response<Body> {
     reply(StatusCode::OK, bytes.into(), [(CONTENT_TYPE, kind)])
 }
 
+/// Says that an answer is good for this request alone.
+pub(super) fn never_kept(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 /// Answers with a text that says why not.
 pub(super) fn refusal(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let mut text = text.into();

@@ -4,6 +4,8 @@ use hauberk_store::{
     NarHash, StoreDirectory, StorePath, StorePathHash, base32, narinfo::Compression, store_path,
 };
 
+use crate::nonce::Nonce;
+
 /// Longest request path looked at; a store path's name has at most 211 characters, each perhaps percent-encoded.
 const MAX_PATH: usize = 1024;
 
@@ -30,6 +32,8 @@ pub(super) enum Route {
     CachedNar(String),
     /// `/log/ITEM`.
     Log(StorePath),
+    /// `/identity/NONCE`.
+    Identity(Nonce),
     /// `/metrics`.
     Metrics,
     /// `/health`.
@@ -69,7 +73,7 @@ impl Route {
                 } else if let Some(rest) = path.strip_prefix("log/") {
                     item(rest).map(Self::Log)
                 } else {
-                    None
+                    path.strip_prefix("identity/").and_then(Nonce::parse).map(Self::Identity)
                 };
                 found.unwrap_or(Self::Unknown)
             }
@@ -193,6 +197,7 @@ mod tests {
             "/nar/%zz",
             "/nar/%00",
             "/nar/%c3%a9",
+            "/identity/short",
             "/log/",
             "/log/../../etc/passwd",
             "/log/%2e%2e%2fpasswd",
