@@ -32,7 +32,7 @@ struct Stage {
     builder: Arc<ScriptedBuilder>,
     worker: TestWorker,
     config: SessionConfig,
-    _spool: tempfile::TempDir,
+    spool: tempfile::TempDir,
 }
 
 impl Stage {
@@ -47,14 +47,14 @@ impl Stage {
         change(&mut config, &mut server);
         let builder = Arc::new(ScriptedBuilder::default());
         let worker = TestWorker::start(config.clone(), Arc::clone(&builder));
-        Self { server, builder, worker, config, _spool: spool }
+        Self { server, builder, worker, config, spool }
     }
 
     async fn restart_worker(self) -> Self {
-        let Self { server, worker, config, _spool, .. } = self;
+        let Self { server, worker, config, spool, .. } = self;
         worker.kill().await;
         // What the killed tasks held goes a moment later; in a killed process the kernel sees to it.
-        let lock = _spool.path().join("lock");
+        let lock = spool.path().join("lock");
         until("the spool is free", || {
             let file = std::fs::File::open(&lock).unwrap();
             nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).is_ok()
@@ -62,7 +62,7 @@ impl Stage {
         .await;
         let builder = Arc::new(ScriptedBuilder::default());
         let worker = TestWorker::start(config.clone(), Arc::clone(&builder));
-        Self { server, builder, worker, config, _spool }
+        Self { server, builder, worker, config, spool }
     }
 }
 
@@ -226,6 +226,8 @@ async fn a_killed_worker_tells_its_results_and_logs_when_it_is_back() {
     assert!(log.starts_with("half of it\n"), "{}", &log[..100]);
     assert!(log.ends_with("hauberk: the worker was restarted, and the attempt ended with it\n"), "{log}");
     // Acknowledged but not released: it is told again, and only that.
+    let spool = stage.spool.path();
+    until("the ack is recorded", || spool.join("kept/7").exists() && !spool.join("results/7").exists()).await;
     let mut stage = stage.restart_worker().await;
     let hello = loop {
         if let WorkerBody::Hello(hello) = stage.server.hear().await {
