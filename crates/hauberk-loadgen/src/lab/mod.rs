@@ -20,7 +20,6 @@ use hauberk_protocol::keys::{CurveKeyPair, CurvePublicKey};
 use hauberk_store::signature::nix::SecretKey;
 use serde_json::{Map, Value};
 
-pub(crate) use disk::fsyncs_per_second;
 pub(crate) use server::Server;
 pub(crate) use usage::Usage;
 pub(crate) use verdict::Verdict;
@@ -100,11 +99,6 @@ impl Lab {
         &self.database
     }
 
-    /// Gives what the laboratory was made with.
-    pub(crate) fn options(&self) -> &LabOptions {
-        &self.options
-    }
-
     /// Gives the key that the server signs with.
     pub(crate) fn signing_key(&self) -> &SecretKey {
         &self.signing_key
@@ -168,7 +162,7 @@ impl Lab {
     /// Measures how fast the disk is now.
     pub(crate) async fn fsyncs_per_second(&self) -> Result<f64> {
         let directory = self.directory.path().to_owned();
-        tokio::task::spawn_blocking(move || fsyncs_per_second(&directory)).await?
+        tokio::task::spawn_blocking(move || disk::fsyncs_per_second(&directory)).await?
     }
 
     /// Notes how the laboratory was made.

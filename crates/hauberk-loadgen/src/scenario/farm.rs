@@ -122,7 +122,7 @@ impl Farm {
         Ok(now)
     }
 
-    /// Waits until the server has recorded the end of every build, and of `extra` more attempts.
+    /// Waits until the server has recorded the end of every build.
     pub(crate) async fn wait_done(&mut self) -> Result<()> {
         let (gauge, count) = (Arc::clone(&self.gauge), self.work.outputs.len());
         self.until("builds end", gauge.wait_released(count)).await

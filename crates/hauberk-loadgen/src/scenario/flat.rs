@@ -15,6 +15,7 @@ use crate::simulated::Work;
 /// Independent builds that cost nothing: how many the farm takes through all their states in a second
 ///
 /// builds_per_second: every state is recorded, and the fetch step finds the outputs in the server's cache.
+///
 /// builds_per_second_fetched: each build has a signed output of 1 KiB, which is fetched, verified and republished.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {

@@ -1,8 +1,11 @@
 //! The scenarios, one module each.
 
-pub(crate) mod flat;
-
+mod chain;
 mod farm;
+mod flat;
+mod join;
+mod refill;
+mod restart;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -14,6 +17,10 @@ use crate::lab::LabOptions;
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Scenario {
     Flat(flat::Options),
+    Chain(chain::Options),
+    Refill(refill::Options),
+    Join(join::Options),
+    Restart(restart::Options),
 }
 
 impl Scenario {
@@ -21,6 +28,10 @@ impl Scenario {
     pub(crate) async fn run(&self, lab: &LabOptions) -> Result<Vec<Figure>> {
         match self {
             Self::Flat(options) => flat::run(options, lab).await,
+            Self::Chain(options) => chain::run(options, lab).await,
+            Self::Refill(options) => refill::run(options, lab).await,
+            Self::Join(options) => join::run(options, lab).await,
+            Self::Restart(options) => restart::run(options, lab).await,
         }
     }
 }

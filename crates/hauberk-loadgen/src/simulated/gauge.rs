@@ -20,6 +20,8 @@ pub(crate) struct Gauge {
 
 #[derive(Debug, Default)]
 struct Seen {
+    /// When a worker was first welcomed.
+    joined: Option<Instant>,
     /// When each build was first begun.
     begun: HashMap<i64, Instant>,
     released: HashSet<AttemptId>,
@@ -34,6 +36,7 @@ impl Gauge {
 
     /// A worker was welcomed.
     pub(crate) fn note_joined(&self) {
+        self.seen().joined.get_or_insert_with(Instant::now);
         self.joined.fetch_add(1, Ordering::Relaxed);
         self.changed.notify_one();
     }
@@ -82,6 +85,11 @@ impl Gauge {
         while self.seen().releases.len() < count {
             self.changed.notified().await;
         }
+    }
+
+    /// Gives when the first worker was welcomed.
+    pub(crate) fn first_joined(&self) -> Option<Instant> {
+        self.seen().joined
     }
 
     /// Counts the attempts released so far.
