@@ -1,10 +1,11 @@
 //! The backend port: frames in, frames out.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use hauberk_protocol::keys::CurvePublicKey;
 use hauberk_protocol::socket::{Incoming, RouterSocket, RoutingId, SendError, SocketError};
-use hauberk_protocol::{ServerMessage, WorkerMessage};
+use hauberk_protocol::{ServerBody, ServerMessage, WorkerBody, WorkerMessage};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -38,12 +39,13 @@ pub(crate) async fn run(
     mut outgoing: UnboundedReceiver<(RoutingId, ServerMessage)>,
     stop: CancellationToken,
 ) -> Result<(), SocketError> {
-    let mut malformed: u64 = 0;
+    let mut peers = Peers::default();
     loop {
         tokio::select! {
             biased;
             message = outgoing.recv() => match message {
                 Some((to, message)) => {
+                    peers.answered(to, &message);
                     if !send(&mut socket, to, message)
                         && events.send(FromBackend::Undelivered(to)).await.is_err()
                     {
@@ -54,7 +56,7 @@ pub(crate) async fn run(
             },
             incoming = socket.recv() => {
                 let incoming = incoming?;
-                if let Some(message) = decode(incoming, &mut malformed)
+                if let Some(message) = peers.decode(incoming)
                     && events.send(FromBackend::Received(message)).await.is_err()
                 {
                     break;
@@ -69,19 +71,50 @@ pub(crate) async fn run(
     Ok(())
 }
 
-fn decode(incoming: Incoming, malformed: &mut u64) -> Option<Box<Received>> {
-    let Incoming { routing_id, user, peer_address, frame } = incoming;
-    match WorkerMessage::decode(&frame) {
-        Ok(message) => Some(Box::new(Received { routing: routing_id, user, peer_address, message })),
-        Err(error) => {
-            *malformed += 1;
-            warn!(
-                error = &error as &dyn std::error::Error,
-                peer.address = ?peer_address,
-                messages.malformed = *malformed,
-                "a peer sent what is not a message"
-            );
-            None
+/// Who may send how much: a key that was welcomed once is a worker's, any other a guest's.
+#[derive(Default)]
+struct Peers {
+    workers: HashSet<CurvePublicKey>,
+    /// Whose Hello waits for an answer.
+    waiting: HashMap<RoutingId, CurvePublicKey>,
+    malformed: u64,
+}
+
+impl Peers {
+    fn decode(&mut self, incoming: Incoming) -> Option<Box<Received>> {
+        let Incoming { routing_id, user, peer_address, frame } = incoming;
+        let guest = user.is_some_and(|user| !self.workers.contains(&user));
+        let decoded =
+            if guest { WorkerMessage::decode_from_guest(&frame) } else { WorkerMessage::decode(&frame) };
+        match decoded {
+            Ok(message) => {
+                if let (WorkerBody::Hello(_), Some(user)) = (&message.body, user) {
+                    self.waiting.insert(routing_id, user);
+                }
+                Some(Box::new(Received { routing: routing_id, user, peer_address, message }))
+            }
+            Err(error) => {
+                self.malformed += 1;
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    peer.address = ?peer_address,
+                    messages.malformed = self.malformed,
+                    "a peer sent what is not a message"
+                );
+                None
+            }
+        }
+    }
+
+    fn answered(&mut self, to: RoutingId, message: &ServerMessage) {
+        match message.body {
+            ServerBody::Welcome(_) => self.workers.extend(self.waiting.remove(&to)),
+            ServerBody::Refused(_) => {
+                if let Some(user) = self.waiting.remove(&to) {
+                    self.workers.remove(&user);
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The task around the dispatcher: hands it events, and does what it wants done.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use hauberk_database::attempts::OpenAttempt;
@@ -63,6 +64,8 @@ pub(crate) struct Task {
     answered: (UnboundedSender<Answered>, UnboundedReceiver<Answered>),
     /// When the next deferred build is due, as far as is known.
     deferred_at: Option<tokio::time::Instant>,
+    /// Connections whose Hello the registry has.
+    joining: HashSet<RoutingId>,
     unknown_messages: u64,
 }
 
@@ -85,6 +88,7 @@ impl Task {
             channels,
             answered: tokio::sync::mpsc::unbounded_channel(),
             deferred_at: None,
+            joining: HashSet::new(),
             unknown_messages: 0,
         }
     }
@@ -146,9 +150,12 @@ impl Task {
         let Received { routing, user, peer_address, message } = received;
         let body = match message.body {
             WorkerBody::Hello(hello) => {
-                let request = Request::Join { routing, user, peer_address, hello: Box::new(hello) };
-                // The registry ends only with the server.
-                let _ = self.channels.registry.send(request);
+                // One at a time: whoever repeats its Hello is answered once.
+                if self.joining.insert(routing) {
+                    let request = Request::Join { routing, user, peer_address, hello: Box::new(hello) };
+                    // The registry ends only with the server.
+                    let _ = self.channels.registry.send(request);
+                }
                 return;
             }
             WorkerBody::Enrol(enrol) => {
@@ -197,10 +204,12 @@ impl Task {
     fn answer(&mut self, answer: Answer) {
         match answer {
             Answer::Admitted(admitted, hello) => {
+                self.joining.remove(&admitted.routing);
                 self.dispatcher.hello(*admitted, &hello, Instant::now());
                 self.dispatcher.want_refill();
             }
             Answer::Refused(routing, refused) => {
+                self.joining.remove(&routing);
                 let _ = self.channels.outgoing.send((routing, ServerMessage::new(0, 0, refused)));
             }
         }

@@ -15,8 +15,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let policy =
-            Policy { lease: LEASE, retry: RetryPolicy::default(), log_limit: 0, output_limit: 0 };
+        let policy = Policy { lease: LEASE, retry: RetryPolicy::default(), log_limit: 0, output_limit: 0 };
         Self { dispatcher: Dispatcher::new(policy), now: Instant::now(), next_attempt: 100 }
     }
 
@@ -241,8 +240,7 @@ fn a_fetch_that_fails_for_good_is_the_farms_fault() {
     bench.settle();
     bench.dispatcher.committed(Committed::Built(AttemptId::new(101)));
     bench.settle();
-    let job =
-        FetchJob { attempt: AttemptId::new(101), build: BuildId::new(7), name: "hello".to_owned() };
+    let job = FetchJob { attempt: AttemptId::new(101), build: BuildId::new(7), name: "hello".to_owned() };
     bench.dispatcher.fetched(&job, Err("the nar is damaged".to_owned()));
     assert_eq!(ended(&bench.settle()), [(101, AttemptClass::Transfer, RETRY)]);
 }
