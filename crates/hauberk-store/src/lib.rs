@@ -1,4 +1,4 @@
-//! Store paths, hashes, NAR, narinfo, derivations, keys and signatures of Nix and Guix: pure formats.
+#![doc = include_str!("../README.md")]
 
 pub mod base32;
 pub mod cache_info;
@@ -11,6 +11,8 @@ pub mod sexp;
 pub mod signature;
 pub mod store_directory;
 pub mod store_path;
+#[cfg(any(test, feature = "test"))]
+pub mod strategies;
 
 pub use derivation::{Derivation, DerivationKind, OutputName};
 pub use hash::{Hash, NarHash, Sha256};

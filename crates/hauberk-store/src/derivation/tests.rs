@@ -1,6 +1,9 @@
 use std::borrow::Cow;
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::strategies;
 
 const FIXED: &str = r#"Derive([("out","/nix/store/f6wnn9ffk85lpnmfw4hfznzpq45mvy99-a.txt","sha256","00")],[],[],"builtin","builtin:fetchurl",[],[("a","b\\\"\n\r\t\x")])"#;
 
@@ -76,4 +79,30 @@ fn a_view_says_the_same() {
     assert_eq!(view.args().map(Cow::into_owned).collect::<Vec<_>>(), derivation.args);
     assert_eq!(view.env_var("a").as_deref(), derivation.env_var("a"));
     assert_eq!(view.env_var("b"), None);
+}
+
+proptest! {
+    #[test]
+    fn derivations_round_trip(derivation in strategies::derivation()) {
+        let directory = StoreDirectory::guix();
+        let bytes = derivation.to_bytes();
+        let again = Derivation::parse(&directory, &bytes);
+        prop_assert_eq!(again.as_ref(), Ok(&derivation));
+        let view = DerivationView::parse(&directory, &bytes).unwrap();
+        let env: BTreeMap<_, _> = view.env().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+        prop_assert_eq!(env, derivation.env);
+    }
+
+    #[test]
+    fn junk_never_panics(junk: Vec<u8>, at: prop::sample::Index, derivation in strategies::derivation()) {
+        let mut bytes = derivation.to_bytes();
+        let at = at.index(bytes.len());
+        bytes.splice(at..at, junk.iter().copied());
+        for bytes in [junk, bytes] {
+            let _ = DerivationView::parse(&StoreDirectory::guix(), &bytes);
+            if let Ok(derivation) = Derivation::parse(&StoreDirectory::guix(), &bytes) {
+                let _ = (derivation.kind(), derivation.timeout(), derivation.required_system_features());
+            }
+        }
+    }
 }

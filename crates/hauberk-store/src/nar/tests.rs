@@ -7,7 +7,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::NarHash;
+use crate::{NarHash, strategies::node};
 
 /// A tree with one node of every kind.
 fn tree() -> Node {
@@ -211,19 +211,6 @@ async fn from_a_socket() {
     let mut again = Vec::new();
     write_path(&target, &mut again).unwrap();
     assert!(again == nar);
-}
-
-fn node() -> impl Strategy<Value = Node> {
-    let leaf = prop_oneof![
-        (any::<bool>(), prop::collection::vec(any::<u8>(), 0..40))
-            .prop_map(|(executable, contents)| Node::File { executable, contents }),
-        prop::collection::vec(1..=255_u8, 1..40).prop_map(|target| Node::Symlink { target }),
-    ];
-    let name = prop::collection::vec(prop_oneof![1..b'/', b'0'..=255], 1..20)
-        .prop_filter("dots", |name| is_name(name));
-    leaf.prop_recursive(4, 40, 6, move |inner| {
-        prop::collection::btree_map(name.clone(), inner, 0..6).prop_map(|entries| Node::Directory { entries })
-    })
 }
 
 proptest! {

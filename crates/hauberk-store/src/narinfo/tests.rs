@@ -1,4 +1,7 @@
+use proptest::prelude::*;
+
 use super::*;
+use crate::{signature::guix, strategies};
 
 const NIX: &str = "\
 StorePath: /nix/store/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0-simple
@@ -82,4 +85,35 @@ fn refuses_other_texts() {
     }
     assert!(matches!(parse(&format!("{NIX}{}", "A: b\n".repeat(64))), Err(NarInfoError::TooLarge { .. })));
     assert!(matches!(parse(&" ".repeat(MAX_SIZE + 1)), Err(NarInfoError::TooLarge { .. })));
+}
+
+proptest! {
+    #[test]
+    fn narinfos_round_trip(info in strategies::narinfo()) {
+        let directory = info.store_path.directory();
+        let text = info.to_string();
+        let again = NarInfo::parse(directory, &text).unwrap();
+        prop_assert_eq!(again.to_string(), text);
+        prop_assert_eq!(again, info);
+    }
+
+    #[test]
+    fn what_is_signed_verifies(mut info in strategies::narinfo()) {
+        let (nix, guix) = (nix::SecretKey::generate("k").unwrap(), guix::SecretKey::generate().unwrap());
+        info.sign(&nix);
+        info.sign_guix("host; with\nodd characters", &guix);
+        let acl = [guix.public_key().clone()].into_iter().collect();
+        let again = NarInfo::parse_verified(info.store_path.directory(), &info.to_string(), &acl);
+        prop_assert_eq!(again.as_ref(), Ok(&info));
+        let public = nix.public_key();
+        prop_assert_eq!(info.verify(std::slice::from_ref(&public)), Some(&public));
+    }
+
+    #[test]
+    fn junk_never_panics(junk: String, lines in "((StorePath|URL|Compression|FileSize|NarHash|References|Sig|Signature|CA): [a-z0-9:;/-]{0,40}\n){0,12}") {
+        for text in [junk, lines] {
+            let _ = parse(&text);
+            let _ = NarInfo::parse_verified(&StoreDirectory::guix(), &text, &guix::Acl::default());
+        }
+    }
 }
