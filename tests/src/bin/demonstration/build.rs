@@ -23,13 +23,14 @@ pub(crate) struct Build {
 }
 
 impl Build {
-    /// Reads all of them, oldest first.
+    /// Reads all of them: the finished ones in that order, then the others.
     pub(crate) async fn all(farm: &Farm) -> Result<Vec<Self>> {
         let statement = "select b.id, b.name, b.state, b.status, b.priority, w.name, a.class, \
              extract(epoch from coalesce(a.built_at, a.ended_at, now()) - a.started_at)::float8, \
              (select count(*) from attempts where build_id = b.id), f.name \
              from builds b left join attempts a on a.id = b.attempt_id left join workers w on w.id = a.worker_id \
-             left join builds f on f.id = b.failed_build_id where b.state <> 'staged' order by b.id";
+             left join builds f on f.id = b.failed_build_id where b.state <> 'staged' \
+             order by b.finished_at nulls last, b.id";
         let rows = farm.query(statement, &[]).await?;
         Ok(rows
             .iter()

@@ -88,13 +88,12 @@ impl Expectations {
             substitution.right_key.succeeded && substitution.paths > 10,
         );
         self.add("nix-store --verify finds their contents in order", substitution.verified);
-        self.add(
-            format!("a program of the image runs there: {:?}", substitution.program),
-            substitution.program.ends_with(|last: char| last.is_ascii_lowercase()),
-        );
+        let words = substitution.program.lines().count();
+        self.add(format!("programs of the image run there: they count {words} words"), words > 3);
         self.add(
             "with another key of the same name nothing was accepted",
-            !substitution.wrong_key.succeeded && substitution.wrong_key.text.contains("signature"),
+            !substitution.wrong_key.succeeded
+                && substitution.wrong_key.text.contains("not signed by any of the keys"),
         );
     }
 

@@ -63,16 +63,21 @@ impl Substitution {
             [("with the farm's key", &self.right_key), ("with another key", &self.wrong_key)]
         {
             println!("\n  $ nix-store --realise {}     # {who}", self.path);
-            let lines: Vec<&str> = attempt.text.lines().filter(|line| !line.contains("--add-root")).collect();
-            let shown = 4;
-            for line in lines.iter().take(shown) {
+            // What it announces, then how it ends: the path, or why it is refused.
+            let (announced, rest) = attempt.text.split_at(attempt.text.find('\n').map_or(0, |end| end + 1));
+            println!("  {}", announced.trim_end());
+            let ends: Vec<&str> = rest
+                .lines()
+                .filter(
+                    |line| if attempt.succeeded { *line == self.path } else { line.starts_with("error:") },
+                )
+                .collect();
+            println!("  ... {} lines", rest.lines().count() - ends.len());
+            for line in ends.iter().take(2) {
                 println!("  {line}");
             }
-            if lines.len() > shown + 1 {
-                println!("  ... {} lines", lines.len() - shown - 1);
-            }
-            if let Some(line) = lines.get(shown..).and_then(<[&str]>::last) {
-                println!("  {line}");
+            if !attempt.succeeded {
+                println!("  {}", rest.lines().last().unwrap_or_default());
             }
         }
         println!();
