@@ -296,6 +296,22 @@ async fn faults_are_recorded_and_named() {
     assert_eq!(place.texts("select status || ' ' || message from evaluations").await.len(), 1);
     assert!(place.texts("select message from evaluations").await[0].contains("undefined variable"));
 
+    // Errors that Nix cannot catch are found by evaluating less.
+    let parts = "{ source, flavour }: let make = name: derivation { inherit name flavour; system = \"s\"; builder = \"/b\"; };
+      in { a = make \"a\"; b = source.missing; c = make \"c\"; d = make { };
+           n = { recurseForDerivations = true; e = make \"e\"; f = make (1 + \"x\"); g = throw \"thrown\"; }; }";
+    place.commit(parts);
+    place.once().await.unwrap();
+    let jobs = place.texts("select name from jobs where evaluation_id = 2 order by 1").await;
+    assert_eq!(jobs, ["a", "c", "n.e"]);
+    let errors = place.texts("select name || ': ' || message from job_errors order by 1").await;
+    assert_eq!(errors.len(), 4, "{errors:?}");
+    for (error, start) in errors.iter().zip(["b: ", "d: ", "n.f: cannot ", "n.g: thrown"]) {
+        assert!(error.starts_with(start), "{error}");
+    }
+    place.test.client().await.batch_execute("delete from evaluations where status = 0").await.unwrap();
+    place.test.client().await.batch_execute("truncate builds cascade").await.unwrap();
+
     place.commit("{ source }: { }");
     assert!(failed(place.once().await).contains("called with unexpected argument 'flavour'"));
     place.commit("{ ... }: { top = import /etc/passwd; }");
@@ -304,7 +320,8 @@ async fn faults_are_recorded_and_named() {
         "{ ... }: let loop = n: if n == 0 then 0 else loop (n - 1) + loop (n - 1); in { top = loop 60; }";
     place.commit(slow);
     let limit = |text: String| format!("{text}timeout = 1\n");
-    assert!(failed(place.once_with(limit).await).contains("time limit of 1 s"));
+    let text = failed(place.once_with(limit).await);
+    assert!(text.contains("time limit of 1 s"), "{text}");
     assert_eq!(place.number("select count(*) from evaluations where status = 1").await, 4);
     assert_eq!(place.number("select count(*) from builds").await, 0);
 

@@ -1,8 +1,9 @@
 # Lists the jobs of an expression: one attribute set for each, with a derivation path or an error.
 #
 # parameters (JSON): file, the expression; arguments for it, if it is a function; inputs, which it gets as paths if it
-# names them; systems, each of which it is called with, or null; only, an attribute path to evaluate without catching
-# its error, or null.
+# names them; systems, each of which it is called with, or null. What is asked: only, an attribute path to evaluate
+# without catching its error; or names, the path of a set whose attributes to list; or paths, where to look for jobs,
+# [ [ ] ] being everywhere. Those not asked are null.
 { parameters }:
 
 let
@@ -68,15 +69,40 @@ let
     if given.systems == null then [{ suffix = [ ]; value = call { }; }]
     else map (system: { suffix = [ system ]; value = call { inherit system; }; }) given.systems;
 
+  # What is at a path, in a list, or nothing if it is not there.
+  at = path: value:
+    if path == [ ] then [ value ]
+    else if value ? ${builtins.head path} then at (builtins.tail path) value.${builtins.head path}
+    else [ ];
+
+  jobs = paths:
+    concatLists (map
+      (root: concatLists (map
+        (path: concatLists (map (walk path root.suffix) (at path root.value)))
+        paths))
+      roots);
+
   # One job, whose error is to end the program and so to be told.
-  select = path: value: if path == [ ] then value else select (builtins.tail path) value.${builtins.head path};
   loud = { path, suffix }:
     concatLists (map
       (root:
         if root.suffix != suffix then [ ]
-        else
-          let chosen = select path root.value;
-          in if isDerivation chosen then [ (describe path suffix chosen) ] else [ ])
+        else map
+          (value: describe path suffix value)
+          (builtins.filter isDerivation (at path root.value)))
+      roots);
+
+  # The attributes of a set that is searched for jobs; none of anything else. They are not evaluated.
+  members = path: value:
+    if isAttrs value && !isDerivation value && (path == [ ] || (value.recurseForDerivations or false) == true)
+    then removeAttrs value [ "recurseForDerivations" ]
+    else { };
+  names = path:
+    attrNames (builtins.foldl'
+      (all: root: builtins.foldl' (all: value: all // members path value) all (at path root.value))
+      { }
       roots);
 in
-if given.only == null then concatLists (map (root: walk [ ] root.suffix root.value) roots) else loud given.only
+if given.only != null then loud given.only
+else if given.names != null then names given.names
+else jobs given.paths

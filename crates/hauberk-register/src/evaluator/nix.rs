@@ -1,11 +1,12 @@
 //! The evaluator `nix`: `nix-instantiate` over an expression in a checkout.
 //!
 //! A small expression of ours walks the user's and describes each derivation that it finds. An error that Nix can catch
-//! is that of one job, and is evaluated again alone to learn what it is; any other ends the evaluation.
+//! is that of one job, and is evaluated again alone to learn what it is. Any other ends the program; then the attributes
+//! are evaluated in ever smaller parts, until it is known which of them are at fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hauberk_daemon::strip_ansi;
 use hauberk_database::Level;
@@ -26,6 +27,8 @@ const MAX_LOG: u64 = 64 * 1024 * 1024;
 /// Failed jobs that are evaluated again for their message, and the time for each.
 const MAX_EXPLAINED: usize = 20;
 const EXPLAIN_TIME: Duration = Duration::from_secs(300);
+/// Runs that the search for faulty attributes may take.
+const MAX_PARTS: usize = 200;
 const MAX_MESSAGE: usize = 2000;
 
 /// A run of the evaluator.
@@ -51,7 +54,36 @@ struct Parameters<'a> {
     arguments: &'a BTreeMap<String, serde_json::Value>,
     inputs: &'a BTreeMap<String, PathBuf>,
     systems: Option<&'a [String]>,
-    only: Option<&'a Place>,
+    #[serde(flatten)]
+    question: Question<'a>,
+}
+
+/// What is asked of `jobs.nix`.
+#[derive(Debug, Clone, Copy)]
+enum Question<'a> {
+    /// The jobs at and below these attribute paths.
+    Jobs(&'a [Vec<String>]),
+    /// The attributes of the set at a path, if it is one that is searched for jobs.
+    Names(&'a [String]),
+    /// One job, or what is wrong with it.
+    Only(&'a Place),
+}
+
+impl Serialize for Question<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Asked<'a> {
+            paths: Option<&'a [Vec<String>]>,
+            names: Option<&'a [String]>,
+            only: Option<&'a Place>,
+        }
+        let (paths, names, only) = match *self {
+            Self::Jobs(paths) => (Some(paths), None, None),
+            Self::Names(path) => (None, Some(path), None),
+            Self::Only(place) => (None, None, Some(place)),
+        };
+        Asked { paths, names, only }.serialize(serializer)
+    }
 }
 
 /// Where a job is in the expression.
@@ -93,10 +125,18 @@ impl Nix<'_> {
         let log = tokio::fs::File::create(self.log)
             .await
             .map_err(|source| EvaluatorError::File { path: self.log.to_owned(), source })?;
-        let limits = Limits { time: self.timeout, output: MAX_OUTPUT, log: MAX_LOG };
-        let output = self.instantiate(None, limits, Some(log), stop).await?;
-        let entries: Vec<Entry> = serde_json::from_slice(&output).map_err(EvaluatorError::Output)?;
-        drop(output);
+        let deadline = Instant::now() + self.timeout;
+        let entries = match self.entries(&[Vec::new()], deadline, Some(log), stop).await {
+            Err(EvaluatorError::Expression { message }) => self.search(message, deadline, stop).await,
+            entries => entries,
+        };
+        let entries = entries.map_err(|error| match error {
+            // The last of several programs had only what was left of the time.
+            EvaluatorError::Child(ChildError::TimedOut { program, .. }) => {
+                EvaluatorError::Child(ChildError::TimedOut { program, seconds: self.timeout.as_secs() })
+            }
+            error => error,
+        })?;
 
         let mut evaluated = Evaluated::default();
         let mut names = BTreeSet::new();
@@ -129,10 +169,76 @@ impl Nix<'_> {
         Ok(evaluated)
     }
 
+    /// Lists the jobs at and below some attribute paths.
+    async fn entries(
+        &self,
+        paths: &[Vec<String>],
+        deadline: Instant,
+        log: Option<tokio::fs::File>,
+        stop: &CancellationToken,
+    ) -> Result<Vec<Entry>, EvaluatorError> {
+        let log_limit = if log.is_some() { MAX_LOG } else { 0 };
+        let limits = Limits { time: left(deadline), output: MAX_OUTPUT, log: log_limit };
+        let output = self.instantiate(Question::Jobs(paths), limits, log, stop).await?;
+        serde_json::from_slice(&output).map_err(EvaluatorError::Output)
+    }
+
+    /// Finds the attributes that end the evaluator, which said `message`, and lists the jobs of all others.
+    ///
+    /// It is the expression's own error if that cannot be told, or if nothing else is left.
+    async fn search(
+        &self,
+        message: String,
+        deadline: Instant,
+        stop: &CancellationToken,
+    ) -> Result<Vec<Entry>, EvaluatorError> {
+        let mut parts: Vec<(Vec<Vec<String>>, String)> = vec![(vec![Vec::new()], message.clone())];
+        let mut entries = Vec::new();
+        let mut good = false;
+        let mut runs = 0;
+        // Every part on the stack is known to fail, with its message.
+        while let Some((mut paths, fault)) = parts.pop() {
+            runs += 1;
+            if runs > MAX_PARTS {
+                return Err(EvaluatorError::Expression { message });
+            }
+            if let [path] = paths.as_slice() {
+                let limits = Limits { time: left(deadline), output: MAX_OUTPUT, log: 0 };
+                let names: Vec<String> =
+                    match self.instantiate(Question::Names(path), limits, None, stop).await {
+                        Ok(output) => serde_json::from_slice(&output).map_err(EvaluatorError::Output)?,
+                        Err(EvaluatorError::Expression { .. }) => Vec::new(),
+                        Err(error) => return Err(error),
+                    };
+                if names.is_empty() {
+                    entries.push(Entry::Failed {
+                        name: path.join("."),
+                        place: Place { path: path.clone(), suffix: Vec::new() },
+                        error: Some(fault),
+                    });
+                    continue;
+                }
+                paths = names.into_iter().map(|name| [path.as_slice(), &[name]].concat()).collect();
+            }
+            let second = paths.split_off(paths.len().div_ceil(2));
+            for part in [paths, second].into_iter().filter(|part| !part.is_empty()) {
+                match self.entries(&part, deadline, None, stop).await {
+                    Ok(found) => {
+                        good |= !found.is_empty();
+                        entries.extend(found);
+                    }
+                    Err(EvaluatorError::Expression { message }) => parts.push((part, message)),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if good { Ok(entries) } else { Err(EvaluatorError::Expression { message }) }
+    }
+
     /// Learns why a job does not evaluate.
     async fn explain(&self, place: &Place, stop: &CancellationToken) -> Result<String, EvaluatorError> {
         let limits = Limits { time: EXPLAIN_TIME.min(self.timeout), output: MAX_OUTPUT, log: 0 };
-        match self.instantiate(Some(place), limits, None, stop).await {
+        match self.instantiate(Question::Only(place), limits, None, stop).await {
             Ok(_) => Ok("did not evaluate with the others, and does alone".to_owned()),
             Err(EvaluatorError::Expression { message }) => Ok(message),
             Err(EvaluatorError::Child(error @ ChildError::TimedOut { .. })) => Ok(error.to_string()),
@@ -143,7 +249,7 @@ impl Nix<'_> {
     /// Runs `nix-instantiate` and gives what it printed.
     async fn instantiate(
         &self,
-        only: Option<&Place>,
+        question: Question<'_>,
         limits: Limits,
         log: Option<tokio::fs::File>,
         stop: &CancellationToken,
@@ -153,7 +259,7 @@ impl Nix<'_> {
             arguments: self.arguments,
             inputs: &self.inputs,
             systems: self.systems,
-            only,
+            question,
         };
         let parameters = serde_json::to_string(&parameters).map_err(EvaluatorError::Output)?;
         let mut command = Command::new("nix-instantiate");
@@ -240,6 +346,10 @@ impl Nix<'_> {
 fn from_hydra(priority: i64) -> Level {
     let steps = priority.saturating_sub(100).div_euclid(100).clamp(0, 9);
     Level::try_from(9 - steps).unwrap_or_default()
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 fn is_daemon_fault(message: &str) -> bool {
