@@ -43,9 +43,39 @@
     return selection !== null && !selection.isCollapsed && main.contains(selection.anchorNode);
   }
 
+  // Keeps a stream open while the page is seen: a browser has few connections to a server, and tabs in the background need none.
+  // `address` is asked at each opening; `listen` is given the new stream. Gives a function that ends it.
+  function whileSeen(address, listen) {
+    let events = null;
+    let ended = false;
+    function follow() {
+      if (document.hidden || ended) {
+        events?.close();
+        events = null;
+      } else if (events === null) {
+        const opened = new EventSource(address());
+        events = opened;
+        opened.addEventListener("error", () => {
+          // The browser tries again by itself, but not after an answer like 503.
+          if (opened.readyState !== EventSource.CLOSED || events !== opened) return;
+          events = null;
+          setTimeout(follow, 5000);
+        });
+        listen(opened);
+      }
+    }
+    document.addEventListener("visibilitychange", follow);
+    follow();
+    return () => {
+      ended = true;
+      follow();
+    };
+  }
+
   function keepFresh(main) {
     let reading = false;
     let again = false;
+    let opened = false;
     async function read() {
       if (reading || document.hidden || isBusy(main)) {
         again = true;
@@ -55,33 +85,31 @@
       again = false;
       try {
         const response = await fetch(location.href, { headers: { accept: "text/html" } });
-        if (response.ok) {
-          const page = new DOMParser().parseFromString(await response.text(), "text/html");
-          const fresh = page.getElementById("main");
-          if (fresh !== null && fresh.innerHTML !== main.innerHTML) {
-            const focused = document.activeElement instanceof HTMLAnchorElement && document.activeElement.getAttribute("href");
-            main.replaceChildren(...fresh.childNodes);
-            adopt(main);
-            if (focused) main.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
-          }
-          if (fresh !== null && !("live" in fresh.dataset)) events.close();
-        }
+        if (response.ok) adoptPage(new DOMParser().parseFromString(await response.text(), "text/html"));
       } catch {
-        // The server is away; the next event comes when it is back.
+        // The server is away; the stream opens again when it is back, and the page is read then.
       } finally {
         reading = false;
       }
     }
-    const events = new EventSource("/events");
-    let opened = false;
-    events.addEventListener("changed", read);
-    events.addEventListener("open", () => {
-      // After an interruption changes may have been missed.
-      if (opened) read();
-      opened = true;
-    });
-    document.addEventListener("visibilitychange", () => {
-      if (!document.hidden && again) read();
+    function adoptPage(page) {
+      const fresh = page.getElementById("main");
+      if (fresh === null) return;
+      const isLive = "live" in fresh.dataset;
+      const active = document.activeElement;
+      const focused = active instanceof HTMLAnchorElement && main.contains(active) ? active.getAttribute("href") : null;
+      main.replaceChildren(...fresh.childNodes);
+      adopt(main);
+      if (focused !== null) main.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+      if (!isLive) end();
+    }
+    const end = whileSeen(() => "/events", (events) => {
+      events.addEventListener("changed", read);
+      events.addEventListener("open", () => {
+        // While there was no stream, changes were missed.
+        if (opened) read();
+        opened = true;
+      });
     });
     setInterval(() => {
       if (again) read();
@@ -96,28 +124,31 @@
     const say = (text) => {
       if (status !== null && status.textContent !== text) status.textContent = text;
     };
-    const events = new EventSource(log.dataset.follow);
+    const address = new URL(log.dataset.follow, location.href);
     let length = log.textContent.length;
     const atEnd = () => window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 60;
-    events.addEventListener("open", () => say("The log is growing."));
-    events.addEventListener("error", () => say("The connection was lost; trying again."));
-    events.addEventListener("message", (event) => {
-      const follows = atEnd();
-      const piece = document.createElement("span");
-      // Escaped by the server, as the page was.
-      piece.innerHTML = JSON.parse(event.data).html;
-      log.append(piece);
-      length += piece.textContent.length;
-      while (length > longest && log.firstChild !== piece) {
-        length -= log.firstChild.textContent.length;
-        log.firstChild.remove();
-      }
-      if (follows) window.scrollTo(0, document.documentElement.scrollHeight);
-    });
-    events.addEventListener("end", (event) => {
-      events.close();
-      const message = JSON.parse(event.data).message;
-      say(message.charAt(0).toUpperCase() + message.slice(1) + ".");
+    const end = whileSeen(() => address, (events) => {
+      events.addEventListener("open", () => say("The log is growing."));
+      events.addEventListener("error", () => say("The connection was lost; trying again."));
+      events.addEventListener("message", (event) => {
+        const follows = atEnd();
+        const piece = document.createElement("span");
+        // Escaped by the server, as the page was.
+        piece.innerHTML = JSON.parse(event.data).html;
+        log.append(piece);
+        length += piece.textContent.length;
+        while (length > longest && log.firstChild !== piece) {
+          length -= log.firstChild.textContent.length;
+          log.firstChild.remove();
+        }
+        address.searchParams.set("offset", event.lastEventId);
+        if (follows) window.scrollTo(0, document.documentElement.scrollHeight);
+      });
+      events.addEventListener("end", (event) => {
+        end();
+        const message = JSON.parse(event.data).message;
+        say(message.charAt(0).toUpperCase() + message.slice(1) + ".");
+      });
     });
     window.scrollTo(0, document.documentElement.scrollHeight);
   }

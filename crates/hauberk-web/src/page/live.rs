@@ -18,7 +18,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 pub(crate) async fn events(
     State(app): State<App>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>> + Send> {
-    let stream = futures::stream::unfold((app, false), |(mut app, rest)| async move {
+    // Browsers drop an event without data.
+    let event = || Event::default().event("changed").data("read again");
+    let stream = futures::stream::unfold((app, false), move |(mut app, rest)| async move {
         let stop = app.stop.clone();
         let next = async {
             if rest {
@@ -30,7 +32,7 @@ pub(crate) async fn events(
             heard = next => heard,
             () = stop.cancelled() => false,
         };
-        heard.then(|| (Ok(Event::default().event("changed").data("")), (app, true)))
+        heard.then(|| (Ok(event()), (app, true)))
     });
     Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
