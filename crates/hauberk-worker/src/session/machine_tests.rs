@@ -330,3 +330,244 @@ fn a_stopped_worker_begins_nothing_more() {
     let goodbye = table.does(|session, _, effects| session.goodbye("stopped", effects));
     assert_eq!(goodbye, ["9/4 goodbye stopped"]);
 }
+
+/// What may happen to a session, in any order.
+#[derive(Debug, Clone)]
+enum Happening {
+    Connect,
+    Lose,
+    Welcome,
+    Admit,
+    Assign(i64),
+    Cancel(i64),
+    Ack(i64),
+    Release(i64),
+    HelloAgain,
+    Skip,
+    Pause(bool),
+    End(i64, bool),
+    Decline(i64),
+    Wait(u8),
+    StopTaking,
+}
+
+fn happening() -> impl proptest::strategy::Strategy<Value = Happening> {
+    use proptest::prelude::*;
+    let attempt = || 1i64..12;
+    prop_oneof![
+        1 => Just(Happening::Connect),
+        1 => Just(Happening::Lose),
+        3 => Just(Happening::Welcome),
+        3 => Just(Happening::Admit),
+        8 => attempt().prop_map(Happening::Assign),
+        2 => attempt().prop_map(Happening::Cancel),
+        4 => attempt().prop_map(Happening::Ack),
+        2 => attempt().prop_map(Happening::Release),
+        1 => Just(Happening::HelloAgain),
+        1 => Just(Happening::Skip),
+        1 => any::<bool>().prop_map(Happening::Pause),
+        6 => (attempt(), any::<bool>()).prop_map(|(attempt, good)| Happening::End(attempt, good)),
+        1 => attempt().prop_map(Happening::Decline),
+        2 => (0u8..90).prop_map(Happening::Wait),
+        1 => Just(Happening::StopTaking),
+    ]
+}
+
+/// Follows a session from outside: what it was told and what it said.
+struct Watcher {
+    session: Session,
+    now: Instant,
+    sequence: u64,
+    slots: usize,
+    running: std::collections::BTreeSet<i64>,
+    owed: std::collections::BTreeSet<i64>,
+    wire_session: u64,
+    sent: u64,
+    granted: u64,
+    assigned: u64,
+    stopped: bool,
+    greeted: bool,
+}
+
+impl Watcher {
+    fn new(slots: u32, ahead: usize) -> Self {
+        let identity = Identity { slots, ..Identity::default() };
+        let session = Session::new(identity, ahead, Timing::default(), BTreeMap::new(), Vec::new());
+        Self {
+            session,
+            now: Instant::now(),
+            sequence: 0,
+            slots: slots as usize,
+            running: Default::default(),
+            owed: Default::default(),
+            wire_session: 0,
+            sent: 0,
+            granted: 0,
+            assigned: 0,
+            stopped: false,
+            greeted: false,
+        }
+    }
+
+    fn hear(&mut self, body: impl Into<ServerBody>, effects: &mut Vec<Effect>) {
+        self.sequence += 1;
+        let message = ServerMessage::new(self.wire_session, self.sequence, body);
+        self.session.received(self.now, message, effects);
+    }
+
+    fn step(&mut self, happening: Happening) {
+        let mut effects = Vec::new();
+        let joined = self.session.is_joined();
+        match happening {
+            Happening::Connect => self.session.connected(self.now, &mut effects),
+            Happening::Lose => {
+                self.session.lost();
+                self.greeted = false;
+            }
+            Happening::Welcome if self.greeted => {
+                self.greeted = false;
+                self.wire_session += 1;
+                (self.sequence, self.sent, self.granted, self.assigned) = (0, 0, 0, 0);
+                let welcome = Welcome { session: self.wire_session, ..welcome() };
+                self.hear(welcome, &mut effects);
+                assert!(self.session.is_joined());
+            }
+            Happening::Admit => self.session.admit(self.now, &mut effects),
+            Happening::Assign(attempt) if joined && self.assigned < self.granted => {
+                self.assigned += 1;
+                self.hear(assign(attempt), &mut effects);
+                if effects.is_empty() {
+                    // It was known: an honest server does not assign the same attempt twice.
+                    self.assigned -= 1;
+                }
+            }
+            Happening::Cancel(attempt) if joined => {
+                self.hear(Cancel { attempt, reason: String::new() }, &mut effects);
+            }
+            Happening::Ack(attempt) if joined => {
+                self.owed.remove(&attempt);
+                self.hear(Ack { attempts: vec![attempt] }, &mut effects);
+            }
+            Happening::Release(attempt) if joined => {
+                self.owed.remove(&attempt);
+                self.hear(Release { attempts: vec![attempt] }, &mut effects);
+            }
+            Happening::HelloAgain => {
+                let message = ServerMessage::new(0, 0, HelloAgain {});
+                self.session.received(self.now, message, &mut effects);
+            }
+            Happening::Skip => self.sequence += 1,
+            Happening::Pause(paused) if joined => {
+                self.hear(Pause { paused, reason: String::new() }, &mut effects);
+            }
+            Happening::End(attempt, good) if self.running.remove(&attempt) => {
+                self.owed.insert(attempt);
+                let result =
+                    if good { success(attempt) } else { Finished { attempt, ..Finished::default() } };
+                self.session.ended(self.now, id(attempt), Ending::Finished(result), &mut effects);
+            }
+            Happening::Decline(attempt) if self.running.remove(&attempt) => {
+                let declined = Declined { attempt, ..Declined::default() };
+                self.session.ended(self.now, id(attempt), Ending::Declined(declined), &mut effects);
+            }
+            Happening::Wait(seconds) => {
+                self.now += Duration::from_secs(seconds.into());
+                self.session.tick(self.now, Load::default, &mut effects);
+            }
+            Happening::StopTaking => {
+                self.stopped = true;
+                self.session.stop_taking();
+            }
+            _ => {}
+        }
+        for effect in effects {
+            self.check(effect);
+        }
+        assert!(self.running.len() <= self.slots, "{:?}", self.running);
+    }
+
+    fn check(&mut self, effect: Effect) {
+        match effect {
+            Effect::Begin(assignment) => {
+                assert!(!self.stopped, "nothing begins in a worker that is stopped");
+                let attempt = assignment.attempt.get();
+                assert!(self.running.insert(attempt), "{attempt} begins twice");
+                assert!(!self.owed.contains(&attempt), "{attempt} begins again before its result is known");
+            }
+            Effect::Abort(attempt, _) => assert!(self.running.contains(&attempt.get())),
+            Effect::Reconnect(_) => self.greeted = false,
+            Effect::Send(message) => match message.body {
+                WorkerBody::Hello(hello) => {
+                    self.greeted = true;
+                    let told: std::collections::BTreeSet<_> = hello.unacknowledged.into_iter().collect();
+                    assert!(told.is_superset(&self.owed), "{told:?} {:?}", self.owed);
+                    let running: std::collections::BTreeSet<_> =
+                        hello.running.iter().map(|one| one.attempt).collect();
+                    assert!(running.is_superset(&self.running));
+                }
+                body => {
+                    self.sent += 1;
+                    assert_eq!((message.session, message.sequence), (self.wire_session, self.sent));
+                    match body {
+                        WorkerBody::Credit(credit) => {
+                            assert!(credit.granted > self.granted && !self.stopped);
+                            self.granted = credit.granted;
+                        }
+                        WorkerBody::Finished(finished) if finished.outcome() == Outcome::Canceled => {
+                            self.owed.insert(finished.attempt);
+                            // An answer about an attempt that is not here is not kept.
+                            if !self
+                                .session
+                                .roster
+                                .unacknowledged()
+                                .any(|(one, _)| one.get() == finished.attempt)
+                            {
+                                self.owed.remove(&finished.attempt);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            },
+            Effect::Acknowledged { .. }
+            | Effect::Released(_)
+            | Effect::Welcomed(_)
+            | Effect::Refused(_)
+            | Effect::Left => {}
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_order_of_events_breaks_a_promise(
+        slots in 1u32..4,
+        ahead in 0usize..3,
+        happenings in proptest::collection::vec(happening(), 0..120),
+    ) {
+        let mut watcher = Watcher::new(slots, ahead);
+        for happening in happenings {
+            watcher.step(happening);
+        }
+        // In the end everything can be told, and no slot is lost.
+        for attempt in watcher.running.clone() {
+            watcher.step(Happening::End(attempt, false));
+        }
+        if !watcher.stopped {
+            watcher.step(Happening::Lose);
+            watcher.step(Happening::Connect);
+            watcher.step(Happening::Welcome);
+            watcher.step(Happening::Admit);
+            while let Some(attempt) = watcher.running.first().copied() {
+                watcher.step(Happening::End(attempt, false));
+            }
+            for attempt in watcher.owed.clone() {
+                watcher.step(Happening::Ack(attempt));
+            }
+            proptest::prop_assert!(watcher.session.is_settled());
+            proptest::prop_assert_eq!(watcher.granted - watcher.assigned, (slots as usize + ahead) as u64);
+        }
+    }
+}
