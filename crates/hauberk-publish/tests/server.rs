@@ -261,7 +261,12 @@ fn json_listings_and_metrics() {
     }
     assert_eq!(server.get("/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0.ls").status, 404);
 
-    let metrics = server.get("/metrics").text();
+    // The connections before are counted as closed a moment after their client saw the end.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut metrics = server.get("/metrics").text();
+    while !metrics.contains("\nhauberk_publish_connections 1\n") && Instant::now() < deadline {
+        metrics = server.get("/metrics").text();
+    }
     for line in [
         "hauberk_publish_requests_total{kind=\"narinfo\",outcome=\"ok\"} 2",
         "hauberk_publish_requests_total{kind=\"other\",outcome=\"not_found\"} 1",
@@ -446,6 +451,43 @@ fn a_client_that_takes_nothing_is_left() {
     let mut all = Vec::new();
     let ended = (&slow[0]).read_to_end(&mut all);
     assert!(ended.is_err() || all.len() < 64 << 20, "a stalled answer must not look whole");
+}
+
+#[test]
+fn idle_connections_keep_nobody_out() {
+    let store = PlainStore::new();
+    let item = store.add("large", &[], |file| fs::write(file, vec![7; 32 << 20]).unwrap());
+    let mut config = config(&store, &Signer::default());
+    config.limits =
+        Limits { crowded_timeout: Duration::from_millis(300), connections: 8, ..Limits::default() };
+    let server = Server::start(config);
+    // One that is used, if slowly, and then a crowd: silent, with half a request, and with one behind it.
+    let mut used = server.connect();
+    used.write_all(format!("GET /nar/{} HTTP/1.1\r\nHost: x\r\n\r\n", item.base_name()).as_bytes()).unwrap();
+    let _crowd: Vec<_> = (0..24)
+        .map(|number| {
+            let mut stream = server.connect();
+            let start = ["", "GET /health HT", "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"][number % 3];
+            stream.write_all(start.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let mut received = 0;
+    let mut read_on = |used: &mut std::net::TcpStream| {
+        let mut buffer = vec![0; 64 * 1024];
+        let count = used.read(&mut buffer).unwrap();
+        assert!(count > 0, "a connection in use was closed after {received} bytes");
+        received += count;
+    };
+    let answered = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| server.get("/health").status);
+        while !asking.is_finished() {
+            read_on(&mut used);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        asking.join().unwrap()
+    });
+    assert_eq!(answered, 200);
 }
 
 #[test]

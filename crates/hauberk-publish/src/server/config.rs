@@ -52,11 +52,13 @@ impl PublishConfig {
 /// Bounds on connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections open at once; more wait in the kernel's queue. A connection that receives a nar holds two buffers
+    /// Connections open at once, at least one; more wait in the kernel's queue. A connection that receives a nar holds two buffers
     /// of 256 KiB.
     pub connections: usize,
     /// Time for a request's head, and for a connection between two requests.
     pub header_timeout: Duration,
+    /// Time after which a connection on which nothing happens is closed if another client waits for a place.
+    pub crowded_timeout: Duration,
     /// Time in which a client must take 16 KiB of an answer that waits for it.
     pub stall_timeout: Duration,
     /// Time given to answers in hand when the server ends.
@@ -68,6 +70,7 @@ impl Default for Limits {
         Self {
             connections: 1024,
             header_timeout: Duration::from_secs(30),
+            crowded_timeout: Duration::from_secs(2),
             stall_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),
         }

@@ -6,16 +6,18 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, oneshot},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
+    activity::Activity,
     config::{Limits, PublishConfig},
     handler::Handler,
     metrics::Metrics,
+    places::Places,
 };
 use crate::stream::TimedStream;
 
@@ -75,21 +77,25 @@ impl PublishServer {
         let limits = self.config.limits;
         let metrics = Arc::new(Metrics::default());
         let handler = Arc::new(Handler::new(self.config, Arc::clone(&metrics)));
-        let permits = Arc::new(Semaphore::new(limits.connections));
+        let places = Arc::new(Places::new(limits.connections));
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 Some(_) = connections.join_next() => continue,
-                accepted = accept(&listener, &permits) => accepted,
+                accepted = accept(&listener, &places) => accepted,
             };
             match accepted {
                 Ok((stream, peer, permit)) => {
-                    let (handler, metrics, stop) = (Arc::clone(&handler), Arc::clone(&metrics), stop.clone());
+                    let served = Served {
+                        handler: Arc::clone(&handler),
+                        metrics: Arc::clone(&metrics),
+                        places: Arc::clone(&places),
+                        limits,
+                        stop: stop.clone(),
+                    };
                     connections.spawn(async move {
-                        metrics.opened();
-                        serve(stream, peer, handler, Arc::clone(&metrics), limits, stop).await;
-                        metrics.closed();
+                        served.connection(stream, peer).await;
                         drop(permit);
                     });
                 }
@@ -145,45 +151,74 @@ impl Running {
 /// Waits for a free place, then for a client to take it.
 async fn accept(
     listener: &TcpListener,
-    permits: &Arc<Semaphore>,
+    places: &Places,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    let permit = places.take().await.ok_or(io::ErrorKind::ConnectionAborted)?;
     let (stream, peer) = listener.accept().await?;
     Ok((stream, peer, permit))
 }
 
-async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
+/// What a connection is served with.
+struct Served {
     handler: Arc<Handler>,
     metrics: Arc<Metrics>,
+    places: Arc<Places>,
     limits: Limits,
     stop: CancellationToken,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%peer, error = &error as &dyn std::error::Error, "cannot set nodelay");
-    }
-    let stream =
-        TokioIo::new(TimedStream::new(stream, limits.stall_timeout, move |count| metrics.sent(count as u64)));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let handler = Arc::clone(&handler);
-        async move { Ok::<_, Infallible>(handler.handle(&request).await) }
-    });
-    // Not `pipeline_flush`: with it, hyper takes a whole body into memory however slow its client is.
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(stream, service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+}
+
+impl Served {
+    /// Serves one connection to its end.
+    async fn connection(self, stream: TcpStream, peer: SocketAddr) {
+        let Self { handler, metrics, places, limits, stop } = self;
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%peer, error = &error as &dyn std::error::Error, "cannot set nodelay");
         }
-    };
-    if let Err(error) = ended {
-        debug!(%peer, error = &error as &dyn std::error::Error, "connection of a substitute client broke");
+        metrics.opened();
+        let activity = Arc::new(Activity::new());
+        let moved = {
+            let (activity, metrics) = (Arc::clone(&activity), Arc::clone(&metrics));
+            move |sent| {
+                activity.note();
+                metrics.sent(sent as u64);
+            }
+        };
+        let stream = TokioIo::new(TimedStream::new(stream, limits.stall_timeout, moved));
+        let service = {
+            let activity = Arc::clone(&activity);
+            service_fn(move |request: Request<Incoming>| {
+                let (handler, activity) = (Arc::clone(&handler), Arc::clone(&activity));
+                async move {
+                    let _answering = activity.answering();
+                    Ok::<_, Infallible>(handler.handle(&request).await)
+                }
+            })
+        };
+        // Not `pipeline_flush`: with it, hyper takes a whole body into memory however slow its client is.
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(stream, service);
+        let mut connection = std::pin::pin!(connection);
+        let mut stopping = false;
+        let ended = loop {
+            tokio::select! {
+                ended = connection.as_mut() => break ended,
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = places.crowded() => {
+                    if activity.is_quiet_for(limits.crowded_timeout) {
+                        break Ok(());
+                    }
+                }
+            }
+        };
+        metrics.closed();
+        if let Err(error) = ended {
+            debug!(%peer, error = &error as &dyn std::error::Error, "connection of a substitute client broke");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The HTTP server of substitutes.
 
+mod activity;
 mod body;
 mod config;
 mod connections;
@@ -8,6 +9,7 @@ mod handler;
 mod json;
 mod log_source;
 mod metrics;
+mod places;
 mod range;
 mod reply;
 mod route;

@@ -21,16 +21,17 @@ pub(crate) struct TimedStream<S, F> {
     inner: S,
     allowed: Duration,
     deadline: Pin<Box<Sleep>>,
-    /// Told of all bytes the peer was sent.
-    sent: F,
+    /// Told when bytes go, and how many of them to the peer.
+    moved: F,
     /// Bytes taken since the deadline was set; nothing while the peer does not hold us up.
     taken: Option<usize>,
 }
 
 impl<S, F: FnMut(usize)> TimedStream<S, F> {
-    /// Allows the peer to hold us up for `allowed`; tells `sent` of bytes as they go.
-    pub(crate) fn new(inner: S, allowed: Duration, sent: F) -> Self {
-        Self { inner, allowed, deadline: Box::pin(tokio::time::sleep(allowed)), sent, taken: None }
+    /// Allows the peer to hold us up for `allowed`; tells `moved` when bytes go either way, with the
+    /// number of those sent.
+    pub(crate) fn new(inner: S, allowed: Duration, moved: F) -> Self {
+        Self { inner, allowed, deadline: Box::pin(tokio::time::sleep(allowed)), moved, taken: None }
     }
 
     fn watch(
@@ -40,7 +41,7 @@ impl<S, F: FnMut(usize)> TimedStream<S, F> {
     ) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Ok(count)) => {
-                (self.sent)(count);
+                (self.moved)(count);
                 self.taken = self.taken.map(|taken| taken + count).filter(|&taken| taken < LEAST);
             }
             Poll::Ready(Err(_)) => {}
@@ -58,13 +59,18 @@ impl<S, F: FnMut(usize)> TimedStream<S, F> {
     }
 }
 
-impl<S: AsyncRead + Unpin, F: Unpin> AsyncRead for TimedStream<S, F> {
+impl<S: AsyncRead + Unpin, F: FnMut(usize) + Unpin> AsyncRead for TimedStream<S, F> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            (self.moved)(0);
+        }
+        read
     }
 }
 
