@@ -2,22 +2,28 @@
 
 use anyhow::Result;
 use hauberk_tests::{
-    Deadline, Gates, LabDirectory, Launch, Machine, MachineConfig, Repository, Specification,
-    hauberk_program, jobs, wait_for,
+    Deadline, Gates, LabDirectory, Machine, MachineConfig, Repository, Specification, hauberk_program, jobs,
+    wait_for,
 };
 
+const GRAPH: &str = r#"
+  fine = job "fine-1" ''
+    ${gate "fine"}
+    echo fine > $out
+  '';
+  next = job "next-1" "cat ${fine} > $out";
+"#;
+
 #[test]
-fn up_builds_and_ends_in_order() -> Result<()> {
+fn up_builds_ends_in_order_and_goes_on_where_it_was() -> Result<()> {
     let directory = LabDirectory::create()?;
     let gates = Gates::create(&directory.path().join("gates"))?;
     let repository = Repository::create(&directory.path().join("repository"))?;
-    repository.write("release.nix", &jobs(r#"fine = job "fine-1" "echo fine > $out";"#))?;
+    repository.write("release.nix", &jobs(GRAPH))?;
     repository.commit("Begin")?;
     let specifications = directory.path().join("specifications.toml");
     std::fs::write(&specifications, Specification::new("single", &repository.url()).toml())?;
-    let state = directory.path().join("state");
-
-    let mut machine = Machine::start(
+    let machine = Machine::start(
         directory.path(),
         &MachineConfig {
             name: "single".to_owned(),
@@ -28,43 +34,35 @@ fn up_builds_and_ends_in_order() -> Result<()> {
     let launch = machine
         .command(hauberk_program()?)
         .args(["up", "--workers", "1", "--port", "8080", "--state-directory"])
-        .arg(&state)
+        .arg(directory.path().join("state"))
         .arg("--specifications")
         .arg(&specifications);
-    // The worker says which line its daemon lacks and ends; whoever runs the farm adds it.
     let mut up = launch.start("up", directory.path())?;
-    wait_for("the farm's key is there", Deadline::seconds(60), || {
-        up.check_alive()?;
-        Ok(up.log_text().contains("trusted-public-keys").then_some(()))
-    })
-    .or_else(|error| if up.log_text().contains("ready") { Ok(()) } else { Err(error) })?;
+    up.wait_ready(Deadline::seconds(120))?;
+    gates.wait_for_arrivals("fine", 1, Deadline::seconds(60))?;
+    // Ended in the middle of a build: nothing but the machine's own is left.
     up.stop(Deadline::seconds(60))?;
+    let left = machine.command("pgrep").args(["-l", "hauberk|postgres|git|gates"]).output()?;
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
 
-    let key = public_key(&state)?;
-    let conf = machine.directory().join("etc-nix/nix.conf");
-    let text = std::fs::read_to_string(&conf)?
-        .replace("trusted-public-keys =", &format!("trusted-public-keys = {key}"));
-    std::fs::write(&conf, text)?;
-    machine.kill_daemon()?;
-    machine.start_daemon()?;
+    // Started again, it builds what was not finished.
+    gates.open("fine")?;
     up.restart()?;
     up.wait_ready(Deadline::seconds(120))?;
     let ask = machine.command("curl").args(["--silent", "http://127.0.0.1:8080/api/latestbuilds?nr=10"]);
-    wait_for("the build is succeeded", Deadline::seconds(120), || {
+    let mut answer = String::new();
+    let built = wait_for("both builds are succeeded", Deadline::seconds(120), || {
         up.check_alive()?;
-        let answer = String::from_utf8_lossy(&ask.output()?.stdout).into_owned();
-        Ok((answer.contains("fine") && answer.contains("\"buildstatus\":0")).then_some(()))
-    })?;
-    up.stop(Deadline::seconds(60))?;
-    // Nothing but the machine's own two is left.
-    let left = machine.command("pgrep").args(["-l", "hauberk|postgres"]).output()?;
-    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
-    Ok(())
-}
+        answer = String::from_utf8_lossy(&ask.output()?.stdout).into_owned();
+        Ok((answer.matches("\"buildstatus\":0").count() == 2).then_some(()))
+    });
+    assert!(built.is_ok(), "{answer}\n{}", up.log_tail());
 
-/// Finds the farm's public signing key.
-fn public_key(state: &std::path::Path) -> Result<String> {
-    let found = Launch::here("find").arg(state).args(["-name", "*sign*.pub"]).run()?;
-    let file = found.lines().next().unwrap_or_default();
-    Ok(std::fs::read_to_string(file)?.trim().to_owned())
+    // It speaks on loopback only.
+    let listeners = machine.command("ss").args(["--listening", "--tcp", "--numeric", "--no-header"]).run()?;
+    for line in listeners.lines() {
+        let address = line.split_whitespace().nth(3).unwrap_or_default();
+        assert!(address.starts_with("127.") || address.starts_with("[::1]"), "up listens at {address}");
+    }
+    up.stop(Deadline::seconds(60))
 }
