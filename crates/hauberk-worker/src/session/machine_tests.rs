@@ -332,7 +332,7 @@ fn a_stopped_worker_begins_nothing_more() {
 }
 
 /// What may happen to a session, in any order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Happening {
     Connect,
     Lose,
