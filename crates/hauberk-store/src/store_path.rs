@@ -351,17 +351,6 @@ pub(crate) const fn is_name_byte(byte: u8) -> bool {
     NAME_BYTES[byte as usize]
 }
 
-/// Tells whether all bytes may stand in a name; written so that they are looked at together.
-pub(crate) fn are_name_bytes(bytes: &[u8]) -> bool {
-    bytes.iter().fold(true, |all, &byte| {
-        let digit = byte.wrapping_sub(b'0') < 10;
-        let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
-        let dash_or_dot = (byte == b'-') | (byte == b'.') | (byte == b'+');
-        let other = (byte == b'_') | (byte == b'=') | (byte == b'?');
-        all & (digit | letter | dash_or_dot | other)
-    })
-}
-
 /// Checks a store path's name: 1 to 211 characters of `[0-9A-Za-z+-._?=]`, the first one not a dot.
 ///
 /// # Errors
@@ -422,13 +411,6 @@ mod tests {
         check("ééééééééééééééééé-a", false);
         for bad in ["", "/", "45rrqddcql46lzs8nma7hncjl4cvy7df-simple", "/gnu/store/", "/gnu/store/x/../y"] {
             assert!(StorePath::parse(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn name_bytes_together_as_one_by_one() {
-        for byte in 0..=255 {
-            assert_eq!(are_name_bytes(&[b'a', byte]), is_name_byte(byte), "{byte}");
         }
     }
 

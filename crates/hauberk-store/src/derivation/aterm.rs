@@ -6,7 +6,7 @@ use super::{DerivationView, InvalidOutputName, OutputView, PathView, output_name
 use crate::{
     base32,
     store_directory::StoreDirectory,
-    store_path::{DrvPathError, HASH_LENGTH, MAX_NAME_LENGTH, StorePath, StorePathError, are_name_bytes},
+    store_path::{DrvPathError, HASH_LENGTH, MAX_NAME_LENGTH, StorePath, StorePathError, is_name_byte},
 };
 
 /// Why bytes are not the text of a derivation.
@@ -309,32 +309,31 @@ impl<'a> Cursor<'a> {
         let text = self.text("store path")?;
         let path = StorePath::parse_in(directory, &text);
         let path = path.map_err(|source| ParseError::Path { offset, source })?;
-        Ok(PathView::new(Cow::Owned(path.base_name().to_owned())))
+        Ok(PathView::new(Cow::Owned(path.base_name().as_bytes().to_owned())))
     }
 
     /// Reads a path that is spelt without escapes, as all are, and leaves the rest to those who name the error.
     #[inline]
-    fn plain_path(&mut self, directory: &StoreDirectory) -> Option<&'a str> {
+    fn plain_path(&mut self, directory: &StoreDirectory) -> Option<&'a [u8]> {
         let rest = self.bytes[self.offset..].strip_prefix(b"\"")?;
         let rest = rest.strip_prefix(directory.as_str().as_bytes())?.strip_prefix(b"/")?;
         let (hash, rest) = rest.split_first_chunk::<HASH_LENGTH>()?;
         if !base32::are_digits(hash) || rest.first() != Some(&b'-') || rest.get(1) == Some(&b'.') {
             return None;
         }
-        let length = memchr::memchr(b'"', rest)?;
-        if !(2..=1 + MAX_NAME_LENGTH).contains(&length) || !are_name_bytes(&rest[..length]) {
+        let length = rest.iter().position(|&byte| !is_name_byte(byte))?;
+        if !(2..=1 + MAX_NAME_LENGTH).contains(&length) || rest[length] != b'"' {
             return None;
         }
         let end = self.bytes.len() - (rest.len() - length);
-        let base_name = std::str::from_utf8(&self.bytes[end - length - HASH_LENGTH..end]).ok()?;
         self.offset = end + 1;
-        Some(base_name)
+        Some(&self.bytes[end - length - HASH_LENGTH..end])
     }
 
     pub(super) fn drv_path(&mut self, directory: &StoreDirectory) -> Result<PathView<'a>, ParseError> {
         let offset = self.offset;
         let path = self.path(directory)?;
-        if path.base_name().ends_with(".drv") {
+        if path.is_derivation() {
             return Ok(path);
         }
         let path = path.to_store_path(directory);

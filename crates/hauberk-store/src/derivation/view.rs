@@ -55,21 +55,25 @@ impl<'a> InputView<'a> {
 
 /// A path of the derivation's store, read in place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PathView<'a>(Cow<'a, str>);
+pub struct PathView<'a>(Cow<'a, [u8]>);
 
 impl<'a> PathView<'a> {
-    pub(super) const fn new(base_name: Cow<'a, str>) -> Self {
+    pub(super) const fn new(base_name: Cow<'a, [u8]>) -> Self {
         Self(base_name)
     }
 
     /// Gives the base name, `HASH-NAME`.
     pub fn base_name(&self) -> &str {
-        &self.0
+        std::str::from_utf8(&self.0).expect("the characters of store paths are ASCII")
+    }
+
+    pub(super) fn is_derivation(&self) -> bool {
+        self.0.ends_with(b".drv")
     }
 
     /// Makes a store path of it, in the derivation's own store directory.
     pub fn to_store_path(&self, directory: &StoreDirectory) -> StorePath {
-        StorePath::from_checked(directory, &self.0)
+        StorePath::from_checked(directory, self.base_name())
     }
 }
 
