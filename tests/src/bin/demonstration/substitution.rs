@@ -69,11 +69,11 @@ impl Substitution {
             let ends: Vec<&str> = rest
                 .lines()
                 .filter(
-                    |line| if attempt.succeeded { *line == self.path } else { line.starts_with("error:") },
+                    |line| if attempt.succeeded { *line == self.path } else { line.contains("not signed") },
                 )
                 .collect();
             println!("  ... {} lines", rest.lines().count() - ends.len());
-            for line in ends.iter().take(2) {
+            for line in ends.iter().take(1) {
                 println!("  {line}");
             }
             if !attempt.succeeded {
