@@ -12,6 +12,9 @@ const DEFAULT_SOCKET_DIRECTORY: &str = "/var/run/postgresql";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A silent peer is given up after this time.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// What every session is set to, unless the connection string has options of its own. Compiling a plan takes longer than
+/// running any of ours; and a transaction that its program forgot must not hold the others up.
+const SESSION: &str = "-c jit=off -c idle_in_transaction_session_timeout=120000";
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
 
 /// A checked connection string: `host=… dbname=… user=…` or `postgresql://…`, as libpq reads them.
@@ -72,6 +75,9 @@ impl FromStr for ConnectionString {
         }
         if config.get_application_name().is_none() {
             config.application_name("hauberk");
+        }
+        if config.get_options().is_none() {
+            config.options(SESSION);
         }
         config.tcp_user_timeout(TCP_USER_TIMEOUT);
         config.keepalives_idle(KEEPALIVES_IDLE);
