@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use hauberk_daemon::{ClientOptions, ConnectOptions, Pool};
+use hauberk_daemon::{ClientOptions, ConnectOptions, DaemonAddress, Pool};
 use hauberk_database::listen::{self, Listener};
 use hauberk_database::servers::{self, ServerFacts};
 use hauberk_database::{Database, DatabaseError, Epoch, attempts};
@@ -32,7 +32,7 @@ use crate::trust;
 
 /// Connections to the database.
 const DATABASE_POOL: usize = 16;
-/// Connections to the local build daemon.
+/// Connections to the local build daemon, of the fetcher and of the publish server each.
 const DAEMON_POOL: usize = 8;
 /// Threads that serve substitutes.
 const PUBLISH_THREADS: usize = 2;
@@ -127,7 +127,8 @@ pub async fn run(
     let mut publishing = PublishConfig::new(config.store_directory.clone());
     publishing.signer = config.signer.clone();
     publishing.cache = Some(cache.clone());
-    publishing.store = store.clone().map(|pool| StoreSource::new(pool, "/".as_ref()));
+    // A pool of its own, so that users of the farm never keep its fetcher waiting.
+    publishing.store = config.daemon.as_ref().map(|address| StoreSource::new(pool(address), "/".as_ref()));
     publishing.logs = Some(std::sync::Arc::new(AttemptLogs {
         database: database.clone(),
         directory: log_directory.clone(),
@@ -288,6 +289,10 @@ async fn local_store(config: &Config) -> Result<Option<Pool>, ServerError> {
         });
     }
     Ok(Some(pool))
+}
+
+fn pool(address: &DaemonAddress) -> Pool {
+    Pool::to_socket(address.clone(), ConnectOptions::default(), ClientOptions::default(), DAEMON_POOL)
 }
 
 /// Shows that the server lives, until `stop` or until a newer start of the same server has taken over.
