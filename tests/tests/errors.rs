@@ -12,6 +12,7 @@ const CONFIGURATION: i32 = 3;
 const DATABASE: i32 = 4;
 const LISTENING: i32 = 5;
 const DAEMON: i32 = 6;
+const REFUSED: i32 = 7;
 const EVALUATION: i32 = 8;
 
 /// Runs to the end and checks the exit status and that the message has every one of `words`.
@@ -210,5 +211,35 @@ async fn workers_that_cannot_work() -> Result<()> {
     // The other worker never noticed.
     farm.check_processes()?;
     farm.workers[1].process()?.check_alive()?;
+    farm.stop_all()
+}
+
+#[tokio::test]
+async fn versions_that_do_not_fit() -> Result<()> {
+    let mut farm = Farm::create(FarmConfig { workers: 2, ..FarmConfig::new()? })?;
+    let peer = env!("CARGO_BIN_EXE_other-version");
+
+    // A server of a later version: the worker ends, and says what to do.
+    let foreign =
+        farm.server_machine.command(peer).args(["server", "0.0.0.0:5555"]).arg(farm.key_file("server.curve"));
+    let mut foreign = foreign.start("foreign-server", farm.directory())?;
+    foreign.wait_log("listening", Deadline::seconds(10))?;
+    let worker = farm.workers[0].launch.clone().args(["--server", "10.77.0.1"]);
+    check(&worker, REFUSED, &["version", "update"])?;
+    foreign.kill9()?;
+
+    // A worker of a later version: it is told, and the others go on.
+    farm.start_server()?;
+    farm.start_worker(1)?;
+    farm.wait_until_joined(1).await?;
+    let launch = farm.workers[0]
+        .machine
+        .command(peer)
+        .args(["worker", "10.77.0.1:5555"])
+        .arg(farm.key_file("server.curve.pub"))
+        .arg(farm.key_file("worker-1.curve"));
+    let answer = launch.run()?;
+    assert!(answer.contains("Refused") && answer.contains("version"), "{answer}");
+    farm.check_processes()?;
     farm.stop_all()
 }

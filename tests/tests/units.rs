@@ -35,7 +35,11 @@ fn units_are_in_order_and_use_options_that_exist() -> Result<()> {
         let command = words.next().with_context(|| format!("{} names no command", unit.display()))?;
         let help = Launch::here(&program).args([command, "--help"]).run()?;
         for option in words.filter(|word| word.starts_with("--")) {
-            assert!(help.contains(option), "hauberk {command} has no {option}, which {} uses", unit.display());
+            assert!(
+                help.contains(option),
+                "hauberk {command} has no {option}, which {} uses",
+                unit.display()
+            );
         }
         checked += 1;
     }
