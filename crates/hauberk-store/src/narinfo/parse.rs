@@ -85,9 +85,6 @@ pub enum NarInfoError {
         #[source]
         source: ParseHashError,
     },
-    /// A Nix signature cannot be read.
-    #[error("malformed Sig in narinfo")]
-    Sig(#[source] nix::KeyError),
     /// A Guix signature cannot be read.
     #[error("malformed Signature in narinfo")]
     Signature(#[source] SignatureLineError),
@@ -182,10 +179,11 @@ impl Fields {
             }
             "System" => once(&mut self.system, "System", value.to_owned()),
             "CA" => once(&mut self.ca, "CA", value.to_owned()),
-            "Sig" => {
-                let signature = nix::Signature::parse(value).map_err(NarInfoError::Sig)?;
-                push(&mut self.signatures, "Sig", signature)
-            }
+            // A signature of a kind that is not known must not hide the others, as Nix has it.
+            "Sig" => match nix::Signature::parse(value) {
+                Ok(signature) => push(&mut self.signatures, "Sig", signature),
+                Err(_) => push(&mut self.unknown, "unknown fields", (name.to_owned(), value.to_owned())),
+            },
             "Signature" => {
                 let line = SignatureLine::parse(value).map_err(NarInfoError::Signature)?;
                 once(&mut self.guix_signature, "Signature", line)

@@ -37,6 +37,9 @@ fn nix_dialect() {
     assert_eq!(info.signatures.len(), 2);
     let again = parse(&info.to_string()).unwrap();
     assert_eq!(again, info);
+    let odd = parse(&format!("{info}Sig: new-1:AAAA\n")).unwrap();
+    assert_eq!(odd.signatures, info.signatures);
+    assert!(odd.to_string().ends_with("Sig: new-1:AAAA\n"));
     let public = keys[1].public_key();
     assert_eq!(again.verify(std::slice::from_ref(&public)), Some(&public));
     let mut tampered = again;
