@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, warn};
 
-use crate::dispatcher::{Committed, Op};
+use crate::step::{Committed, Op};
 
 /// Steps in one transaction at most.
 const BATCH: usize = 2000;

@@ -4,144 +4,31 @@
 //! the task around it does ([`crate::task`]). Whatever must be durable leaves as an [`Op`], and what follows from it happens when
 //! that is committed: an attempt is recorded before its Assign is sent, and a result before its Ack.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use hauberk_database::attempts::OpenAttempt;
 use hauberk_database::dispatch::{
-    AttemptClass, AttemptOrigin, Built, BuiltOutput, Claim, Claimed, Consequence, Effects, Ended, Fetched,
-    KnownPath, Lane, Measures, ReadyBuild,
+    AttemptClass, AttemptOrigin, Built, Claim, Claimed, Consequence, Ended, Fetched, KnownPath, Lane,
+    Measures, ReadyBuild,
 };
 use hauberk_database::{AttemptId, BuildId, WorkerId};
 use hauberk_protocol::proto::{
-    Ack, Assign, AttemptKind, Cancel, Declined, ExpectedOutput, Finished, Heartbeat, Hello, HelloAgain,
-    Input, Origin, Outcome, Pause, Release, Started, Welcome,
+    Ack, Cancel, Declined, Finished, Heartbeat, Hello, HelloAgain, Origin, Outcome, Pause, Release, Started,
 };
 use hauberk_protocol::socket::RoutingId;
 use hauberk_protocol::{ServerBody, ServerMessage};
-use hauberk_store::StorePath;
 use tracing::{debug, info, warn};
 
-use crate::outcome::{RetryPolicy, class_of, class_of_decline, consequence};
+use crate::outcome::{class_of, class_of_decline, consequence};
 use crate::queue::Queue;
-use crate::session::{Capabilities, Session, SessionId};
+use crate::session::{Session, SessionId};
 use crate::slots::Slots;
-
-/// Longest message of a worker about an attempt that is kept, in bytes.
-const MESSAGE_LIMIT: usize = 4096;
+use crate::step::{Admitted, Committed, Effect, FetchJob, Op, Policy};
+use crate::wording::{assign, built_outputs, measures, one_line, to_i64};
 
 /// Builds a refill brings for each lane.
 pub(crate) const WINDOW: usize = 2048;
-
-/// How long things take, and how often they are tried.
-#[derive(Debug, Clone)]
-pub(crate) struct Policy {
-    /// A session that was not heard of for so long has lapsed.
-    pub(crate) lease: Duration,
-    /// What to do after the farm's faults.
-    pub(crate) retry: RetryPolicy,
-    /// Largest log, in bytes of text; 0 = no limit.
-    pub(crate) log_limit: u64,
-    /// Largest output, in bytes of nar; 0 = no limit.
-    pub(crate) output_limit: u64,
-}
-
-/// A durable step, for the committer.
-#[derive(Debug)]
-pub(crate) enum Op {
-    /// Give a build to a worker.
-    Claim(Claim),
-    /// The builder has begun.
-    Start {
-        /// The attempt.
-        attempt: AttemptId,
-        /// Its build.
-        build: BuildId,
-        /// Milliseconds its inputs took.
-        inputs_ms: i64,
-    },
-    /// A worker says that an attempt succeeded.
-    Built(Built),
-    /// The outputs are in the farm's cache.
-    Succeed(Fetched),
-    /// An attempt ended without success.
-    End(Ended),
-}
-
-impl Op {
-    /// The build it is about.
-    pub(crate) fn build(&self) -> BuildId {
-        match self {
-            Self::Claim(claim) => claim.build,
-            Self::Start { build, .. } => *build,
-            Self::Succeed(fetched) => fetched.build,
-            Self::Built(built) => built.build,
-            Self::End(ended) => ended.build,
-        }
-    }
-}
-
-/// A durable step that has been committed, or could not be.
-#[derive(Debug)]
-pub(crate) enum Committed {
-    /// The claim was granted.
-    Granted(Box<Claimed>),
-    /// The build was no longer ready.
-    NotGranted(Claim),
-    /// The word of the worker is recorded.
-    Built(AttemptId),
-    /// The build has succeeded.
-    Succeeded(AttemptId),
-    /// The attempt has ended.
-    Ended(AttemptId),
-    /// What the batch changed besides.
-    Effects(Effects),
-}
-
-/// Outputs to be fetched.
-#[derive(Debug, Clone)]
-pub(crate) struct FetchJob {
-    /// The attempt that built them.
-    pub(crate) attempt: AttemptId,
-    /// Its build.
-    pub(crate) build: BuildId,
-    /// Name and version, for people.
-    pub(crate) name: String,
-}
-
-/// What the dispatcher wants done.
-#[derive(Debug)]
-pub(crate) enum Effect {
-    /// A message to a worker.
-    Send(RoutingId, ServerMessage),
-    /// A durable step.
-    Commit(Op),
-    /// Outputs to be fetched.
-    Fetch(FetchJob),
-    /// The window is to be filled from the database.
-    Refill,
-    /// A worker's session is over.
-    SessionEnded(WorkerId),
-}
-
-/// A worker that may join, as the database and the transport know it.
-#[derive(Debug, Clone)]
-pub(crate) struct Admitted {
-    /// The worker.
-    pub(crate) worker: WorkerId,
-    /// Its enrolled name.
-    pub(crate) name: String,
-    /// An operator wants it to get no work.
-    pub(crate) paused: bool,
-    /// What it can build.
-    pub(crate) capabilities: Capabilities,
-    /// The session it shall have.
-    pub(crate) session: SessionId,
-    /// Its address on the socket.
-    pub(crate) routing: RoutingId,
-    /// What to welcome it with.
-    pub(crate) welcome: Welcome,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -759,96 +646,6 @@ impl Dispatcher {
             self.slots.set(id, &session.capabilities, session.free());
         }
     }
-}
-
-fn assign(claimed: &Claimed, policy: &Policy) -> Assign {
-    let kind = if claimed.number == 1 { AttemptKind::First } else { AttemptKind::Retry };
-    Assign {
-        attempt: claimed.attempt.get(),
-        build: claimed.build.get(),
-        kind: kind.into(),
-        derivation: claimed.derivation.to_string(),
-        system: claimed.system.clone(),
-        required_features: claimed.features.clone(),
-        outputs: claimed
-            .outputs
-            .iter()
-            .map(|(name, path)| ExpectedOutput { name: name.clone(), path: path.to_string() })
-            .collect(),
-        timeout_s: u64::try_from(claimed.timeout).unwrap_or(0),
-        max_silent_s: u64::try_from(claimed.max_silent).unwrap_or(0),
-        log_limit_bytes: policy.log_limit,
-        output_limit_bytes: policy.output_limit,
-        cores: 0,
-        priority: u32::try_from(claimed.priority).unwrap_or(99),
-        inputs: claimed
-            .inputs
-            .iter()
-            .map(|input| Input {
-                path: input.path.to_string(),
-                nar_hash: input.nar_hash.clone().into(),
-                nar_size: u64::try_from(input.nar_size).unwrap_or(0),
-            })
-            .collect(),
-        sources: Vec::new(),
-        upload: None,
-    }
-}
-
-fn measures(finished: &Finished) -> Measures {
-    Measures {
-        inputs_ms: Some(to_i64(finished.inputs_ms)),
-        build_ms: Some(to_i64(finished.build_ms)),
-        peak_memory: (finished.peak_memory_bytes > 0).then(|| to_i64(finished.peak_memory_bytes)),
-        log_bytes: finished.log.as_ref().map(|log| to_i64(log.text_bytes)),
-        exit_status: finished.exit_status,
-    }
-}
-
-fn built_outputs(finished: &Finished) -> Result<Vec<BuiltOutput>, String> {
-    let mut names = BTreeSet::new();
-    finished
-        .outputs
-        .iter()
-        .map(|output| {
-            if !names.insert(output.name.as_str()) {
-                return Err(format!("output `{}` is there twice", output.name));
-            }
-            let parse = |text: &String| StorePath::parse(text).map_err(|error| format!("`{text}`: {error}"));
-            if output.nar_hash.len() != 32 {
-                return Err(format!(
-                    "output `{}` has a hash of {} bytes",
-                    output.name,
-                    output.nar_hash.len()
-                ));
-            }
-            Ok(BuiltOutput {
-                name: output.name.clone(),
-                path: parse(&output.path)?,
-                nar_hash: output.nar_hash.to_vec(),
-                nar_size: i64::try_from(output.nar_size).map_err(|_| "a size is too large".to_owned())?,
-                references: output.references.iter().map(parse).collect::<Result<_, _>>()?,
-            })
-        })
-        .collect()
-}
-
-fn to_i64(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Makes a worker's text fit to be shown in a line: no control characters, no more than a few thousand bytes.
-fn one_line(text: &str) -> String {
-    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if line.len() > MESSAGE_LIMIT {
-        let mut end = MESSAGE_LIMIT;
-        while !line.is_char_boundary(end) {
-            end -= 1;
-        }
-        line.truncate(end);
-        line.push('…');
-    }
-    line.trim().to_owned()
 }
 
 #[cfg(test)]

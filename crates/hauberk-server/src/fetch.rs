@@ -22,11 +22,11 @@ use hauberk_publish::{Cache, Signer, TrustedKeys};
 use hauberk_store::StorePath;
 use hauberk_store::signature::nix::PublicKey;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use crate::dispatcher::FetchJob;
+use crate::step::FetchJob;
 
 /// Times that outputs are tried to be fetched before the attempt is given up.
 const TRIES: u32 = 5;
@@ -156,7 +156,7 @@ impl Fetcher {
         let mut pause = FIRST_PAUSE;
         loop {
             let result = match permits.acquire().await {
-                Ok(_permit) => self.shown(job, store).await,
+                Ok(permit) => self.shown(job, store, permit).await,
                 Err(_) => Err(JobError::Ending),
             };
             let error = match result {
@@ -194,8 +194,9 @@ impl Fetcher {
         &self,
         job: &FetchJob,
         store: &UnboundedSender<ToStore>,
+        permit: SemaphorePermit<'_>,
     ) -> Result<Vec<KnownPath>, JobError> {
-        let mut fetch = Box::pin(self.fetch(job, store));
+        let mut fetch = Box::pin(self.fetch(job, store, permit));
         tokio::select! {
             result = &mut fetch => return result,
             () = sleep(SHOWN_AFTER) => {}
@@ -212,13 +213,17 @@ impl Fetcher {
         &self,
         job: &FetchJob,
         store: &UnboundedSender<ToStore>,
+        permit: SemaphorePermit<'_>,
     ) -> Result<Vec<KnownPath>, JobError> {
         let client = self.database.client().await?;
-        let source =
-            attempts::result_source(&client, job.attempt).await?.ok_or(JobError::NoAttempt(job.attempt))?;
-        let expected = attempts::expected_outputs(&client, job.attempt).await?;
-        let reported = attempts::outputs(&client, job.attempt).await?;
+        // All three travel together.
+        let (source, expected, reported) = tokio::try_join!(
+            attempts::result_source(&client, job.attempt),
+            attempts::expected_outputs(&client, job.attempt),
+            attempts::outputs(&client, job.attempt),
+        )?;
         drop(client);
+        let source = source.ok_or(JobError::NoAttempt(job.attempt))?;
         let worker = source.worker;
         check_outputs(&worker, &expected, &reported)?;
 
@@ -259,6 +264,8 @@ impl Fetcher {
                 .map_err(|source| JobError::Fetch { worker: worker.clone(), source: Box::new(source) })
         });
         let pending = try_join_all(downloads).await?;
+        // Others may fetch while this one waits for the disk: the more come together there, the less each waits.
+        drop(permit);
         let committed = store_together(store, pending).await?;
         Ok(self.outputs_in_cache(&reported, &committed))
     }

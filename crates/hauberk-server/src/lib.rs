@@ -13,8 +13,10 @@ mod registry;
 mod server;
 mod session;
 mod slots;
+mod step;
 mod task;
 mod trust;
+mod wording;
 
 pub use config::{Config, Limits};
 pub use error::ServerError;

@@ -16,8 +16,8 @@ use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
-use crate::dispatcher::Admitted;
 use crate::session::{Capabilities, SessionId};
+use crate::step::Admitted;
 
 /// What workers said of their load is written together, so often.
 const LOAD_INTERVAL: Duration = Duration::from_secs(5);

@@ -22,11 +22,11 @@ use tracing::{info, warn};
 use crate::backend;
 use crate::committer::Committer;
 use crate::config::Config;
-use crate::dispatcher::Policy;
 use crate::error::ServerError;
 use crate::fetch::Fetcher;
 use crate::logs::{AttemptLogs, LogReceiver};
 use crate::registry::Registry;
+use crate::step::Policy;
 use crate::task::{Channels, Task};
 use crate::trust;
 

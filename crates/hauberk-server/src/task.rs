@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::backend::{FromBackend, Received};
-use crate::dispatcher::{Committed, Dispatcher, Effect, FetchJob, Op, Policy, WINDOW};
+use crate::dispatcher::{Dispatcher, WINDOW};
 use crate::registry::{Answer, Request};
 use crate::session::SessionId;
+use crate::step::{Committed, Effect, FetchJob, Op, Policy};
 
 /// Leases are looked at so often.
 const TICK: Duration = Duration::from_secs(1);

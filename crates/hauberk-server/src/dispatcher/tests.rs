@@ -1,8 +1,14 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use hauberk_database::{LaneId, SpecificationId};
-use hauberk_protocol::proto::{OutputInfo, RunningAttempt};
+use hauberk_protocol::proto::{OutputInfo, RunningAttempt, Welcome};
 use hauberk_store::StoreDirectory;
 
 use super::*;
+use crate::outcome::RetryPolicy;
+use crate::session::Capabilities;
+use crate::wording::MESSAGE_LIMIT;
 
 const LEASE: Duration = Duration::from_secs(60);
 

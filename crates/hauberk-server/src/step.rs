@@ -1,0 +1,122 @@
+//! What goes between the dispatcher and the tasks around it: durable steps, effects, and what came of them.
+
+use std::time::Duration;
+
+use hauberk_database::dispatch::{Built, Claim, Claimed, Effects, Ended, Fetched};
+use hauberk_database::{AttemptId, BuildId, WorkerId};
+use hauberk_protocol::ServerMessage;
+use hauberk_protocol::proto::Welcome;
+use hauberk_protocol::socket::RoutingId;
+
+use crate::outcome::RetryPolicy;
+use crate::session::{Capabilities, SessionId};
+
+/// How long things take, and how often they are tried.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    /// A session that was not heard of for so long has lapsed.
+    pub(crate) lease: Duration,
+    /// What to do after the farm's faults.
+    pub(crate) retry: RetryPolicy,
+    /// Largest log, in bytes of text; 0 = no limit.
+    pub(crate) log_limit: u64,
+    /// Largest output, in bytes of nar; 0 = no limit.
+    pub(crate) output_limit: u64,
+}
+
+/// A durable step, for the committer.
+#[derive(Debug)]
+pub(crate) enum Op {
+    /// Give a build to a worker.
+    Claim(Claim),
+    /// The builder has begun.
+    Start {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Its build.
+        build: BuildId,
+        /// Milliseconds its inputs took.
+        inputs_ms: i64,
+    },
+    /// A worker says that an attempt succeeded.
+    Built(Built),
+    /// The outputs are in the farm's cache.
+    Succeed(Fetched),
+    /// An attempt ended without success.
+    End(Ended),
+}
+
+impl Op {
+    /// The build it is about.
+    pub(crate) fn build(&self) -> BuildId {
+        match self {
+            Self::Claim(claim) => claim.build,
+            Self::Start { build, .. } => *build,
+            Self::Succeed(fetched) => fetched.build,
+            Self::Built(built) => built.build,
+            Self::End(ended) => ended.build,
+        }
+    }
+}
+
+/// A durable step that has been committed, or could not be.
+#[derive(Debug)]
+pub(crate) enum Committed {
+    /// The claim was granted.
+    Granted(Box<Claimed>),
+    /// The build was no longer ready.
+    NotGranted(Claim),
+    /// The word of the worker is recorded.
+    Built(AttemptId),
+    /// The build has succeeded.
+    Succeeded(AttemptId),
+    /// The attempt has ended.
+    Ended(AttemptId),
+    /// What the batch changed besides.
+    Effects(Effects),
+}
+
+/// Outputs to be fetched.
+#[derive(Debug, Clone)]
+pub(crate) struct FetchJob {
+    /// The attempt that built them.
+    pub(crate) attempt: AttemptId,
+    /// Its build.
+    pub(crate) build: BuildId,
+    /// Name and version, for people.
+    pub(crate) name: String,
+}
+
+/// What the dispatcher wants done.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// A message to a worker.
+    Send(RoutingId, ServerMessage),
+    /// A durable step.
+    Commit(Op),
+    /// Outputs to be fetched.
+    Fetch(FetchJob),
+    /// The window is to be filled from the database.
+    Refill,
+    /// A worker's session is over.
+    SessionEnded(WorkerId),
+}
+
+/// A worker that may join, as the database and the transport know it.
+#[derive(Debug, Clone)]
+pub(crate) struct Admitted {
+    /// The worker.
+    pub(crate) worker: WorkerId,
+    /// Its enrolled name.
+    pub(crate) name: String,
+    /// An operator wants it to get no work.
+    pub(crate) paused: bool,
+    /// What it can build.
+    pub(crate) capabilities: Capabilities,
+    /// The session it shall have.
+    pub(crate) session: SessionId,
+    /// Its address on the socket.
+    pub(crate) routing: RoutingId,
+    /// What to welcome it with.
+    pub(crate) welcome: Welcome,
+}
