@@ -27,7 +27,7 @@ async fn avahi_sees_the_server_and_a_late_server_is_found() -> Result<()> {
     // The worker is there first: nobody answers, and it goes on looking.
     let host = &mut farm.workers[0];
     let log_directory = host.machine.directory().to_owned();
-    host.process = Some(host.launch.start(&host.name().to_owned(), &log_directory)?);
+    host.process = Some(host.launch.start(host.name(), &log_directory)?);
     farm.start_server()?;
     farm.workers[0].process()?.wait_ready(Deadline::seconds(60))?;
     farm.wait_until_joined(0).await?;

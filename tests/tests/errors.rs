@@ -167,7 +167,7 @@ async fn workers_that_cannot_work() -> Result<()> {
 
     // No daemon.
     let launch = farm.workers[0].launch.clone();
-    check(&launch.clone().args(["--daemon", "/nonexistent/socket"]), DAEMON, &["/nonexistent/socket"])?;
+    check(&launch.args(["--daemon", "/nonexistent/socket"]), DAEMON, &["/nonexistent/socket"])?;
 
     // A daemon that does not know the server's key.
     let stranger = farm.user_machine("stranger", "other-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")?;

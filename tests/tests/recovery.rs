@@ -132,3 +132,35 @@ async fn everything_is_killed_and_started_again() -> Result<()> {
     farm.gates.open("first")?;
     check_the_end(&mut farm, 2).await
 }
+
+#[tokio::test]
+async fn a_register_killed_in_an_evaluation_evaluates_again() -> Result<()> {
+    let mut farm = Farm::create(FarmConfig { workers: 1, ..FarmConfig::new()? })?;
+    farm.start_all().await?;
+    // Nix takes some seconds over this.
+    let slow = r#"
+  count = n: if n < 2 then 1 else count (n - 1) + count (n - 2);
+  late = job "late-1" "echo ${toString (count 28)} > $out";
+"#;
+    let (_, specification) = farm.repository("slow", slow)?;
+    farm.start_register(&[specification])?;
+    farm.wait_until(
+        "the evaluation has begun",
+        Deadline::seconds(30),
+        "select exists (select from evaluations where status = -1)",
+        &[],
+    )
+    .await?;
+    if let Some(register) = &mut farm.register {
+        register.kill9()?;
+        register.restart()?;
+        register.wait_ready(Deadline::seconds(60))?;
+    }
+    farm.wait_for_evaluations(1, Deadline::seconds(90)).await?;
+    farm.wait_for_build("late-1", &["succeeded"], Deadline::seconds(60)).await?;
+    let open: i64 = farm.query("select count(*) from evaluations where status = -1", &[]).await?[0].get(0);
+    assert_eq!(open, 0, "the killed evaluation is still said to run");
+    let builds: i64 = farm.query("select count(*) from builds", &[]).await?[0].get(0);
+    assert_eq!(builds, 1, "{}", farm.describe_builds().await);
+    farm.stop_all()
+}
