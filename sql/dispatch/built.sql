@@ -1,5 +1,6 @@
 -- The workers say that these succeeded; the outputs are theirs until they are fetched.
 -- $1 attempt ids, $2 origins, $3 inputs_ms, $4 build_ms, $5 peak memory, $6 log bytes, $7 exit statuses (parallel), $8 epoch
+-- Epoch and end are compared in ways that no index serves: a plan that begins with all open attempts would be quadratic.
 with done as (
     update attempts a
     set built_at = now(), started_at = coalesce(a.started_at, now()), origin = f.origin, inputs_ms = f.inputs_ms,
@@ -7,7 +8,7 @@ with done as (
         exit_status = f.exit_status
     from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::integer[])
         as f (id, origin, inputs_ms, build_ms, peak_memory, log_bytes, exit_status)
-    where a.id = f.id and a.epoch = $8 and a.ended_at is null and a.built_at is null
+    where a.id = f.id and a.epoch + 0 = $8 and coalesce(a.ended_at, 'infinity') = 'infinity' and a.built_at is null
     returning a.id, a.build_id
 ), moved as (
     update builds b

@@ -1,8 +1,9 @@
--- What the JSON API tells of some builds. The job is that of evaluation $2, or (null) the first that wanted the build; `+ 0` keeps
+-- What the JSON API tells of some builds. The job is that of evaluation $2, or (null) the first that wanted the build; a dependency has
+-- no job, but an evaluation that wanted it first. `+ 0` keeps
 -- the planner on jobs (build_id).
 select b.id, b.name, b.system, b.status, b.priority, b.created_at, b.started_at, b.finished_at,
        d.path as derivation, coalesce(js.name, s.name) as specification,
-       j.evaluation_id, j.name as job, j.weather
+       coalesce(j.evaluation_id, b.evaluation_id) as evaluation_id, j.name as job, j.weather
   from builds b
   join lanes l on l.id = b.lane_id
   join specifications s on s.id = l.specification_id

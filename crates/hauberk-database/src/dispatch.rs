@@ -285,11 +285,12 @@ pub struct Effects {
     pub deferred: bool,
 }
 
-/// Locks the builds a batch is about to touch, in the order of their id.
+/// Locks the builds a batch is about to touch, in the order of their id, and pins the plans of what follows in the transaction.
 ///
 /// # Errors
 /// Any failure of the statement.
 pub async fn lock_builds(client: &impl GenericClient, builds: &[BuildId]) -> Result<(), DatabaseError> {
+    statement!("dispatch/settings").execute(client, &[]).await?;
     statement!("dispatch/lock_builds").execute(client, &[&builds]).await?;
     Ok(())
 }

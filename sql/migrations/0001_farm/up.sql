@@ -70,6 +70,8 @@ create table builds (
     lane_id         integer  not null references lanes,
     -- The derivation that attempts use.
     derivation_id   bigint   not null,
+    -- The evaluation that wanted it first.
+    evaluation_id   bigint,
     -- Name and version, as the derivation has them.
     name            text     not null,
     system          text     not null,
@@ -158,7 +160,7 @@ create table jobs (
     weather       smallint not null default -1 check (weather between -1 and 3),
     primary key (evaluation_id, name)
 );
-create index on jobs (build_id);
+create index on jobs (build_id, evaluation_id desc);
 create index on jobs (name, evaluation_id desc);
 
 -- A job of an evaluation that gave no build, and why: it does not evaluate, or is of a kind that is refused.

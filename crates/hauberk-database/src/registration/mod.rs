@@ -213,7 +213,7 @@ async fn try_publish(
 
     let derivations = derivations(&transaction, registration).await?;
     let lanes = lanes(&transaction, specification, registration, &graph).await?;
-    add_builds(&transaction, registration, &graph, &first, &derivations, &lanes).await?;
+    add_builds(&transaction, evaluation, registration, &graph, &first, &derivations, &lanes).await?;
     add_derivations(&transaction, registration, &graph, &derivations).await?;
     add_outputs(&transaction, registration, &graph).await?;
     add_edges(&transaction, &graph).await?;
@@ -510,6 +510,7 @@ async fn lanes(
 
 async fn add_builds(
     transaction: &Transaction<'_>,
+    evaluation: EvaluationId,
     registration: &Registration,
     graph: &Graph,
     outcomes: &[Outcome],
@@ -549,6 +550,7 @@ async fn add_builds(
                 &failed,
                 &timeouts,
                 &silences,
+                &evaluation,
             ],
         )
         .await?;
