@@ -91,7 +91,7 @@ fn the_users_of_the_units_are_made_and_may_use_the_daemon() -> Result<()> {
     fs::copy(units().join("hauberk.sysusers.conf"), &configuration)?;
     Launch::here("systemd-sysusers")
         .arg(format!("--root={}", directory.path().display()))
-        .arg("/etc/sysusers.d/hauberk.conf")
+        .arg("hauberk.conf")
         .run()?;
     let table = |file: &str| -> Result<BTreeMap<String, String>> {
         let text = fs::read_to_string(etc.join(file))?;

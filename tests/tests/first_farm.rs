@@ -1,0 +1,427 @@
+//! "Your first farm" (`doc/first-farm.md`) is followed as it is written, with namespaces as machines.
+//!
+//! What a block's info string says decides how it is run:
+//!
+//! - `sh`: by bash, as root, on each machine that its first line names;
+//! - `sh repeat`: the same, again and again until it prints what the `text` block after it shows;
+//! - `sh apt`: packages come from the computer the test runs on, and only what their installation sets up is done;
+//! - `sh build`: the program is the one that was built for the test;
+//! - `sh copy`: `scp` lines become copies of files from one machine's directories to another's;
+//! - `sh systemd`: `systemctl` lines start and stop what the units installed on that machine say, as the users they say.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use hauberk_tests::{
+    Deadline, LabDirectory, Launch, Machine, MachineConfig, Network, Process, hauberk_program, require_root,
+    wait_for,
+};
+
+/// Directories that each machine has for itself; in all others it sees the computer's files.
+const OWN: [&str; 8] = ["etc", "root", "run", "srv", "usr/local", "usr/src", "var/cache", "var/lib"];
+
+/// Makes those directories; `$1` is the machine's.
+const SETTLE: &str = r#"
+for name in root run srv usr/local usr/src var/cache var/lib; do mkdir -p "$1/$name"; done
+chmod 0700 "$1/root"
+chmod 1777 "$1/tmp"
+cp -a /etc "$1/etc"
+for name in etc root run srv usr/local usr/src var/cache var/lib; do mount --bind "$1/$name" "/$name"; done
+mkdir -p /usr/local/bin
+rm -f /etc/systemd/system/hauberk* /etc/sysusers.d/hauberk.conf
+# What the page writes into this file must come from the page alone.
+sed -i -e '/^trusted-public-keys/d' -e '/^narinfo-cache/d' /etc/nix/nix.conf
+"#;
+
+/// What the installation of nix-setup-systemd does.
+const SET_UP_NIX: &str = "
+groupadd --force --system nix-users
+chown root:nix-users /nix/var/nix/daemon-socket
+chmod 0770 /nix/var/nix/daemon-socket
+";
+
+/// What the installation of postgresql does; a server that runs is made of it by [`START_POSTGRES`].
+const SET_UP_POSTGRES: &str = r"
+install -d -o postgres -g postgres /run/postgresql /var/lib/postgresql
+cd /var/lib/postgresql
+programs=$(ls -d /usr/lib/postgresql/*/bin | sort --version-sort | tail -n 1)
+runuser -u postgres -- $programs/initdb --auth=peer --encoding=UTF8 --locale=C --no-sync --pgdata=/var/lib/postgresql/main
+";
+const START_POSTGRES: &str = r"
+programs=$(ls -d /usr/lib/postgresql/*/bin | sort --version-sort | tail -n 1)
+exec setpriv --pdeathsig KILL --reuid=postgres --regid=postgres --init-groups \
+    $programs/postgres -D /var/lib/postgresql/main -k /run/postgresql -c listen_addresses= -c fsync=off
+";
+
+#[test]
+fn the_page_is_right() -> Result<()> {
+    require_root()?;
+    let blocks = blocks(&fs::read_to_string(project().join("doc/first-farm.md"))?)?;
+    let mut names: Vec<&str> = Vec::new();
+    for machine in blocks.iter().flat_map(|block| &block.machines) {
+        if !names.contains(&machine.as_str()) {
+            names.push(machine);
+        }
+    }
+    assert_eq!(names, ["server", "worker-1", "worker-2", "laptop"]);
+    let mut laboratory = Laboratory::create(&names)?;
+    for block in &blocks {
+        for machine in &block.machines {
+            let begin = Instant::now();
+            laboratory
+                .follow(machine, block)
+                .with_context(|| format!("on {machine}, the block in line {}:\n{}", block.line, block.text))
+                .with_context(|| laboratory.log_tails())?;
+            println!("{machine}, line {}: {} ms", block.line, begin.elapsed().as_millis());
+        }
+    }
+    Ok(())
+}
+
+/// A block of commands.
+#[derive(Debug)]
+struct Block {
+    kind: Kind,
+    machines: Vec<String>,
+    text: String,
+    /// What is shown after it.
+    shown: Vec<String>,
+    line: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Run,
+    Repeat,
+    Packages,
+    Build,
+    Copy,
+    Services,
+}
+
+/// Finds the blocks of commands in the page, and what it shows after them.
+fn blocks(page: &str) -> Result<Vec<Block>> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut lines = page.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        let Some(information) = line.strip_prefix("```") else { continue };
+        let body: Vec<&str> =
+            lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
+        let kind = match information {
+            "text" => {
+                let block = blocks.last_mut().context("something is shown before the first commands")?;
+                block.shown = body.iter().map(|line| normal(line)).collect();
+                continue;
+            }
+            "sh" => Kind::Run,
+            "sh repeat" => Kind::Repeat,
+            "sh apt" => Kind::Packages,
+            "sh build" => Kind::Build,
+            "sh copy" => Kind::Copy,
+            "sh systemd" => Kind::Services,
+            other => bail!("line {}: nobody knows how to follow `{other}`", number + 1),
+        };
+        let (machines, commands) = body
+            .split_first()
+            .and_then(|(first, rest)| Some((first.strip_prefix("# ")?, rest)))
+            .with_context(|| format!("the block in line {} names no machine", number + 1))?;
+        blocks.push(Block {
+            kind,
+            machines: machines.split(" and ").map(str::to_owned).collect(),
+            text: commands.join("\n"),
+            shown: Vec::new(),
+            line: number + 1,
+        });
+    }
+    Ok(blocks)
+}
+
+/// A line with single blanks, and the computer's system for the one that the page shows.
+fn normal(line: &str) -> String {
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.replace("x86_64-linux", &format!("{}-linux", std::env::consts::ARCH))
+}
+
+fn project() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The machines, the first of which is dropped first.
+struct Laboratory {
+    hosts: BTreeMap<String, Host>,
+    program: PathBuf,
+    _network: Network,
+    _directory: LabDirectory,
+}
+
+/// A machine and what runs on it.
+struct Host {
+    services: BTreeMap<String, Process>,
+    machine: Machine,
+}
+
+impl Laboratory {
+    fn create(names: &[&str]) -> Result<Self> {
+        let directory = LabDirectory::create()?;
+        // Four copies of it are made.
+        let program = directory.path().join("hauberk");
+        Launch::here("strip").arg("--strip-debug").arg("-o").arg(&program).arg(hauberk_program()?).run()?;
+        let machines = directory.subdirectory("machines")?;
+        let mut network = Network::create(directory.path())?;
+        let mut hosts = BTreeMap::new();
+        let mut addresses = String::from("127.0.0.1 localhost\n");
+        for name in names {
+            let config = MachineConfig { name: (*name).to_owned(), ..MachineConfig::default() };
+            let machine = Machine::start(&machines, &config)?;
+            addresses.push_str(&format!("{} {name}\n", network.attach(&machine)?));
+            machine.command("bash").args(["-euc", SETTLE, "settle"]).arg(machine.directory()).run()?;
+            hosts.insert((*name).to_owned(), Host { services: BTreeMap::new(), machine });
+        }
+        for host in hosts.values() {
+            for own in OWN {
+                ensure!(host.outside(&format!("/{own}")).is_dir(), "{own} is not the machine's own");
+            }
+            fs::write(host.outside("/etc/hosts"), &addresses)?;
+        }
+        Ok(Self { hosts, program, _network: network, _directory: directory })
+    }
+
+    fn host(&self, name: &str) -> Result<&Host> {
+        self.hosts.get(name).with_context(|| format!("there is no machine {name}"))
+    }
+
+    fn follow(&mut self, name: &str, block: &Block) -> Result<()> {
+        let text = &block.text;
+        match block.kind {
+            Kind::Run => {
+                let printed = self.host(name)?.run(text)?;
+                ensure!(shows(&printed, &block.shown), "it printed\n{printed}");
+                Ok(())
+            }
+            Kind::Repeat => {
+                ensure!(!block.shown.is_empty(), "the page does not show what is to come");
+                let mut printed = String::new();
+                wait_for("what the page shows comes", Deadline::seconds(180), || {
+                    for host in self.hosts.values_mut() {
+                        host.services.values_mut().try_for_each(Process::check_alive)?;
+                    }
+                    printed = self.host(name)?.run(text)?;
+                    Ok(shows(&printed, &block.shown).then_some(()))
+                })
+                .with_context(|| format!("it printed\n{printed}"))
+            }
+            Kind::Packages => self.host_mut(name)?.set_up(text),
+            Kind::Build => {
+                let host = self.host(name)?;
+                let sources = host.outside("/usr/src/hauberk");
+                fs::create_dir_all(sources.join("target/release"))?;
+                fs::copy(&self.program, sources.join("target/release/hauberk"))?;
+                fs::create_dir_all(sources.join("systemd"))?;
+                for entry in fs::read_dir(project().join("systemd"))? {
+                    let entry = entry?;
+                    fs::copy(entry.path(), sources.join("systemd").join(entry.file_name()))?;
+                }
+                Ok(())
+            }
+            Kind::Copy => text.lines().try_for_each(|line| self.copy(name, line)),
+            Kind::Services => text.lines().try_for_each(|line| self.host_mut(name)?.service(line)),
+        }
+    }
+
+    fn host_mut(&mut self, name: &str) -> Result<&mut Host> {
+        self.hosts.get_mut(name).with_context(|| format!("there is no machine {name}"))
+    }
+
+    /// Does what `scp root@MACHINE:FILE FILE` does.
+    fn copy(&self, name: &str, line: &str) -> Result<()> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ["scp", from, to] = words.as_slice() else { bail!("`{line}` is not of the form scp FROM TO") };
+        let (from_machine, from) = from
+            .strip_prefix("root@")
+            .and_then(|from| from.split_once(':'))
+            .with_context(|| format!("`{from}` is not of the form root@MACHINE:FILE"))?;
+        fs::copy(self.host(from_machine)?.outside(from), self.host(name)?.outside(to))
+            .with_context(|| line.to_owned())?;
+        Ok(())
+    }
+
+    fn log_tails(&self) -> String {
+        let mut text = String::new();
+        for (name, host) in &self.hosts {
+            for process in host.services.values() {
+                text.push_str(&format!("--- {name}, {}:\n{}\n", process.name(), process.log_tail()));
+            }
+        }
+        text
+    }
+}
+
+/// Tells whether every line of `wanted` is among what was printed.
+fn shows(printed: &str, wanted: &[String]) -> bool {
+    let printed: Vec<String> = printed.lines().map(normal).collect();
+    wanted.iter().all(|line| printed.contains(line))
+}
+
+impl Host {
+    fn outside(&self, path: &str) -> PathBuf {
+        self.machine.outside(path)
+    }
+
+    /// A program on this machine, as root, with the machine's host name.
+    fn command(&self, program: &[&str]) -> Launch {
+        self.machine
+            .command("unshare")
+            .args(["--uts", "--", "bash", "-c", r#"hostname "$0" && exec "$@""#])
+            .arg(self.machine.name())
+            .args(program)
+            .env("HOME", "/root")
+            .env("TMPDIR", "/tmp")
+            .env("NIX_REMOTE", "")
+    }
+
+    fn run(&self, text: &str) -> Result<String> {
+        self.command(&["bash", "-euo", "pipefail", "-c", text]).current_dir("/root").run()
+    }
+
+    /// Does what the installation of packages sets up.
+    fn set_up(&mut self, text: &str) -> Result<()> {
+        let packages: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("apt-get install --yes "))
+            .flat_map(str::split_whitespace)
+            .collect();
+        ensure!(packages.contains(&"nix-bin"), "the machine has no Nix");
+        if packages.contains(&"nix-setup-systemd") {
+            self.run(SET_UP_NIX)?;
+        }
+        if packages.contains(&"postgresql") {
+            self.run(SET_UP_POSTGRES)?;
+            let directory = self.machine.directory().to_owned();
+            let process = self.command(&["bash", "-euc", START_POSTGRES]).start("postgresql", &directory)?;
+            self.services.insert("postgresql".to_owned(), process);
+            wait_for("PostgreSQL takes connections", Deadline::seconds(60), || {
+                self.services.values_mut().try_for_each(Process::check_alive)?;
+                Ok(self.outside("/run/postgresql/.s.PGSQL.5432").exists().then_some(()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Does what a line of `systemctl` or `journalctl` does.
+    fn service(&mut self, line: &str) -> Result<()> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["systemctl", "daemon-reload"] => Ok(()),
+            ["systemctl", "restart", "nix-daemon"] => {
+                self.machine.kill_daemon()?;
+                self.machine.start_daemon()
+            }
+            ["systemctl", "enable", "--now", units @ ..] => {
+                units.iter().try_for_each(|unit| self.start(unit))
+            }
+            ["systemctl", "disable", "--now", units @ ..] => units.iter().try_for_each(|unit| {
+                let mut process =
+                    self.services.remove(*unit).with_context(|| format!("{unit} does not run"))?;
+                process.stop(Deadline::seconds(60))
+            }),
+            ["journalctl", "--unit", unit, "--lines", _] => {
+                let process = self.services.get(*unit).with_context(|| format!("{unit} does not run"))?;
+                ensure!(process.log_text().contains("ready"), "{unit} did not say that it is ready");
+                Ok(())
+            }
+            _ => bail!("nobody knows how to follow `{line}`"),
+        }
+    }
+
+    /// Starts what a unit says, as systemd would.
+    fn start(&mut self, name: &str) -> Result<()> {
+        let path = self.outside(&format!("/etc/systemd/system/{name}.service"));
+        let unit = Unit::read(&path)?;
+        let user = unit.one("User")?;
+        for (setting, parent) in [("StateDirectory", "/var/lib"), ("CacheDirectory", "/var/cache")] {
+            for directory in unit.all(setting).flat_map(str::split_whitespace) {
+                let directory = format!("{parent}/{directory}");
+                self.command(&["install", "-d", "-o", user, "-g", unit.one("Group")?, &directory]).run()?;
+            }
+        }
+        let mut variables: BTreeMap<String, String> = BTreeMap::new();
+        for variable in unit.all("Environment") {
+            variables.extend(assignment(variable));
+        }
+        for file in unit.all("EnvironmentFile") {
+            let optional = file.strip_prefix('-');
+            match fs::read_to_string(self.outside(optional.unwrap_or(file))) {
+                Ok(text) => variables.extend(text.lines().filter_map(assignment)),
+                Err(error) if optional.is_none() => return Err(error).context(file.to_owned()),
+                Err(_) => {}
+            }
+        }
+        let mut command = vec!["setpriv", "--pdeathsig", "KILL", "--init-groups", "--no-new-privs"];
+        let (reuid, regid) = (format!("--reuid={user}"), format!("--regid={}", unit.one("Group")?));
+        command.extend([reuid.as_str(), regid.as_str(), "--bounding-set=-all", "--inh-caps=-all", "--"]);
+        for word in unit.one("ExecStart")?.split_whitespace() {
+            match word.strip_prefix('$') {
+                Some(variable) => command.extend(
+                    variables
+                        .get(variable)
+                        .with_context(|| format!("nobody sets ${variable}"))?
+                        .split_whitespace(),
+                ),
+                None => command.push(word),
+            }
+        }
+        let mut launch =
+            self.command(&command).env("USER", user).env("LOGNAME", user).env("HOME", "/nonexistent");
+        for (variable, value) in &variables {
+            launch = launch.env(variable, value);
+        }
+        let mut process = launch.start(name, self.machine.directory())?;
+        process.wait_ready(Deadline::seconds(60))?;
+        self.services.insert(name.to_owned(), process);
+        Ok(())
+    }
+}
+
+/// A unit file's section `[Service]`.
+struct Unit {
+    settings: Vec<(String, String)>,
+}
+
+impl Unit {
+    fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let settings = text
+            .lines()
+            .skip_while(|line| *line != "[Service]")
+            .skip(1)
+            .take_while(|line| !line.starts_with('['))
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        Ok(Self { settings })
+    }
+
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.settings.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    fn one(&self, name: &str) -> Result<&str> {
+        self.settings
+            .iter()
+            .find(|(found, _)| found == name)
+            .map(|(_, value)| value.as_str())
+            .with_context(|| format!("the unit does not set {name}"))
+    }
+}
+
+/// Reads `NAME=VALUE` or `NAME="VALUE"`.
+fn assignment(line: &str) -> Option<(String, String)> {
+    let (name, value) = line.split_once('=')?;
+    (!name.starts_with('#')).then(|| (name.to_owned(), value.trim_matches('"').to_owned()))
+}
