@@ -25,13 +25,15 @@ use hauberk_tests::{
 /// Directories that each machine has for itself; in all others it sees the computer's files.
 const OWN: [&str; 8] = ["etc", "root", "run", "srv", "usr/local", "usr/src", "var/cache", "var/lib"];
 
-/// Makes those directories; `$1` is the machine's.
+/// Makes the directories `$2` and following; `$1` is the machine's.
 const SETTLE: &str = r#"
-for name in root run srv usr/local usr/src var/cache var/lib; do mkdir -p "$1/$name"; done
-chmod 0700 "$1/root"
-chmod 1777 "$1/tmp"
-cp -a /etc "$1/etc"
-for name in etc root run srv usr/local usr/src var/cache var/lib; do mount --bind "$1/$name" "/$name"; done
+machine=$1
+shift
+cp -a /etc "$machine/etc"
+for name; do mkdir -p "$machine/$name"; done
+chmod 0700 "$machine/root"
+chmod 1777 "$machine/tmp"
+for name; do mount --bind "$machine/$name" "/$name"; done
 mkdir -p /usr/local/bin
 rm -f /etc/systemd/system/hauberk* /etc/sysusers.d/hauberk.conf
 # What the page writes into this file must come from the page alone.
@@ -58,10 +60,72 @@ exec setpriv --pdeathsig KILL --reuid=postgres --regid=postgres --init-groups \
     $programs/postgres -D /var/lib/postgresql/main -k /run/postgresql -c listen_addresses= -c fsync=off
 ";
 
+/// What goes wrong on purpose: a machine, commands on it of which the last one fails, and its exit status.
+const TROUBLES: [(&str, &str, i32); 12] = [
+    ("server", "hauberk web --nonsense", 2),
+    (
+        "server",
+        "hauberk remote-server --curve-key /etc/hauberk/absent --signing-key /etc/hauberk/server.signing",
+        3,
+    ),
+    (
+        "server",
+        "runuser -u hauberk-worker -- hauberk remote-server --curve-key /etc/hauberk/server.curve --signing-key x",
+        3,
+    ),
+    (
+        "server",
+        "install -m 0644 /etc/hauberk/server.curve open; hauberk remote-server --curve-key open --signing-key x",
+        3,
+    ),
+    ("server", "echo '[[specification' > bad.toml; hauberk register --specifications bad.toml", 3),
+    ("server", "hauberk worker list", 4),
+    (
+        "server",
+        "runuser -u postgres -- createdb empty; runuser -u postgres -- hauberk worker list --database \
+         'host=/run/postgresql dbname=empty user=postgres'",
+        4,
+    ),
+    (
+        "server",
+        "runuser -u hauberk -- hauberk remote-server --curve-key /etc/hauberk/server.curve \
+         --signing-key /etc/hauberk/server.signing --name other --announce off",
+        5,
+    ),
+    (
+        "server",
+        "sed 's,/srv/git/first,/srv/git/absent,' \
+         /etc/hauberk/specifications.toml > /var/lib/hauberk/absent.toml; runuser -u hauberk -- hauberk register --one-shot \
+         --specifications /var/lib/hauberk/absent.toml --state-directory /var/lib/hauberk/register",
+        8,
+    ),
+    (
+        "worker-1",
+        "hauberk key signing other-1 other; mkdir spool; hauberk remote-worker --curve-key /etc/hauberk/worker.curve \
+         --signing-key other --server-key /etc/hauberk/server.curve.pub --spool spool",
+        7,
+    ),
+    (
+        "worker-1",
+        "hauberk remote-worker --curve-key /etc/hauberk/worker.curve --signing-key /etc/hauberk/worker.signing \
+         --server-key /etc/hauberk/server.curve.pub --spool spool --daemon /nonexistent",
+        6,
+    ),
+    // Run after the server's key is taken from the file.
+    (
+        "worker-1",
+        "cd /; runuser -u hauberk-worker -- hauberk remote-worker --curve-key /etc/hauberk/worker.curve \
+         --signing-key /etc/hauberk/worker.signing --server-key /etc/hauberk/server.curve.pub \
+         --spool /var/lib/hauberk-worker",
+        6,
+    ),
+];
+
 #[test]
 fn the_page_is_right() -> Result<()> {
     require_root()?;
-    let blocks = blocks(&fs::read_to_string(project().join("doc/first-farm.md"))?)?;
+    let page = fs::read_to_string(project().join("doc/first-farm.md"))?;
+    let blocks = blocks(&page)?;
     let mut names: Vec<&str> = Vec::new();
     for machine in blocks.iter().flat_map(|block| &block.machines) {
         if !names.contains(&machine.as_str()) {
@@ -80,7 +144,100 @@ fn the_page_is_right() -> Result<()> {
             println!("{machine}, line {}: {} ms", block.line, begin.elapsed().as_millis());
         }
     }
+
+    // The laptop could not have built it, and the two workers had to do it together.
+    let builders = laboratory.host("server")?.run(
+        "cd /; runuser -u hauberk -- psql --no-align --tuples-only --command \
+         'select string_agg(distinct name, $$ $$ order by name) from attempts join workers w on w.id = worker_id'",
+    )?;
+    assert_eq!(builders.trim(), "worker-1 worker-2");
+
+    // What the page says about errors is what happens.
+    laboratory.host_mut("server")?.start("hauberk-remote-server")?;
+    laboratory.host("worker-1")?.run("sed -i '/^extra-trusted-public-keys/d' /etc/nix/nix.conf")?;
+    laboratory.host_mut("worker-1")?.service("systemctl restart nix-daemon")?;
+    let mut rows = errors(&page)?;
+    let table = format!("{rows:#?}");
+    for (machine, commands, status) in TROUBLES {
+        let output = laboratory.host(machine)?.bash(commands).output_within(Deadline::seconds(60))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(status), "{commands}\n{said}");
+        let before = rows.len();
+        rows.retain(|row| row.status != status || !has(&said, &row.message));
+        assert!(rows.len() < before, "{commands}\n{said}\nis not, or twice, in the table\n{table}");
+    }
+    assert!(rows.is_empty(), "these were not tried: {rows:#?}");
     Ok(())
+}
+
+/// What does not end a process is found in its sources.
+#[test]
+fn what_the_page_says_of_the_journal_is_in_the_program() -> Result<()> {
+    let page = fs::read_to_string(project().join("doc/first-farm.md"))?;
+    let mut sources = String::new();
+    for entry in fs::read_dir(project().join("crates"))? {
+        add_sources(&entry?.path().join("src"), &mut sources)?;
+    }
+    let table = page.split("\n| says | what to do |").nth(1).context("the page has no such table")?;
+    let messages: Vec<&str> = table
+        .lines()
+        .skip(2)
+        .map_while(|row| row.strip_prefix("| "))
+        .filter_map(|row| row.strip_prefix('`')?.split('`').next())
+        .collect();
+    assert!(!messages.is_empty());
+    for message in messages {
+        for part in message.split('…') {
+            assert!(sources.contains(part), "no program says {part:?}, a part of {message:?}");
+        }
+    }
+    Ok(())
+}
+
+fn add_sources(directory: &Path, text: &mut String) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            add_sources(&path, text)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(&path)?);
+        }
+    }
+    Ok(())
+}
+
+/// A row of the page's table of errors.
+#[derive(Debug)]
+struct Row {
+    status: i32,
+    /// With `…` for what differs from case to case.
+    message: String,
+}
+
+fn errors(page: &str) -> Result<Vec<Row>> {
+    let table = page.split("| status | says | what to do |").nth(1).context("the page has no such table")?;
+    table
+        .lines()
+        .skip(2)
+        .map_while(|row| row.strip_prefix("| "))
+        .map(|row| {
+            let (status, rest) = row.split_once(" | `").context("a row has a status and a message")?;
+            let (message, _) = rest.split_once("` |").context("a message ends")?;
+            Ok(Row { status: status.parse()?, message: message.to_owned() })
+        })
+        .collect()
+}
+
+/// Tells whether the parts of a message occur in a text in their order.
+fn has(text: &str, message: &str) -> bool {
+    let mut rest = text;
+    message.split('…').all(|part| match rest.split_once(part) {
+        Some((_, after)) => {
+            rest = after;
+            true
+        }
+        None => false,
+    })
 }
 
 /// A block of commands.
@@ -179,13 +336,11 @@ impl Laboratory {
             let config = MachineConfig { name: (*name).to_owned(), ..MachineConfig::default() };
             let machine = Machine::start(&machines, &config)?;
             addresses.push_str(&format!("{} {name}\n", network.attach(&machine)?));
-            machine.command("bash").args(["-euc", SETTLE, "settle"]).arg(machine.directory()).run()?;
+            let settle = machine.command("bash").args(["-euc", SETTLE, "settle"]).arg(machine.directory());
+            settle.args(OWN).run()?;
             hosts.insert((*name).to_owned(), Host { services: BTreeMap::new(), machine });
         }
         for host in hosts.values() {
-            for own in OWN {
-                ensure!(host.outside(&format!("/{own}")).is_dir(), "{own} is not the machine's own");
-            }
             fs::write(host.outside("/etc/hosts"), &addresses)?;
         }
         Ok(Self { hosts, program, _network: network, _directory: directory })
@@ -284,8 +439,12 @@ impl Host {
             .env("NIX_REMOTE", "")
     }
 
+    fn bash(&self, text: &str) -> Launch {
+        self.command(&["bash", "-euo", "pipefail", "-c", &format!("cd /root\n{text}")])
+    }
+
     fn run(&self, text: &str) -> Result<String> {
-        self.command(&["bash", "-euo", "pipefail", "-c", text]).current_dir("/root").run()
+        self.bash(text).run()
     }
 
     /// Does what the installation of packages sets up.
