@@ -121,6 +121,32 @@ const TROUBLES: [(&str, &str, i32); 12] = [
     ),
 ];
 
+/// Runs a service where it sees what systemd lets it see: `$1` is the host name, `$2` the directories it may write,
+/// `$3` the files it may not read, and the rest the command.
+const CONFINE: &str = r#"
+hostname "$1"
+writable=$2
+for path in $3; do mount --bind /dev/null "$path"; done
+shift 3
+for path in $writable; do mount --bind "$path" "$path"; done
+mount -t tmpfs -o mode=1777 none /tmp
+mount -t tmpfs -o mode=0000 none /root
+mount -t tmpfs -o mode=0000 none /home
+while read -r _ _ _ _ target _; do
+    case " $writable /tmp " in *" $target "*) continue ;; esac
+    case $target in /proc* | /sys* | /dev*) continue ;; esac
+    # Those that lie below another cannot be reached anyway.
+    mount -o remount,bind,ro "$target" 2> /dev/null || true
+done < /proc/self/mountinfo
+for path in / /etc /nix /run /usr/local /var/cache /var/lib; do
+    if touch "$path/written" 2> /dev/null; then
+        echo "$path can be written"
+        exit 1
+    fi
+done
+exec "$@"
+"#;
+
 #[test]
 fn the_page_is_right() -> Result<()> {
     require_root()?;
@@ -465,7 +491,8 @@ impl Host {
             self.services.insert("postgresql".to_owned(), process);
             wait_for("PostgreSQL takes connections", Deadline::seconds(60), || {
                 self.services.values_mut().try_for_each(Process::check_alive)?;
-                Ok(self.outside("/run/postgresql/.s.PGSQL.5432").exists().then_some(()))
+                let ready = self.bash("pg_isready --quiet --host=/run/postgresql").output()?;
+                Ok(ready.status.success().then_some(()))
             })?;
         }
         Ok(())
@@ -502,10 +529,12 @@ impl Host {
         let path = self.outside(&format!("/etc/systemd/system/{name}.service"));
         let unit = Unit::read(&path)?;
         let user = unit.one("User")?;
+        let mut writable = Vec::new();
         for (setting, parent) in [("StateDirectory", "/var/lib"), ("CacheDirectory", "/var/cache")] {
             for directory in unit.all(setting).flat_map(str::split_whitespace) {
                 let directory = format!("{parent}/{directory}");
                 self.command(&["install", "-d", "-o", user, "-g", unit.one("Group")?, &directory]).run()?;
+                writable.push(directory);
             }
         }
         let mut variables: BTreeMap<String, String> = BTreeMap::new();
@@ -534,8 +563,22 @@ impl Host {
                 None => command.push(word),
             }
         }
-        let mut launch =
-            self.command(&command).env("USER", user).env("LOGNAME", user).env("HOME", "/nonexistent");
+        ensure!(unit.one("ProtectSystem")? == "strict" && unit.one("ProtectHome")? == "yes");
+        let hidden: Vec<&str> = unit
+            .all("InaccessiblePaths")
+            .flat_map(str::split_whitespace)
+            .map(|path| path.trim_start_matches('-'))
+            .collect();
+        let (writable, hidden) = (writable.join(" "), hidden.join(" "));
+        let launch = self
+            .machine
+            .command("unshare")
+            .args(["--uts", "--mount", "--", "bash", "-euc", CONFINE, "confine", self.machine.name()])
+            .args([&writable, &hidden])
+            .args(&command)
+            .env("TMPDIR", "/tmp")
+            .env("NIX_REMOTE", "");
+        let mut launch = launch.env("USER", user).env("LOGNAME", user).env("HOME", "/nonexistent");
         for (variable, value) in &variables {
             launch = launch.env(variable, value);
         }
