@@ -152,7 +152,8 @@ fn push_effects(done: &mut Vec<Committed>, effects: Effects) {
 }
 
 /// Steps sorted by what they do, in the order in which a transaction does it: an attempt that starts and ends in the
-/// same batch starts before it ends.
+/// same batch starts before it ends. One that starts and succeeds in it needs no start of its own: the record of the success
+/// gives it the same times.
 #[derive(Default)]
 struct Batch {
     /// All builds that are touched directly.
@@ -183,7 +184,18 @@ impl Batch {
                 Op::Succeed(fetched) => batch.succeeded.push(fetched),
             }
         }
+        batch.leave_out_starts();
         batch
+    }
+
+    fn leave_out_starts(&mut self) {
+        let built: HashSet<AttemptId> = self.built.iter().map(|built| built.attempt).collect();
+        if built.is_empty() {
+            return;
+        }
+        let starts = std::mem::take(&mut self.started).into_iter();
+        let starts = starts.zip(std::mem::take(&mut self.started_builds));
+        (self.started, self.started_builds) = starts.filter(|((id, _), _)| !built.contains(id)).unzip();
     }
 
     fn len(&self) -> usize {
