@@ -40,13 +40,16 @@ struct CommandLine {
     scenario: Scenario,
 }
 
+/// What is logged unless `HAUBERK_LOADGEN_LOG` says otherwise: a hundred workers need not all tell that their server was killed.
+const QUIET: &str = "warn,hauberk_worker=error";
+
 /// Tells what happens, on standard error.
 pub(crate) fn progress(message: Arguments<'_>) {
     eprintln!("hauberk-loadgen: {message}");
 }
 
 fn main() -> ExitCode {
-    match start(CommandLine::parse()) {
+    match start(&CommandLine::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             progress(format_args!("{error:#}"));
@@ -55,11 +58,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(options: CommandLine) -> Result<()> {
+fn start(options: &CommandLine) -> Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(
-            EnvFilter::try_from_env("HAUBERK_LOADGEN_LOG").unwrap_or_else(|_| EnvFilter::new("warn")),
+            EnvFilter::try_from_env("HAUBERK_LOADGEN_LOG").unwrap_or_else(|_| EnvFilter::new(QUIET)),
         )
+        .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
     let runtime =
