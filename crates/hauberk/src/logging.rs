@@ -46,12 +46,14 @@ pub(crate) struct Logging {
 
 /// Starts logging.
 pub(crate) fn start(options: &Logging) -> Result<(), Failure> {
-    // mdns-sd reports interfaces that come and go as errors.
-    let filter = EnvFilter::try_new(format!("mdns_sd=off,{}", options.filter)).map_err(|error| {
-        Failure::configuration(
-            anyhow::Error::new(error).context(format!("--log {} is no filter", options.filter)),
-        )
-    })?;
+    // mdns-sd reports interfaces that come and go as errors, tokio-postgres every notice of the server as news.
+    let filter = EnvFilter::try_new(format!("mdns_sd=off,tokio_postgres=warn,{}", options.filter)).map_err(
+        |error| {
+            Failure::configuration(
+                anyhow::Error::new(error).context(format!("--log {} is no filter", options.filter)),
+            )
+        },
+    )?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match options.log_format {
         Format::Auto => builder.with_ansi(stderr().is_terminal()).with_target(false).init(),
