@@ -62,7 +62,11 @@ async fn main() -> ExitCode {
 
 /// Runs it all and tells whether everything ended as expected.
 async fn demonstrate(arguments: Arguments) -> Result<bool> {
-    let hauberk = arguments.hauberk.map_or_else(hauberk_program, Ok)?;
+    // Machines have working directories of their own.
+    let hauberk = match &arguments.hauberk {
+        Some(program) => std::path::absolute(program).context("finding the working directory")?,
+        None => hauberk_program()?,
+    };
     let progress = Progress::new(std::io::stdout().is_terminal());
     progress.say(&format!(
         "Setting up PostgreSQL, a server machine and {} worker machines on a network of their own.",
