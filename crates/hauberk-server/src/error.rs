@@ -48,7 +48,9 @@ pub enum ServerError {
         source: io::Error,
     },
     /// The local build daemon cannot be used.
-    #[error("cannot use the local build daemon")]
+    #[error(
+        "cannot use the local build daemon: start it, name its socket with --daemon, or serve without a store by --daemon none"
+    )]
     Daemon(#[source] DaemonError),
     /// The local daemon's store is another than the server's.
     #[error("the build daemon's store is {found}, and the server's {wanted}")]
