@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use hauberk_tests::{
-    Deadline, Gates, LabDirectory, Machine, MachineConfig, Repository, Specification, hauberk_program, jobs,
-    wait_for,
+    Deadline, Gates, LabDirectory, Machine, MachineConfig, Process, Repository, Specification,
+    hauberk_program, jobs, wait_for,
 };
 
 const GRAPH: &str = r#"
@@ -45,10 +45,17 @@ fn up_builds_ends_in_order_and_goes_on_where_it_was() -> Result<()> {
     let left = machine.command("pgrep").args(["-l", "hauberk|postgres|git|gates"]).output()?;
     assert_eq!(String::from_utf8_lossy(&left.stdout), "");
 
-    // Started again, it builds what was not finished.
-    gates.open("fine")?;
+    // Started again, it goes on with what was not finished, and whatever is killed comes back.
     up.restart()?;
     up.wait_ready(Deadline::seconds(120))?;
+    for name in ["remote-server", "register", "remote-worker", "web"] {
+        let program = format!("hauberk --log-format human {name}");
+        machine.command("pkill").args(["-9", "-f", "--", &program]).run()?;
+        come_back(&up, &machine, name, &["-f", "--", &program])?;
+    }
+    machine.command("pkill").args(["-9", "-o", "-x", "postgres"]).run()?;
+    come_back(&up, &machine, "the database", &["-x", "postgres"])?;
+    gates.open("fine")?;
     let ask = machine.command("curl").args(["--silent", "http://127.0.0.1:8080/api/latestbuilds?nr=10"]);
     let mut answer = String::new();
     let built = wait_for("both builds are succeeded", Deadline::seconds(120), || {
@@ -65,4 +72,13 @@ fn up_builds_ends_in_order_and_goes_on_where_it_was() -> Result<()> {
         assert!(address.starts_with("127.") || address.starts_with("[::1]"), "up listens at {address}");
     }
     up.stop(Deadline::seconds(60))
+}
+
+/// Waits until a part that was killed has been seen to end, and runs again.
+fn come_back(up: &Process, machine: &Machine, name: &str, pattern: &[&str]) -> Result<()> {
+    wait_for(&format!("{name} is there again"), Deadline::seconds(60), || {
+        let noticed = up.log_text().contains(&format!("{name} ended by itself"));
+        let running = machine.command("pgrep").args(pattern.iter().copied()).output()?.status.success();
+        Ok((noticed && running).then_some(()))
+    })
 }

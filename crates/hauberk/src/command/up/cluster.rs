@@ -11,7 +11,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::layout::Layout;
@@ -25,9 +27,14 @@ const DEBIAN: &str = "/usr/lib/postgresql";
 /// A socket's path is this long at most (sun_path), and PostgreSQL adds a name.
 const SOCKET_DIRECTORY: usize = 107 - "/.s.PGSQL.5432.lock".len();
 
+/// The pause before a database that ended by itself is started again.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// A running cluster.
 pub(super) struct Cluster {
-    server: Child,
+    /// Ends when the server has been ended.
+    keeper: JoinHandle<()>,
+    ending: CancellationToken,
     location: String,
     /// Removed when the cluster ends.
     _sockets: Option<tempfile::TempDir>,
@@ -45,8 +52,42 @@ impl Cluster {
         }
         let (sockets, temporary) = socket_directory(layout, &account)?;
 
-        let mut command = account.command(&programs.file("postgres"));
-        command.arg("-D").arg(&data).arg("-k").arg(&sockets);
+        let postgres = Postgres { account, program: programs.file("postgres"), data, sockets };
+        let mut server = postgres.spawn()?;
+        wait(&mut server, &postgres.sockets).await?;
+        info!("the database is up, in {}", postgres.data.display());
+        let location = format!("host={} user=hauberk dbname=hauberk", quoted(&postgres.sockets));
+        let ending = CancellationToken::new();
+        let keeper = tokio::spawn(keep(postgres, server, ending.clone()));
+        Ok(Self { keeper, ending, location, _sockets: temporary })
+    }
+
+    /// The connection string of the farm's database.
+    pub(super) fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// Ends it: clients are disconnected, everything is written.
+    pub(super) async fn stop(self) {
+        self.ending.cancel();
+        if let Err(error) = self.keeper.await {
+            warn!(error = &error as &dyn std::error::Error, "cannot wait for the database");
+        }
+    }
+}
+
+/// How the server program is run.
+struct Postgres {
+    account: Account,
+    program: PathBuf,
+    data: PathBuf,
+    sockets: PathBuf,
+}
+
+impl Postgres {
+    fn spawn(&self) -> anyhow::Result<Child> {
+        let mut command = self.account.command(&self.program);
+        command.arg("-D").arg(&self.data).arg("-k").arg(&self.sockets);
         command.args(["-c", "listen_addresses=", "-c", "unix_socket_permissions=0700"]);
         // A line of the supervisor's log says when.
         command.args(["-c", "log_line_prefix=", "-c", "max_connections=60"]);
@@ -57,7 +98,7 @@ impl Cluster {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot start {}", programs.file("postgres").display()))?;
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
         if let Some(log) = server.stderr.take() {
             tokio::spawn(async move {
                 let mut lines = BufReader::new(log).lines();
@@ -70,63 +111,77 @@ impl Cluster {
                 }
             });
         }
-        let location = format!("host={} user=hauberk dbname=hauberk", quoted(&sockets));
-        let mut cluster = Self { server, location, _sockets: temporary };
-        cluster.wait(&sockets).await?;
-        info!("the database is up, in {}", data.display());
-        Ok(cluster)
+        Ok(server)
     }
+}
 
-    /// Waits until it answers, and makes the database if there is none.
-    async fn wait(&mut self, sockets: &Path) -> anyhow::Result<()> {
-        let template = format!("host={} user=hauberk dbname=template1", quoted(sockets));
-        let until = Instant::now() + START;
-        let client = loop {
-            if let Some(status) = self.server.try_wait().context("cannot look after PostgreSQL")? {
-                bail!("PostgreSQL ended at its start ({status}); what it logged stands above");
+/// Starts the server again whenever it ends by itself, until it is to end.
+async fn keep(postgres: Postgres, mut server: Child, ending: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = ending.cancelled() => return end(server).await,
+            status = server.wait() => {
+                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                warn!("the database ended by itself ({status}); it is started again");
             }
-            match tokio_postgres::connect(&template, tokio_postgres::NoTls).await {
-                Ok((client, connection)) => {
-                    tokio::spawn(connection);
-                    break client;
-                }
-                Err(error) if Instant::now() > until => {
-                    return Err(error).context("PostgreSQL does not answer");
-                }
-                Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+        server = loop {
+            tokio::select! {
+                () = ending.cancelled() => return,
+                () = sleep(PAUSE) => {}
+            }
+            match postgres.spawn() {
+                Ok(server) => break server,
+                Err(error) => warn!("{error:#}"),
             }
         };
-        let known = client
-            .query_opt("select 1 from pg_database where datname = 'hauberk'", &[])
+    }
+}
+
+/// Ends the server in order.
+async fn end(mut server: Child) {
+    let Some(pid) = server.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
+    // SIGINT is PostgreSQL's "fast" shutdown.
+    if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGINT) {
+        debug!(error = &error as &dyn std::error::Error, "the database has ended already");
+    }
+    match timeout(END, server.wait()).await {
+        Ok(Ok(_)) => info!("the database has ended"),
+        Ok(Err(error)) => warn!(error = &error as &dyn std::error::Error, "cannot wait for the database"),
+        Err(_) => warn!("the database does not end; it is killed and will recover at the next start"),
+    }
+}
+
+/// Waits until it answers, and makes the database if there is none.
+async fn wait(server: &mut Child, sockets: &Path) -> anyhow::Result<()> {
+    let template = format!("host={} user=hauberk dbname=template1", quoted(sockets));
+    let until = Instant::now() + START;
+    let client = loop {
+        if let Some(status) = server.try_wait().context("cannot look after PostgreSQL")? {
+            bail!("PostgreSQL ended at its start ({status}); what it logged stands above");
+        }
+        match tokio_postgres::connect(&template, tokio_postgres::NoTls).await {
+            Ok((client, connection)) => {
+                tokio::spawn(connection);
+                break client;
+            }
+            Err(error) if Instant::now() > until => {
+                return Err(error).context("PostgreSQL does not answer");
+            }
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    };
+    let known = client
+        .query_opt("select 1 from pg_database where datname = 'hauberk'", &[])
+        .await
+        .context("cannot look for the database")?;
+    if known.is_none() {
+        client
+            .batch_execute("create database hauberk template template0 encoding 'UTF8' locale 'C'")
             .await
-            .context("cannot look for the database")?;
-        if known.is_none() {
-            client
-                .batch_execute("create database hauberk template template0 encoding 'UTF8' locale 'C'")
-                .await
-                .context("cannot make the database")?;
-        }
-        Ok(())
+            .context("cannot make the database")?;
     }
-
-    /// The connection string of the farm's database.
-    pub(super) fn location(&self) -> &str {
-        &self.location
-    }
-
-    /// Ends it: clients are disconnected, everything is written.
-    pub(super) async fn stop(&mut self) {
-        let Some(pid) = self.server.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
-        // SIGINT is PostgreSQL's "fast" shutdown.
-        if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGINT) {
-            debug!(error = &error as &dyn std::error::Error, "the database has ended already");
-        }
-        match timeout(END, self.server.wait()).await {
-            Ok(Ok(_)) => info!("the database has ended"),
-            Ok(Err(error)) => warn!(error = &error as &dyn std::error::Error, "cannot wait for the database"),
-            Err(_) => warn!("the database does not end; it is killed and will recover at the next start"),
-        }
-    }
+    Ok(())
 }
 
 /// Writes a value of a connection string.
@@ -162,6 +217,8 @@ impl Account {
                 .arg("--clear-groups");
         }
         command.arg("--").arg(program).env("LC_ALL", "C");
+        // PostgreSQL would tell our service manager that it is ready, when the farm is not yet.
+        command.env_remove("NOTIFY_SOCKET");
         command
     }
 

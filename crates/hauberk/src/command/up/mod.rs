@@ -82,7 +82,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let ports = ports(options.first_port)?;
     let layout = Layout::make(options.state_directory.clone()).map_err(Failure::configuration)?;
     let _lock = layout.lock().map_err(Failure::configuration)?;
-    let mut cluster =
+    let cluster =
         Cluster::start(&layout).await.map_err(|error| Failure::new(crate::exit::Exit::Database, error))?;
     let ended = farm(&options, &layout, &cluster, &specifications, ports, &stop).await;
     cluster.stop().await;
