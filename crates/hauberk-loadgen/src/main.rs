@@ -4,7 +4,6 @@
 mod figure;
 mod lab;
 mod scenario;
-mod simulated;
 
 use std::fmt::Arguments;
 use std::io::Write as _;

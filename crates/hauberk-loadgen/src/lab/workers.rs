@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Lab, Server};
-use crate::simulated::SimulatedBuilder;
+use hauberk_loadgen::simulated::SimulatedBuilder;
 
 /// Sessions that share a ZeroMQ context: each may hold two connections, and a context holds 300.
 const SESSIONS_PER_CONTEXT: usize = 150;

@@ -9,7 +9,7 @@ use serde_json::Map;
 use super::farm::{Farm, OutputKind};
 use crate::figure::{Figure, quantile, rounded};
 use crate::lab::{LabOptions, Workers};
-use crate::simulated::Work;
+use hauberk_loadgen::simulated::Work;
 
 /// Builds each of which needs the one before: how long after one begins does the next
 ///

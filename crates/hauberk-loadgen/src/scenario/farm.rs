@@ -1,5 +1,6 @@
 //! A farm under load: what the scenarios have in common.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::figure::rounded;
 use crate::lab::{Crew, Lab, LabOptions, Server, Usage, Verdict, Workers};
-use crate::simulated::{
+use hauberk_loadgen::simulated::{
     Gauge, OUTPUT_SIZE, OutputStore, Outputs, Publication, SharedOutput, SimulatedBuilder, Work,
 };
 
@@ -68,8 +69,9 @@ impl Farm {
             }
             OutputKind::Fetched => {
                 let root = lab.directory().join("machines");
-                let store = OutputStore::create(root)?;
-                let publication = Publication::start(Arc::clone(&store), &signing_key)?;
+                let store = OutputStore::open(root)?;
+                let publication =
+                    Publication::start(Ipv4Addr::LOCALHOST.into(), Arc::clone(&store), &signing_key)?;
                 (Outputs::Fresh(store), Some(publication))
             }
         };

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::farm::{Farm, OutputKind};
 use crate::figure::{Figure, rounded};
 use crate::lab::{LabOptions, Workers};
-use crate::simulated::Work;
+use hauberk_loadgen::simulated::Work;
 
 /// Independent builds that cost nothing: how many the farm takes through all their states in a second
 ///

@@ -9,7 +9,7 @@ use serde_json::Map;
 use super::farm::{Farm, OutputKind};
 use crate::figure::{Figure, rounded};
 use crate::lab::{LabOptions, Workers};
-use crate::simulated::Work;
+use hauberk_loadgen::simulated::Work;
 
 /// An idle farm with work, and a worker that joins: how long until its first build begins
 ///

@@ -9,7 +9,7 @@ use serde_json::Map;
 use super::farm::{Farm, OutputKind};
 use crate::figure::Figure;
 use crate::lab::{LabOptions, Workers};
-use crate::simulated::Work;
+use hauberk_loadgen::simulated::Work;
 
 /// Few slots and many builds: how soon a slot that became free is busy again
 ///

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::farm::{Farm, OutputKind};
 use crate::figure::{Figure, rounded};
 use crate::lab::{LabOptions, Workers};
-use crate::simulated::Work;
+use hauberk_loadgen::simulated::Work;
 
 /// The part of the rate before that counts as the full one.
 const FULL: f64 = 0.9;

@@ -15,13 +15,13 @@ use super::{Gauge, Outputs};
 
 /// Stands in for the build daemon behind a real worker session.
 #[derive(Clone, Debug)]
-pub(crate) struct SimulatedBuilder {
+pub struct SimulatedBuilder {
     /// Where outputs come from.
-    pub(crate) outputs: Outputs,
+    pub outputs: Outputs,
     /// How long each build takes.
-    pub(crate) cost: Duration,
+    pub cost: Duration,
     /// Takes note of what is asked.
-    pub(crate) gauge: Arc<Gauge>,
+    pub gauge: Arc<Gauge>,
 }
 
 #[async_trait]

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 /// Counts and times of all builders of a laboratory.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge {
+pub struct Gauge {
     joined: AtomicUsize,
     seen: Mutex<Seen>,
     /// Releases that somebody waits for.
@@ -35,14 +35,14 @@ impl Gauge {
     }
 
     /// A worker was welcomed.
-    pub(crate) fn note_joined(&self) {
+    pub fn note_joined(&self) {
         self.seen().joined.get_or_insert_with(Instant::now);
         self.joined.fetch_add(1, Ordering::Relaxed);
         self.changed.notify_one();
     }
 
     /// A builder has begun this build.
-    pub(crate) fn note_begun(&self, build: i64) {
+    pub fn note_begun(&self, build: i64) {
         let mut seen = self.seen();
         seen.begun.entry(build).or_insert_with(Instant::now);
         drop(seen);
@@ -52,7 +52,7 @@ impl Gauge {
     }
 
     /// The server needs the outputs of these attempts no more: they are recorded as succeeded, or failed.
-    pub(crate) fn note_released(&self, attempts: &[AttemptId]) {
+    pub fn note_released(&self, attempts: &[AttemptId]) {
         let now = Instant::now();
         let mut seen = self.seen();
         for attempt in attempts {
@@ -66,21 +66,21 @@ impl Gauge {
     }
 
     /// Waits until so many workers have been welcomed.
-    pub(crate) async fn wait_joined(&self, count: usize) {
+    pub async fn wait_joined(&self, count: usize) {
         while self.joined.load(Ordering::Relaxed) < count {
             self.changed.notified().await;
         }
     }
 
     /// Waits until a builder has begun anything.
-    pub(crate) async fn wait_begun(&self) {
+    pub async fn wait_begun(&self) {
         while self.seen().begun.is_empty() {
             self.changed.notified().await;
         }
     }
 
     /// Waits until so many attempts have been released.
-    pub(crate) async fn wait_released(&self, count: usize) {
+    pub async fn wait_released(&self, count: usize) {
         self.wanted.store(count, Ordering::Relaxed);
         while self.seen().releases.len() < count {
             self.changed.notified().await;
@@ -88,22 +88,22 @@ impl Gauge {
     }
 
     /// Gives when the first worker was welcomed.
-    pub(crate) fn first_joined(&self) -> Option<Instant> {
+    pub fn first_joined(&self) -> Option<Instant> {
         self.seen().joined
     }
 
     /// Counts the attempts released so far.
-    pub(crate) fn released(&self) -> usize {
+    pub fn released(&self) -> usize {
         self.seen().releases.len()
     }
 
     /// Gives when each release came, in order.
-    pub(crate) fn releases(&self) -> Vec<Instant> {
+    pub fn releases(&self) -> Vec<Instant> {
         self.seen().releases.clone()
     }
 
     /// Gives when builds were first begun, in order.
-    pub(crate) fn begun(&self) -> Vec<Instant> {
+    pub fn begun(&self) -> Vec<Instant> {
         let mut begun: Vec<Instant> = self.seen().begun.values().copied().collect();
         begun.sort_unstable();
         begun

@@ -5,7 +5,7 @@ mod gauge;
 mod outputs;
 mod work;
 
-pub(crate) use builder::SimulatedBuilder;
-pub(crate) use gauge::Gauge;
-pub(crate) use outputs::{OUTPUT_SIZE, OutputStore, Outputs, Publication, SharedOutput};
-pub(crate) use work::Work;
+pub use builder::SimulatedBuilder;
+pub use gauge::Gauge;
+pub use outputs::{OUTPUT_SIZE, OutputStore, Outputs, Publication, SharedOutput, contents_of};
+pub use work::Work;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,11 +19,11 @@ use hauberk_store::{NarHash, NarInfo, Sha256, StoreDirectory, StorePath, StorePa
 use tokio_util::sync::CancellationToken;
 
 /// Bytes of each output's file.
-pub(crate) const OUTPUT_SIZE: usize = 1024;
+pub const OUTPUT_SIZE: usize = 1024;
 
 /// Where a builder's outputs come from.
 #[derive(Clone, Debug)]
-pub(crate) enum Outputs {
+pub enum Outputs {
     /// All of them have the same contents, which the server's cache has already.
     Shared(SharedOutput),
     /// Each is a file of its own, published until the server has fetched it.
@@ -32,16 +32,16 @@ pub(crate) enum Outputs {
 
 /// One content under many store paths.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SharedOutput {
+pub struct SharedOutput {
     /// SHA-256 of the nar.
-    pub(crate) nar_hash: NarHash,
+    pub nar_hash: NarHash,
     /// Bytes of the nar.
-    pub(crate) nar_size: u64,
+    pub nar_size: u64,
 }
 
 impl SharedOutput {
     /// Puts an item for each of `paths` into the server's cache before the server starts: all name the same small nar.
-    pub(crate) async fn fill(directory: &Path, paths: Vec<StorePath>, key: &SecretKey) -> Result<Self> {
+    pub async fn fill(directory: &Path, paths: Vec<StorePath>, key: &SecretKey) -> Result<Self> {
         let cache = Cache::open(directory, &StoreDirectory::nix())?;
         let nar = Node::file("An output that was built before.\n").to_nar()?;
         let output = Self { nar_hash: Sha256::digest(&nar), nar_size: nar.len() as u64 };
@@ -81,43 +81,61 @@ impl SharedOutput {
 
 /// The store of the simulated machines: small files, and what a build daemon would know of them.
 #[derive(Debug)]
-pub(crate) struct OutputStore {
+pub struct OutputStore {
     root: PathBuf,
     infos: Mutex<HashMap<StorePathHash, PathInfo>>,
 }
 
 impl OutputStore {
-    /// Makes an empty store whose files are below `root`, which exists.
-    pub(crate) fn create(root: PathBuf) -> Result<Arc<Self>> {
-        let store = root.join(StoreDirectory::nix().as_str().trim_start_matches('/'));
+    /// Opens the store whose files are below `root`, which exists; what an earlier process made is there again.
+    pub fn open(root: PathBuf) -> Result<Arc<Self>> {
+        let directory = StoreDirectory::nix();
+        let store = root.join(directory.as_str().trim_start_matches('/'));
         fs::create_dir_all(&store).with_context(|| format!("making {}", store.display()))?;
-        Ok(Arc::new(Self { root, infos: Mutex::new(HashMap::new()) }))
+        let mut infos = HashMap::new();
+        for entry in fs::read_dir(&store).with_context(|| format!("listing {}", store.display()))? {
+            let entry = entry?;
+            // One that was begun when the process was killed is made again with its attempt.
+            if entry.metadata()?.len() != OUTPUT_SIZE as u64 {
+                continue;
+            }
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let path = StorePath::parse(&format!("{directory}/{name}"))
+                .with_context(|| format!("reading the name of {}", entry.path().display()))?;
+            infos.insert(path.hash(), info_of(&path)?);
+        }
+        Ok(Arc::new(Self { root, infos: Mutex::new(infos) }))
     }
 
     /// Makes the output: a file whose contents follow from its path and cannot be compressed.
-    pub(crate) fn make(&self, path: &StorePath) -> Result<PathInfo> {
-        let contents = contents_of(path);
+    pub fn make(&self, path: &StorePath) -> Result<PathInfo> {
         let file = self.root.join(path.to_string().trim_start_matches('/'));
-        fs::write(&file, &contents).with_context(|| format!("writing {}", file.display()))?;
-        let nar = Node::file(contents).to_nar()?;
-        let info = PathInfo {
-            path: path.clone(),
-            deriver: None,
-            nar_hash: Sha256::digest(&nar),
-            references: BTreeSet::new(),
-            registration_time: 0,
-            nar_size: nar.len() as u64,
-            ultimate: true,
-            signatures: BTreeSet::new(),
-            content_address: None,
-        };
+        fs::write(&file, contents_of(path)).with_context(|| format!("writing {}", file.display()))?;
+        let info = info_of(path)?;
         let mut infos = self.infos.lock().unwrap_or_else(PoisonError::into_inner);
         infos.insert(path.hash(), info.clone());
         Ok(info)
     }
 }
 
-fn contents_of(path: &StorePath) -> Vec<u8> {
+/// What a build daemon would know of the output at `path`.
+fn info_of(path: &StorePath) -> Result<PathInfo> {
+    let nar = Node::file(contents_of(path)).to_nar()?;
+    Ok(PathInfo {
+        path: path.clone(),
+        deriver: None,
+        nar_hash: Sha256::digest(&nar),
+        references: BTreeSet::new(),
+        registration_time: 0,
+        nar_size: nar.len() as u64,
+        ultimate: true,
+        signatures: BTreeSet::new(),
+        content_address: None,
+    })
+}
+
+/// Gives the contents that the file of an output has.
+pub fn contents_of(path: &StorePath) -> Vec<u8> {
     let mut contents = Vec::with_capacity(OUTPUT_SIZE);
     let mut block = Sha256::digest(path.to_string().as_bytes());
     while contents.len() < OUTPUT_SIZE {
@@ -143,16 +161,16 @@ impl PathInfos for Infos {
 
 /// The publish server of the simulated machines: the one that real workers run. It ends when dropped.
 #[derive(Debug)]
-pub(crate) struct Publication {
+pub struct Publication {
     port: u16,
     stop: CancellationToken,
     running: Running,
 }
 
 impl Publication {
-    /// Serves what is in `store`, signed by `key`, on a free port of loopback.
-    pub(crate) fn start(store: Arc<OutputStore>, key: &SecretKey) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").context("listening for the server's fetches")?;
+    /// Serves what is in `store`, signed by `key`, on a free port of `address`.
+    pub fn start(address: IpAddr, store: Arc<OutputStore>, key: &SecretKey) -> Result<Self> {
+        let listener = TcpListener::bind((address, 0)).context("listening for the server's fetches")?;
         let port = listener.local_addr().context("asking for the port of the publish server")?.port();
         let root = store.root.clone();
         let config = PublishConfig {
@@ -168,12 +186,12 @@ impl Publication {
     }
 
     /// Gives its port.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Ends it in order.
-    pub(crate) async fn stop(self) -> Result<()> {
+    pub async fn stop(self) -> Result<()> {
         self.stop.cancel();
         Ok(self.running.join().await?)
     }
@@ -186,7 +204,7 @@ mod tests {
     #[test]
     fn outputs_differ_and_are_always_the_same() {
         let directory = tempfile::tempdir().unwrap();
-        let store = OutputStore::create(directory.path().to_owned()).unwrap();
+        let store = OutputStore::open(directory.path().to_owned()).unwrap();
         let path = |digit: char| {
             StorePath::parse(&format!("/nix/store/{}-x", digit.to_string().repeat(32))).unwrap()
         };
@@ -195,6 +213,8 @@ mod tests {
         assert_eq!(store.make(&path('1')).unwrap(), one);
         let file = directory.path().join(format!("nix/store/{}-x", "1".repeat(32)));
         assert_eq!(fs::read(file).unwrap().len(), OUTPUT_SIZE);
+        let again = OutputStore::open(directory.path().to_owned()).unwrap();
+        assert_eq!(*again.infos.lock().unwrap(), *store.infos.lock().unwrap());
     }
 
     #[tokio::test]

@@ -8,21 +8,21 @@ use hauberk_worker::native_system;
 
 /// An evaluation's worth of builds, and the paths they give.
 #[derive(Clone, Debug)]
-pub(crate) struct Work {
+pub struct Work {
     /// What is recorded.
-    pub(crate) registration: Registration,
+    pub registration: Registration,
     /// The output of each build.
-    pub(crate) outputs: Vec<StorePath>,
+    pub outputs: Vec<StorePath>,
 }
 
 impl Work {
     /// Makes builds that need nothing, each a job of its own.
-    pub(crate) fn flat(count: usize) -> Result<Self> {
+    pub fn flat(count: usize) -> Result<Self> {
         Self::make(count, |_, _| Vec::new(), |_| true)
     }
 
     /// Makes builds each of which needs the one before; the last is the only job.
-    pub(crate) fn chain(depth: usize) -> Result<Self> {
+    pub fn chain(depth: usize) -> Result<Self> {
         let before = |outputs: &[StorePath], index: usize| {
             index.checked_sub(1).and_then(|index| outputs.get(index)).cloned().into_iter().collect()
         };
