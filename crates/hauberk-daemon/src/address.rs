@@ -6,6 +6,8 @@ use std::{
     str::FromStr,
 };
 
+use hauberk_store::StoreDirectory;
+
 /// The socket of the Nix daemon where nothing else is configured.
 pub const NIX_SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
 
@@ -67,6 +69,20 @@ impl DaemonAddress {
     pub fn path(&self) -> &Path {
         &self.0
     }
+
+    /// Gives what stands before `directory` in the real paths of the daemon's files, `/` as a rule: a daemon in a mount
+    /// namespace of its own has its socket, and its store, below a directory of this one.
+    pub fn store_root(&self, directory: &StoreDirectory) -> PathBuf {
+        for socket in [NIX_SOCKET, GUIX_SOCKET] {
+            let root = self.0.to_str().and_then(|path| path.strip_suffix(&socket[1..])).map(PathBuf::from);
+            if let Some(root) = root
+                && root.join(directory.as_str().trim_start_matches('/')).is_dir()
+            {
+                return root;
+            }
+        }
+        PathBuf::from("/")
+    }
 }
 
 impl fmt::Display for DaemonAddress {
@@ -101,5 +117,15 @@ mod tests {
         for bad in ["", "/", "run/socket", "unix://", "unix://run", "ssh://host", "/a\0b"] {
             check(bad, None);
         }
+    }
+    #[test]
+    fn the_store_of_a_daemon_elsewhere_is_found_by_its_socket() {
+        let machine = std::env::temp_dir().join(format!("hauberk-daemon-root-{}", std::process::id()));
+        std::fs::create_dir_all(machine.join("nix/store")).unwrap();
+        let root = |socket: &Path| DaemonAddress::from_path(socket).store_root(&StoreDirectory::nix());
+        let found = root(&machine.join("nix/var/nix/daemon-socket/socket"));
+        std::fs::remove_dir_all(&machine).unwrap();
+        assert_eq!(found.components().collect::<PathBuf>(), machine);
+        assert_eq!(root(Path::new("/run/nix.socket")), Path::new("/"));
     }
 }

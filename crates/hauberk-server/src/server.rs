@@ -128,7 +128,10 @@ pub async fn run(
     publishing.signer = config.signer.clone();
     publishing.cache = Some(cache.clone());
     // A pool of its own, so that users of the farm never keep its fetcher waiting.
-    publishing.store = config.daemon.as_ref().map(|address| StoreSource::new(pool(address), "/".as_ref()));
+    publishing.store = config
+        .daemon
+        .as_ref()
+        .map(|address| StoreSource::new(pool(address), &address.store_root(&config.store_directory)));
     publishing.logs = Some(std::sync::Arc::new(AttemptLogs {
         database: database.clone(),
         directory: log_directory.clone(),

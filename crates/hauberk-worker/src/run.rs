@@ -52,7 +52,7 @@ pub async fn run(
     let info = Machine::daemon_info(&config.daemon, &config.store_directory)
         .await
         .map_err(|source| WorkerError::Daemon { address: config.daemon.clone(), source })?;
-    let root = store_root(&config.daemon, &config.store_directory);
+    let root = config.daemon.store_root(&config.store_directory);
     let cores = std::thread::available_parallelism()
         .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
 
@@ -155,20 +155,6 @@ fn publish_server(config: &Config, root: &Path) -> Result<(PublishServer, u16), 
     Ok((PublishServer::new(listener, publish), port))
 }
 
-/// What stands before the store directory in real paths: a daemon in a mount namespace of its own has its socket, and its store,
-/// below a directory of this one.
-fn store_root(daemon: &DaemonAddress, directory: &StoreDirectory) -> PathBuf {
-    for state in ["nix/var/nix/daemon-socket/socket", "var/guix/daemon-socket/socket"] {
-        let root = daemon.path().to_str().and_then(|path| path.strip_suffix(state)).map(PathBuf::from);
-        if let Some(root) = root
-            && root.join(directory.as_str().trim_start_matches('/')).is_dir()
-        {
-            return root;
-        }
-    }
-    PathBuf::from("/")
-}
-
 fn store_on_disk(root: &Path, directory: &StoreDirectory, daemon: &DaemonAddress) -> PathBuf {
     let store = root.join(directory.as_str().trim_start_matches('/'));
     match store.is_dir() {
@@ -206,16 +192,5 @@ mod tests {
         for good in ["w1", "north-2.example", "a_b@c"] {
             assert!(check_name(good).is_ok(), "{good:?}");
         }
-    }
-
-    #[test]
-    fn the_store_of_a_daemon_elsewhere_is_found_by_its_socket() {
-        let machine = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(machine.path().join("nix/store")).unwrap();
-        let socket = machine.path().join("nix/var/nix/daemon-socket/socket");
-        let root = store_root(&DaemonAddress::from_path(&socket), &StoreDirectory::nix());
-        assert_eq!(root.canonicalize().unwrap(), machine.path().canonicalize().unwrap());
-        let elsewhere = DaemonAddress::from_path("/run/nix.socket");
-        assert_eq!(store_root(&elsewhere, &StoreDirectory::nix()), Path::new("/"));
     }
 }
