@@ -1,62 +1,50 @@
-//! Response bodies.
+//! The content of an answer.
 
-use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::{fs::File, io::Read};
 
 use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::stream::ReadBody;
+/// A reader of bytes that are made while they are read. It may block.
+pub(super) type Source = Box<dyn Read + Send>;
 
-/// A response body.
+/// The content of an answer.
 pub(super) enum Body {
-    /// Bytes at hand, until they are taken.
-    Bytes(Option<Bytes>),
-    /// What a blocking reader gives.
-    Read(ReadBody),
+    /// Nothing.
+    Empty,
+    /// Bytes at hand.
+    Bytes(Bytes),
+    /// `count` bytes of a file from `first` on.
+    File {
+        /// The file.
+        file: File,
+        /// Its first byte that is sent.
+        first: u64,
+        /// Their number.
+        count: u64,
+    },
+    /// What a reader gives; `length` bytes of it, where that is known.
+    Read {
+        /// The reader.
+        source: Source,
+        /// The number of bytes it gives.
+        length: Option<u64>,
+    },
 }
 
 impl Body {
-    /// Gives the body that has no bytes.
-    pub(super) const fn empty() -> Self {
-        Self::Bytes(None)
+    /// Gives its length, where it is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::File { count, .. } => Some(*count),
+            Self::Read { length, .. } => *length,
+        }
     }
 }
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self::Bytes(Some(bytes).filter(|bytes| !bytes.is_empty()))
-    }
-}
-
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        match &mut *self {
-            Self::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Read(body) => Pin::new(body).poll_frame(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Bytes(bytes) => bytes.is_none(),
-            Self::Read(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Bytes(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Read(body) => body.size_hint(),
-        }
+        Self::Bytes(bytes)
     }
 }

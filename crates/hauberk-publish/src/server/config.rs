@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use hauberk_store::{StoreDirectory, narinfo::Compression};
+use tokio_rustls::TlsAcceptor;
 
 use super::{log_source::LogSource, store_source::StoreSource};
 use crate::{cache::Cache, signer::Signer};
@@ -25,9 +26,13 @@ pub struct PublishConfig {
     pub compression: Compression,
     /// Build logs.
     pub logs: Option<Arc<dyn LogSource>>,
+    /// How long a client may remember a narinfo. It is told only if there is a time here; clients have their own.
+    pub ttl: Option<Duration>,
     /// How long a client may remember that a path is not here. Nothing by default: it may be here in a moment. (Nix
     /// does not look at this and remembers for its own `narinfo-cache-negative-ttl`.)
     pub negative_ttl: Duration,
+    /// Encrypts connections by TCP.
+    pub tls: Option<TlsAcceptor>,
     /// Bounds on connections.
     pub limits: Limits,
 }
@@ -43,7 +48,9 @@ impl PublishConfig {
             store: None,
             compression: Compression::None,
             logs: None,
+            ttl: None,
             negative_ttl: Duration::ZERO,
+            tls: None,
             limits: Limits::default(),
         }
     }

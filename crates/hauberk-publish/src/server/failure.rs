@@ -2,10 +2,9 @@
 
 use std::{error::Error, io, time::Duration};
 
-use hyper::{Response, StatusCode};
 use tracing::error;
 
-use super::{body::Body, reply, store_source::StoreError};
+use super::{reply, reply::Reply, status::Status, store_source::StoreError};
 use crate::cache::CacheError;
 
 /// Why a request has no good answer.
@@ -45,11 +44,11 @@ impl From<io::Error> for Failure {
 
 impl Failure {
     /// Logs what an operator should know and gives what the client may.
-    pub(super) fn into_response(self, path: &str, negative_ttl: Duration) -> Response<Body> {
+    pub(super) fn into_reply(self, path: &str, negative_ttl: Duration) -> Reply {
         let status = match &self {
             Self::NotFound(text) => return reply::not_found(negative_ttl, *text),
-            Self::Store(_) | Self::Log(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Cache(_) | Self::Open(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Store(_) | Self::Log(_) => Status::Unavailable,
+            Self::Cache(_) | Self::Open(_) => Status::InternalError,
         };
         error!(error = &self as &dyn Error, http.path = path, "cannot answer a substitute client");
         reply::refusal(status, "this cannot be had now; the server's log says why")

@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     fs::File,
-    io::{self, BufReader, Read, Seek},
+    io::{self, BufReader, Read},
     sync::Arc,
 };
 
@@ -11,17 +11,18 @@ use bytes::Bytes;
 use hauberk_store::{
     NarHash, NarInfo, StorePath, StorePathHash, cache_info::CacheInfo, narinfo::Compression,
 };
-use hyper::{HeaderMap, Method, Request, Response};
 
 use super::{
-    body::Body,
+    body::{Body, Source},
     config::PublishConfig,
     failure::Failure,
     json,
     log_source::Growing,
     metrics::{Kind, Metrics},
-    reply::{self, Immutable, Wanted},
+    reply::{self, Immutable, Reply, Wanted},
+    request::{Method, Request},
     route::Route,
+    status::Status,
     store_source::StoreItem,
 };
 use crate::stream::{BufferPool, NarReader, decoder, list};
@@ -46,9 +47,6 @@ pub(super) struct Handler {
     pool: BufferPool,
     metrics: Arc<Metrics>,
 }
-
-/// A reader of bytes that are made while they are read.
-type Source = Box<dyn Read + Send>;
 
 /// The nar of an item, wherever it lies.
 enum Nar {
@@ -76,34 +74,38 @@ impl Handler {
     }
 
     /// Answers one request.
-    pub(super) async fn handle<B>(&self, request: &Request<B>) -> Response<Body> {
-        let path = request.uri().path();
-        let kind = Kind::of(path);
-        let response = if matches!(*request.method(), Method::GET | Method::HEAD) {
-            let answered = self.answer(request.method(), request.headers(), path).await;
-            answered.unwrap_or_else(|failure| failure.into_response(path, self.config.negative_ttl))
-        } else {
-            reply::method_not_allowed()
+    pub(super) async fn handle(&self, request: &Request) -> Reply {
+        let reply = match request.method {
+            Method::Get | Method::Head => {
+                let answered = self.answer(request).await;
+                answered.unwrap_or_else(|failure| failure.into_reply(&request.path, self.config.negative_ttl))
+            }
+            Method::Other => reply::method_not_allowed(),
         };
-        self.metrics.answered(kind, response.status());
-        reply::head_only(request.method(), response)
+        self.metrics.answered(Kind::of(&request.path), reply.status);
+        reply
     }
 
-    async fn answer(
-        &self,
-        method: &Method,
-        headers: &HeaderMap,
-        path: &str,
-    ) -> Result<Response<Body>, Failure> {
-        match Route::parse(&self.config.store_directory, path) {
+    /// Counts what was no request.
+    pub(super) fn count_nonsense(&self, status: Status) {
+        self.metrics.answered(Kind::Other, status);
+    }
+
+    /// Gives the buffers that bodies go through.
+    pub(super) fn pool(&self) -> &BufferPool {
+        &self.pool
+    }
+
+    async fn answer(&self, request: &Request) -> Result<Reply, Failure> {
+        match Route::parse(&self.config.store_directory, &request.path) {
             Route::Home => Ok(reply::bytes(reply::TEXT, self.home())),
             Route::CacheInfo => Ok(reply::bytes(reply::CACHE_INFO, self.cache_info.clone())),
-            Route::NarInfo(hash) => self.narinfo(headers, &hash).await,
+            Route::NarInfo(hash) => self.narinfo(request, &hash).await,
             Route::Listing(hash) => self.listing(&hash).await,
-            Route::StoreNar(hash, nar_hash) => self.store_nar(method, headers, &hash, nar_hash).await,
-            Route::ItemNar(compression, item) => self.item_nar(method, headers, &compression, &item).await,
-            Route::CachedNar(name) => self.cached_nar(method, headers, &name),
-            Route::Log(item) => self.log(method, headers, &item).await,
+            Route::StoreNar(hash, nar_hash) => self.store_nar(request, &hash, nar_hash).await,
+            Route::ItemNar(compression, item) => self.item_nar(request, &compression, &item).await,
+            Route::CachedNar(name) => self.cached_nar(request, &name),
+            Route::Log(item) => self.log(request, &item).await,
             Route::Identity(nonce) => {
                 let lines = self.config.signer.sign_nonce(&nonce);
                 Ok(reply::never_kept(reply::bytes(reply::TEXT, lines.into())))
@@ -122,7 +124,7 @@ impl Handler {
         format!("Substitutes for {directory}, signed by\n{keys}").into()
     }
 
-    async fn narinfo(&self, headers: &HeaderMap, hash: &StorePathHash) -> Result<Response<Body>, Failure> {
+    async fn narinfo(&self, request: &Request, hash: &StorePathHash) -> Result<Reply, Failure> {
         // One small file: a hop to another thread would cost more than the reading.
         let text = match self.config.cache.as_ref().map(|cache| cache.narinfo_text(hash)) {
             Some(Ok(Some(text))) => text.into(),
@@ -132,17 +134,18 @@ impl Handler {
                 item.narinfo(&self.config.signer, &self.config.compression)
             }
         };
-        if !json::is_asked_for(headers) {
-            return Ok(reply::bytes(reply::NARINFO, text));
+        if !request.takes_json() {
+            return Ok(reply::narinfo(reply::NARINFO, text, self.config.ttl));
         }
         let unreadable = |error: Box<dyn Error + Send + Sync>| Failure::Open(io::Error::other(error));
         let narinfo = NarInfo::parse(&self.config.store_directory, &String::from_utf8_lossy(&text))
             .map_err(|error| unreadable(error.into()))?;
-        Ok(reply::bytes(reply::JSON, json::of(&narinfo).map_err(|error| unreadable(error.into()))?))
+        let json = json::of(&narinfo).map_err(|error| unreadable(error.into()))?;
+        Ok(reply::narinfo(reply::JSON, json, self.config.ttl))
     }
 
     /// Lists what is inside a store item. What only the cache has is not listed: it would have to be unpacked.
-    async fn listing(&self, hash: &StorePathHash) -> Result<Response<Body>, Failure> {
+    async fn listing(&self, hash: &StorePathHash) -> Result<Reply, Failure> {
         let item = self.in_store(hash).await?.ok_or(Failure::NotFound("no listing of this path"))?;
         let listed = tokio::task::spawn_blocking(move || list(&item.file)).await;
         Ok(reply::bytes(reply::JSON, listed.map_err(io::Error::other).flatten()?.into()))
@@ -169,11 +172,10 @@ impl Handler {
     /// nar, so that a narinfo remembered by a client stays true.
     async fn store_nar(
         &self,
-        method: &Method,
-        headers: &HeaderMap,
+        request: &Request,
         hash: &StorePathHash,
         nar_hash: NarHash,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Reply, Failure> {
         let nar = match self.in_store(hash).await? {
             Some(item) if item.info.nar_hash == nar_hash => Nar::Store(item),
             _ => self
@@ -181,16 +183,15 @@ impl Handler {
                 .filter(|nar| nar.hash() == nar_hash)
                 .ok_or(Failure::NotFound("no such nar"))?,
         };
-        self.plain(method, headers, nar).await
+        self.plain(request, nar).await
     }
 
     async fn item_nar(
         &self,
-        method: &Method,
-        headers: &HeaderMap,
+        request: &Request,
         compression: &Compression,
         item: &StorePath,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Reply, Failure> {
         let nar = match self.in_cache(&item.hash())? {
             Some(nar) => nar,
             None => match self.in_store(&item.hash()).await? {
@@ -201,31 +202,32 @@ impl Handler {
         if let Nar::Cache { name, compression: found, .. } = &nar
             && found == compression
         {
-            return self.cached_nar(method, headers, name);
+            return self.cached_nar(request, name);
         }
         if *compression == Compression::None {
-            return self.plain(method, headers, nar).await;
+            return self.plain(request, nar).await;
         }
         let source = compression_reader(compression, self.open(&nar).await?)?;
-        Ok(reply::stream(reply::NAR, method, source, &self.pool))
+        Ok(reply::stream(reply::NAR, Body::Read { source, length: None }))
     }
 
     /// Sends a nar uncompressed.
-    async fn plain(&self, method: &Method, headers: &HeaderMap, nar: Nar) -> Result<Response<Body>, Failure> {
+    async fn plain(&self, request: &Request, nar: Nar) -> Result<Reply, Failure> {
         let Some(length) = nar.size() else {
-            return Ok(reply::stream(reply::NAR, method, self.open(&nar).await?, &self.pool));
+            let source = self.open(&nar).await?;
+            return Ok(reply::stream(reply::NAR, Body::Read { source, length: None }));
         };
         let content = Immutable { tag: nar.hash().to_base32(), kind: reply::NAR, length };
-        let wanted = content.wanted(headers);
-        match (content.without_bytes(method, wanted), wanted) {
+        let wanted = content.wanted(request);
+        match (content.without_bytes(request.method, wanted), wanted) {
             (None, Wanted::Bytes { first, count }) => {
                 let mut source = self.open(&nar).await?;
                 if count < length {
                     source = Box::new(Skipping { inner: source, skip: first }.take(count));
                 }
-                Ok(content.send(first, count, source, &self.pool))
+                Ok(content.with_body(first, count, Body::Read { source, length: Some(count) }))
             }
-            (response, _) => response.ok_or(Failure::NotFound("no such range")),
+            (reply, _) => reply.ok_or(Failure::NotFound("no such range")),
         }
     }
 
@@ -252,48 +254,34 @@ impl Handler {
     }
 
     /// Sends a file of the cache as it is.
-    fn cached_nar(
-        &self,
-        method: &Method,
-        headers: &HeaderMap,
-        name: &str,
-    ) -> Result<Response<Body>, Failure> {
-        let (mut file, length) = self.open_cached(name)?;
+    fn cached_nar(&self, request: &Request, name: &str) -> Result<Reply, Failure> {
+        let (file, length) = self.open_cached(name)?;
         let content = Immutable { tag: name.to_owned(), kind: reply::NAR, length };
-        let wanted = content.wanted(headers);
-        match (content.without_bytes(method, wanted), wanted) {
+        let wanted = content.wanted(request);
+        match (content.without_bytes(request.method, wanted), wanted) {
             (None, Wanted::Bytes { first, count }) => {
-                if first > 0 {
-                    file.seek(io::SeekFrom::Start(first))?;
-                }
-                Ok(content.send(first, count, Box::new(file.take(count)), &self.pool))
+                Ok(content.with_body(first, count, Body::File { file, first, count }))
             }
-            (response, _) => response.ok_or(Failure::NotFound("no such range")),
+            (reply, _) => reply.ok_or(Failure::NotFound("no such range")),
         }
     }
 
-    async fn log(
-        &self,
-        method: &Method,
-        headers: &HeaderMap,
-        item: &StorePath,
-    ) -> Result<Response<Body>, Failure> {
+    async fn log(&self, request: &Request, item: &StorePath) -> Result<Reply, Failure> {
         let logs = self.config.logs.as_ref().ok_or(Failure::NotFound("no logs are kept here"))?;
         let found = logs.open(item).await.map_err(Failure::Log)?;
         let found = found.ok_or(Failure::NotFound("no log of this build"))?;
         let file = File::open(&found.path)?;
-        let length = file.metadata()?.len();
-        let file = file.take(length);
-        let gzip = reply::takes_gzip(headers);
+        let count = file.metadata()?.len();
+        let gzip = request.takes_gzip();
         if gzip && found.complete {
-            return Ok(reply::log(method, true, Some(length), Box::new(file), &self.pool));
+            return Ok(reply::log(true, Body::File { file, first: 0, count }));
         }
-        let file = BufReader::with_capacity(FILE_BUFFER, file);
+        let file = BufReader::with_capacity(FILE_BUFFER, file.take(count));
         let mut text: Source = Box::new(Growing(flate2::bufread::MultiGzDecoder::new(file)));
         if gzip {
             text = compression_reader(&Compression::Gzip, text)?;
         }
-        Ok(reply::log(method, gzip, None, text, &self.pool))
+        Ok(reply::log(gzip, Body::Read { source: text, length: None }))
     }
 }
 

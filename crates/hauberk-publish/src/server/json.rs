@@ -2,18 +2,7 @@
 
 use bytes::Bytes;
 use hauberk_store::{NarInfo, StorePath};
-use hyper::{HeaderMap, header::ACCEPT};
 use serde::Serialize;
-
-/// Tells whether the client asks for JSON.
-pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.any(|value| {
-        value
-            .split(',')
-            .any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "application/json"))
-    })
-}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use hyper::StatusCode;
+use super::status::Status;
 
 /// What a request was about, as far as its path tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +60,8 @@ pub(super) struct Metrics {
 
 impl Metrics {
     /// Counts an answer.
-    pub(super) fn answered(&self, kind: Kind, status: StatusCode) {
-        let outcome = match status.as_u16() {
+    pub(super) fn answered(&self, kind: Kind, status: Status) {
+        let outcome = match status.number() {
             0..400 => 0,
             404 => 1,
             400..500 => 2,

@@ -1,82 +1,132 @@
-//! Responses and their headers.
+//! Answers and their heads.
 
-use std::{io::Read, time::Duration};
+use std::{borrow::Cow, io::Write, time::Duration};
 
 use bytes::Bytes;
-use hyper::{
-    HeaderMap, Method, Response, StatusCode,
-    header::{
-        ACCEPT_ENCODING, ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-        CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, IF_RANGE, RANGE, VARY,
-        X_CONTENT_TYPE_OPTIONS,
-    },
+
+use super::{
+    body::Body,
+    date,
+    range::Range,
+    request::{Field, Method, Request},
+    status::Status,
 };
 
-use super::{body::Body, range::Range};
-use crate::stream::{BufferPool, ReadBody};
-
 /// The type of narinfos, as Nix's servers have it.
-pub(super) const NARINFO: HeaderValue = HeaderValue::from_static("text/x-nix-narinfo");
+pub(super) const NARINFO: &str = "text/x-nix-narinfo";
 /// The type of nars and nar files.
-pub(super) const NAR: HeaderValue = HeaderValue::from_static("application/x-nix-nar");
+pub(super) const NAR: &str = "application/x-nix-nar";
 /// The type of `nix-cache-info`.
-pub(super) const CACHE_INFO: HeaderValue = HeaderValue::from_static("text/x-nix-cache-info");
+pub(super) const CACHE_INFO: &str = "text/x-nix-cache-info";
 /// The type of JSON.
-pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: &str = "application/json";
 /// The type of metrics.
-pub(super) const METRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+pub(super) const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The type of texts.
-pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What never changes under its name.
-const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
-fn reply(
-    status: StatusCode,
-    body: Body,
-    headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
-) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().extend(headers);
-    response
+/// A field of an answer's head.
+type Header = (&'static str, Cow<'static, str>);
+
+/// An answer.
+pub(super) struct Reply {
+    /// How it went.
+    pub(super) status: Status,
+    headers: Vec<Header>,
+    /// Its content. For a request by HEAD it is not sent, only its length.
+    pub(super) body: Body,
+    /// The length that is told where it is not that of the content: a client that asks by HEAD is given none of it.
+    length: Option<u64>,
+}
+
+impl Reply {
+    fn new<const N: usize>(status: Status, body: Body, headers: [Header; N]) -> Self {
+        Self { status, headers: headers.into(), body, length: None }
+    }
+
+    fn set(&mut self, name: &'static str, value: impl Into<Cow<'static, str>>) {
+        self.headers.push((name, value.into()));
+    }
+
+    /// Writes the head. `last` says that the connection ends with this answer.
+    pub(super) fn write_head(&self, request: &Request, last: bool, out: &mut Vec<u8>) {
+        let mut line = |parts: &[&str]| {
+            parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+            out.extend_from_slice(b"\r\n");
+        };
+        line(&[self.status.line()]);
+        for (name, value) in &self.headers {
+            line(&[name, ": ", value]);
+        }
+        match self.length.or_else(|| self.body.length()) {
+            _ if self.status == Status::NotModified => {}
+            // Writing into a vector does not fail.
+            Some(length) => drop(write!(out, "content-length: {length}\r\n")),
+            None if request.takes_chunks => line(&["transfer-encoding: chunked"]),
+            // The end of the connection is the end of the content.
+            None => {}
+        }
+        if last {
+            out.extend_from_slice(b"connection: close\r\n");
+        } else if request.told_to_stay {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        out.extend_from_slice(b"date: ");
+        date::write_now(out);
+        out.extend_from_slice(b"\r\n\r\n");
+    }
+
+    /// Tells whether its end can only be told by ending the connection.
+    pub(super) fn ends_connection(&self, request: &Request) -> bool {
+        self.length.or_else(|| self.body.length()).is_none() && !request.takes_chunks
+    }
 }
 
 /// Answers with bytes at hand.
-pub(super) fn bytes(kind: HeaderValue, bytes: Bytes) -> Response<Body> {
-    reply(StatusCode::OK, bytes.into(), [(CONTENT_TYPE, kind)])
+pub(super) fn bytes(kind: &'static str, bytes: Bytes) -> Reply {
+    Reply::new(Status::Ok, bytes.into(), [("content-type", kind.into())])
+}
+
+/// Answers with a narinfo; a client may remember it for `ttl`, if one is given.
+pub(super) fn narinfo(kind: &'static str, text: Bytes, ttl: Option<Duration>) -> Reply {
+    let mut reply = bytes(kind, text);
+    if let Some(ttl) = ttl {
+        reply.set("cache-control", format!("max-age={}", ttl.as_secs()));
+    }
+    reply
 }
 
 /// Says that an answer is good for this request alone.
-pub(super) fn never_kept(mut response: Response<Body>) -> Response<Body> {
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+pub(super) fn never_kept(mut reply: Reply) -> Reply {
+    reply.set("cache-control", "no-store");
+    reply
 }
 
 /// Answers with a text that says why not.
-pub(super) fn refusal(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+pub(super) fn refusal(status: Status, text: impl Into<String>) -> Reply {
     let mut text = text.into();
     text.push('\n');
-    reply(status, Bytes::from(text).into(), [(CONTENT_TYPE, TEXT), (X_CONTENT_TYPE_OPTIONS, NOSNIFF)])
+    Reply::new(status, Bytes::from(text).into(), [("content-type", TEXT.into()), NOSNIFF])
 }
 
-const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const NOSNIFF: Header = ("x-content-type-options", Cow::Borrowed("nosniff"));
 
 /// Answers that something is not here, for `ttl` at least.
-pub(super) fn not_found(ttl: Duration, text: impl Into<String>) -> Response<Body> {
-    let mut response = refusal(StatusCode::NOT_FOUND, text);
+pub(super) fn not_found(ttl: Duration, text: impl Into<String>) -> Reply {
+    let mut reply = refusal(Status::NotFound, text);
     // Guix reads max-age and nothing else; without it, it remembers for as long as it likes.
-    let value = HeaderValue::from_str(&format!("max-age={}", ttl.as_secs())).expect("digits are header text");
-    response.headers_mut().insert(CACHE_CONTROL, value);
-    response
+    reply.set("cache-control", format!("max-age={}", ttl.as_secs()));
+    reply
 }
 
 /// Answers that only GET and HEAD are served.
-pub(super) fn method_not_allowed() -> Response<Body> {
-    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    response
+pub(super) fn method_not_allowed() -> Reply {
+    let mut reply = refusal(Status::MethodNotAllowed, "only GET and HEAD are served here");
+    reply.set("allow", "GET, HEAD");
+    reply
 }
 
 /// Content that never changes under its name.
@@ -84,7 +134,7 @@ pub(super) struct Immutable {
     /// Tells it from all other content; without quotes.
     pub(super) tag: String,
     /// Its type.
-    pub(super) kind: HeaderValue,
+    pub(super) kind: &'static str,
     /// Bytes it has.
     pub(super) length: u64,
 }
@@ -106,17 +156,19 @@ pub(super) enum Wanted {
 }
 
 impl Immutable {
-    /// Tells what a request with these headers wants (RFC 9110, sections 13 and 14).
-    pub(super) fn wanted(&self, headers: &HeaderMap) -> Wanted {
+    /// Tells what a request wants (RFC 9110, sections 13 and 14).
+    pub(super) fn wanted(&self, request: &Request) -> Wanted {
         let whole = Wanted::Bytes { first: 0, count: self.length };
         let etag = self.etag();
-        if names(headers, IF_NONE_MATCH, &etag, Comparison::Weak) {
+        if names(request, Field::IfNoneMatch, &etag, Comparison::Weak) {
             return Wanted::Nothing;
         }
-        if headers.contains_key(IF_RANGE) && !names(headers, IF_RANGE, &etag, Comparison::Strong) {
+        if request.values(Field::IfRange).next().is_some()
+            && !names(request, Field::IfRange, &etag, Comparison::Strong)
+        {
             return whole;
         }
-        match Range::parse(headers.get(RANGE).and_then(|value| value.to_str().ok()), self.length) {
+        match Range::parse(request.values(Field::Range).next(), self.length) {
             Range::Whole => whole,
             Range::Part { first, last } => Wanted::Bytes { first, count: last - first + 1 },
             Range::Unsatisfiable => Wanted::NotThere,
@@ -128,49 +180,38 @@ impl Immutable {
     }
 
     /// Answers where no bytes are needed for it.
-    pub(super) fn without_bytes(&self, method: &Method, wanted: Wanted) -> Option<Response<Body>> {
+    pub(super) fn without_bytes(&self, method: Method, wanted: Wanted) -> Option<Reply> {
         match wanted {
-            Wanted::Nothing => Some(reply(StatusCode::NOT_MODIFIED, Body::empty(), self.headers())),
+            Wanted::Nothing => Some(Reply::new(Status::NotModified, Body::Empty, self.headers())),
             Wanted::NotThere => {
-                let mut response = refusal(StatusCode::RANGE_NOT_SATISFIABLE, "no such range");
-                response.headers_mut().insert(CONTENT_RANGE, ascii(&format!("bytes */{}", self.length)));
-                Some(response)
+                let mut reply = refusal(Status::RangeNotSatisfiable, "no such range");
+                reply.set("content-range", format!("bytes */{}", self.length));
+                Some(reply)
             }
             Wanted::Bytes { first, count } => {
-                (*method == Method::HEAD).then(|| self.with_body(first, count, Body::empty()))
+                (method == Method::Head).then(|| self.with_body(first, count, Body::Empty))
             }
         }
     }
 
-    /// Answers with `count` bytes from `first`; just these are what `source` gives.
-    pub(super) fn send(
-        &self,
-        first: u64,
-        count: u64,
-        source: Box<dyn Read + Send>,
-        pool: &BufferPool,
-    ) -> Response<Body> {
-        self.with_body(first, count, Body::Read(ReadBody::new(source, Some(count), pool.clone())))
-    }
-
-    fn headers(&self) -> [(HeaderName, HeaderValue); 4] {
+    fn headers(&self) -> [Header; 4] {
         [
-            (ETAG, ascii(&self.etag())),
-            (CACHE_CONTROL, IMMUTABLE),
-            (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
-            (CONTENT_TYPE, self.kind.clone()),
+            ("etag", self.etag().into()),
+            ("cache-control", IMMUTABLE.into()),
+            ("accept-ranges", "bytes".into()),
+            ("content-type", self.kind.into()),
         ]
     }
 
-    fn with_body(&self, first: u64, count: u64, body: Body) -> Response<Body> {
-        let mut response = reply(StatusCode::OK, body, self.headers());
-        response.headers_mut().insert(CONTENT_LENGTH, count.into());
+    /// Answers with `count` bytes from `first`; just these are what `body` has.
+    pub(super) fn with_body(&self, first: u64, count: u64, body: Body) -> Reply {
+        let mut reply = Reply::new(Status::Ok, body, self.headers());
+        reply.length = Some(count);
         if count < self.length {
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let part = format!("bytes {first}-{}/{}", first + count - 1, self.length);
-            response.headers_mut().insert(CONTENT_RANGE, ascii(&part));
+            reply.status = Status::PartialContent;
+            reply.set("content-range", format!("bytes {first}-{}/{}", first + count - 1, self.length));
         }
-        response
+        reply
     }
 }
 
@@ -183,10 +224,9 @@ enum Comparison {
     Weak,
 }
 
-/// Tells whether a header lists `etag`, or any tag at all.
-fn names(headers: &HeaderMap, name: HeaderName, etag: &str, comparison: Comparison) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).any(|tag| {
+/// Tells whether a field lists `etag`, or any tag at all.
+fn names(request: &Request, field: Field, etag: &str, comparison: Comparison) -> bool {
+    request.values(field).flat_map(|value| value.split(',')).map(str::trim).any(|tag| {
         let tag = match comparison {
             Comparison::Strong => tag,
             Comparison::Weak => tag.strip_prefix("W/").unwrap_or(tag),
@@ -195,74 +235,17 @@ fn names(headers: &HeaderMap, name: HeaderName, etag: &str, comparison: Comparis
     })
 }
 
-fn ascii(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("tags and numbers are header text")
+/// Answers with what is made while it is sent.
+pub(super) fn stream(kind: &'static str, body: Body) -> Reply {
+    Reply::new(Status::Ok, body, [("content-type", kind.into())])
 }
 
-/// Answers with what `source` gives, whose length is known only at its end; nothing of it for a HEAD request.
-pub(super) fn stream(
-    kind: HeaderValue,
-    method: &Method,
-    source: Box<dyn Read + Send>,
-    pool: &BufferPool,
-) -> Response<Body> {
-    reply(StatusCode::OK, read_unless_head(method, source, None, pool), [(CONTENT_TYPE, kind)])
-}
-
-/// Answers with text that is to be shown and not to be run, packed with gzip or not, and its length where it is known.
-pub(super) fn log(
-    method: &Method,
-    gzip: bool,
-    length: Option<u64>,
-    source: Box<dyn Read + Send>,
-    pool: &BufferPool,
-) -> Response<Body> {
-    let headers = [
-        (CONTENT_TYPE, TEXT),
-        (X_CONTENT_TYPE_OPTIONS, NOSNIFF),
-        (VARY, HeaderValue::from_static("accept-encoding")),
-    ];
-    let mut response = reply(StatusCode::OK, read_unless_head(method, source, length, pool), headers);
+/// Answers with text that is to be shown and not to be run, packed with gzip or not.
+pub(super) fn log(gzip: bool, body: Body) -> Reply {
+    let headers = [("content-type", TEXT.into()), NOSNIFF, ("vary", "accept-encoding".into())];
+    let mut reply = Reply::new(Status::Ok, body, headers);
     if gzip {
-        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        reply.set("content-encoding", "gzip");
     }
-    if let Some(length) = length {
-        response.headers_mut().insert(CONTENT_LENGTH, length.into());
-    }
-    response
-}
-
-/// Tells whether a client says that it takes gzip.
-pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|coding| {
-        let (name, quality) = coding.split_once(';').unwrap_or((coding, ""));
-        let refused =
-            quality.trim().strip_prefix("q=").is_some_and(|value| value.trim_matches(['0', '.']).is_empty());
-        matches!(name.trim(), "gzip" | "*") && !refused
-    })
-}
-
-fn read_unless_head(
-    method: &Method,
-    source: Box<dyn Read + Send>,
-    length: Option<u64>,
-    pool: &BufferPool,
-) -> Body {
-    match *method {
-        Method::HEAD => Body::empty(),
-        _ => Body::Read(ReadBody::new(source, length, pool.clone())),
-    }
-}
-
-/// Takes the body away for a HEAD request, keeping its length.
-pub(super) fn head_only(method: &Method, mut response: Response<Body>) -> Response<Body> {
-    if *method == Method::HEAD {
-        if let Body::Bytes(Some(bytes)) = response.body() {
-            let length = bytes.len().into();
-            response.headers_mut().insert(CONTENT_LENGTH, length);
-        }
-        *response.body_mut() = Body::empty();
-    }
-    response
+    reply
 }

@@ -5,8 +5,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use bytes::Bytes;
-
 /// Bytes of one buffer: large enough that a hop between threads costs little beside it.
 pub(crate) const SIZE: usize = 256 * 1024;
 
@@ -21,14 +19,13 @@ impl BufferPool {
     /// Takes a buffer, whose contents are arbitrary.
     pub(crate) fn take(&self) -> Buffer {
         let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Buffer { bytes: spare.unwrap_or_else(|| vec![0; SIZE].into()), length: 0, pool: self.clone() }
+        Buffer { bytes: spare.unwrap_or_else(|| vec![0; SIZE].into()), pool: self.clone() }
     }
 }
 
 /// A buffer that goes back to its pool when dropped.
 pub(crate) struct Buffer {
     bytes: Box<[u8]>,
-    length: usize,
     pool: BufferPool,
 }
 
@@ -38,16 +35,9 @@ impl Buffer {
         &mut self.bytes
     }
 
-    /// Gives its first `length` bytes as a body chunk.
-    pub(crate) fn into_bytes(mut self, length: usize) -> Bytes {
-        self.length = length.min(self.bytes.len());
-        Bytes::from_owner(self)
-    }
-}
-
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.length]
+    /// Gives the whole buffer.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -1,16 +1,12 @@
-//! Bytes on their way: nars made from the file system, decoders, response bodies, connections that must move.
+//! Bytes on their way: nars made from the file system, decoders, buffers.
 
 mod buffer;
 mod decode;
 mod listing;
 mod nar_reader;
-mod read_body;
-mod timed;
 
-pub(crate) use buffer::BufferPool;
+pub(crate) use buffer::{Buffer, BufferPool};
 pub use decode::Unsupported;
 pub(crate) use decode::decoder;
 pub use listing::list;
 pub use nar_reader::NarReader;
-pub(crate) use read_body::ReadBody;
-pub(crate) use timed::TimedStream;

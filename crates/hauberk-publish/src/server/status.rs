@@ -1,0 +1,93 @@
+//! The statuses of answers.
+
+/// How a request ended (RFC 9110, section 15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    /// 200.
+    Ok,
+    /// 206.
+    PartialContent,
+    /// 304.
+    NotModified,
+    /// 400.
+    BadRequest,
+    /// 404.
+    NotFound,
+    /// 405.
+    MethodNotAllowed,
+    /// 408.
+    RequestTimeout,
+    /// 416.
+    RangeNotSatisfiable,
+    /// 431.
+    HeadTooLarge,
+    /// 500.
+    InternalError,
+    /// 503.
+    Unavailable,
+    /// 505.
+    VersionNotSupported,
+}
+
+impl Status {
+    /// Gives its number.
+    pub(super) const fn number(self) -> u16 {
+        match self {
+            Self::Ok => 200,
+            Self::PartialContent => 206,
+            Self::NotModified => 304,
+            Self::BadRequest => 400,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::RequestTimeout => 408,
+            Self::RangeNotSatisfiable => 416,
+            Self::HeadTooLarge => 431,
+            Self::InternalError => 500,
+            Self::Unavailable => 503,
+            Self::VersionNotSupported => 505,
+        }
+    }
+
+    /// Gives the first line of an answer, without its end.
+    pub(super) const fn line(self) -> &'static str {
+        match self {
+            Self::Ok => "HTTP/1.1 200 OK",
+            Self::PartialContent => "HTTP/1.1 206 Partial Content",
+            Self::NotModified => "HTTP/1.1 304 Not Modified",
+            Self::BadRequest => "HTTP/1.1 400 Bad Request",
+            Self::NotFound => "HTTP/1.1 404 Not Found",
+            Self::MethodNotAllowed => "HTTP/1.1 405 Method Not Allowed",
+            Self::RequestTimeout => "HTTP/1.1 408 Request Timeout",
+            Self::RangeNotSatisfiable => "HTTP/1.1 416 Range Not Satisfiable",
+            Self::HeadTooLarge => "HTTP/1.1 431 Request Header Fields Too Large",
+            Self::InternalError => "HTTP/1.1 500 Internal Server Error",
+            Self::Unavailable => "HTTP/1.1 503 Service Unavailable",
+            Self::VersionNotSupported => "HTTP/1.1 505 HTTP Version Not Supported",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_have_their_number() {
+        for status in [
+            Status::Ok,
+            Status::PartialContent,
+            Status::NotModified,
+            Status::BadRequest,
+            Status::NotFound,
+            Status::MethodNotAllowed,
+            Status::RequestTimeout,
+            Status::RangeNotSatisfiable,
+            Status::HeadTooLarge,
+            Status::InternalError,
+            Status::Unavailable,
+            Status::VersionNotSupported,
+        ] {
+            assert!(status.line().starts_with(&format!("HTTP/1.1 {} ", status.number())));
+        }
+    }
+}
