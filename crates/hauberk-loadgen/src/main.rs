@@ -2,6 +2,7 @@
 #![doc = include_str!("../README.md")]
 
 mod figure;
+mod http;
 mod lab;
 mod scenario;
 

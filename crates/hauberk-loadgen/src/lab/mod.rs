@@ -2,8 +2,10 @@
 
 mod directory;
 mod disk;
+mod nginx;
 mod postgres;
 mod server;
+mod store;
 mod usage;
 mod verdict;
 mod workers;
@@ -20,7 +22,9 @@ use hauberk_protocol::keys::{CurveKeyPair, CurvePublicKey};
 use hauberk_store::signature::nix::SecretKey;
 use serde_json::{Map, Value};
 
+pub(crate) use nginx::Nginx;
 pub(crate) use server::Server;
+pub(crate) use store::RealStore;
 pub(crate) use usage::Usage;
 pub(crate) use verdict::Verdict;
 pub(crate) use workers::{Crew, Workers};
@@ -119,8 +123,13 @@ impl Lab {
         self.directory.path()
     }
 
-    /// Starts the server and waits until it serves.
+    /// Starts the server, without a build daemon, and waits until it serves.
     pub(crate) async fn serve(&self) -> Result<Server> {
+        self.serve_store(None).await
+    }
+
+    /// Starts the server with a build daemon's socket and waits until it serves.
+    pub(crate) async fn serve_store(&self, daemon: Option<PathBuf>) -> Result<Server> {
         let setup = ServerSetup {
             program: self.program.clone(),
             database: self.postgres.location()?,
@@ -129,6 +138,7 @@ impl Lab {
             curve_key: self.directory.path().join("curve"),
             log: self.options.server_log.clone(),
             arguments: self.options.server_argument.clone(),
+            daemon,
             directory: self.directory.path().to_owned(),
         };
         Server::start(setup, &self.database).await

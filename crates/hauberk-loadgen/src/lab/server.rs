@@ -33,6 +33,8 @@ pub(crate) struct ServerSetup {
     pub(crate) curve_key: PathBuf,
     /// What it logs, as `--log` takes it.
     pub(crate) log: String,
+    /// The socket of its build daemon, if it has one.
+    pub(crate) daemon: Option<PathBuf>,
     /// More arguments.
     pub(crate) arguments: Vec<String>,
     /// Where its log and socket of notices go.
@@ -51,21 +53,26 @@ pub(crate) struct Server {
 struct Ports {
     backend: u16,
     logs: u16,
+    publish: u16,
 }
 
 impl Server {
     /// Starts it on free ports and waits until it serves.
     pub(crate) async fn start(setup: ServerSetup, database: &Database) -> Result<Self> {
-        let child = launch(&setup, Ports { backend: 0, logs: 0 }).await?;
-        let mut server = Self { child, setup, ports: Ports { backend: 0, logs: 0 } };
+        let ports = Ports { backend: 0, logs: 0, publish: 0 };
+        let child = launch(&setup, ports).await?;
+        let mut server = Self { child, setup, ports };
         let row = database
             .client()
             .await?
-            .query_one("select backend_port, log_port from servers", &[])
+            .query_one("select backend_port, log_port, publish_url from servers", &[])
             .await
             .context("asking where the server listens")?;
         let port = |column| u16::try_from(row.get::<_, i32>(column)).context("reading the server's port");
-        server.ports = Ports { backend: port(0)?, logs: port(1)? };
+        let url: String = row.get(2);
+        let publish = url.rsplit(':').next().and_then(|port| port.parse().ok());
+        let publish = publish.with_context(|| format!("reading the port of {url}"))?;
+        server.ports = Ports { backend: port(0)?, logs: port(1)?, publish };
         Ok(server)
     }
 
@@ -78,6 +85,11 @@ impl Server {
     /// Gives its port for workers.
     pub(crate) fn backend_port(&self) -> u16 {
         self.ports.backend
+    }
+
+    /// Gives its port for substitutes.
+    pub(crate) fn publish_port(&self) -> u16 {
+        self.ports.publish
     }
 
     /// Gives its process id.
@@ -154,10 +166,12 @@ async fn launch(setup: &ServerSetup, ports: Ports) -> Result<Child> {
     command.arg("--cache").arg(&setup.cache);
     command.arg("--signing-key").arg(&setup.signing_key);
     command.arg("--curve-key").arg(&setup.curve_key);
-    command.args(["--listen", "127.0.0.1", "--publish-port", "0", "--name", "load", "--farm", "load"]);
+    command.args(["--listen", "127.0.0.1", "--name", "load", "--farm", "load", "--announce", "off"]);
+    command.arg("--publish-port").arg(ports.publish.to_string());
     command.arg("--backend-port").arg(ports.backend.to_string());
     command.arg("--log-port").arg(ports.logs.to_string());
-    command.args(["--announce", "off", "--daemon", "none"]).args(&setup.arguments);
+    command.arg("--daemon").arg(setup.daemon.as_deref().unwrap_or(Path::new("none")));
+    command.args(&setup.arguments);
     command.env("NOTIFY_SOCKET", &notices_path);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     let mut child =

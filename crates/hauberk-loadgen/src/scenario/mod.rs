@@ -6,6 +6,7 @@ mod flat;
 mod join;
 mod refill;
 mod restart;
+mod serve;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -21,6 +22,7 @@ pub(crate) enum Scenario {
     Refill(refill::Options),
     Join(join::Options),
     Restart(restart::Options),
+    Serve(serve::Options),
 }
 
 impl Scenario {
@@ -32,6 +34,7 @@ impl Scenario {
             Self::Refill(options) => refill::run(options, lab).await,
             Self::Join(options) => join::run(options, lab).await,
             Self::Restart(options) => restart::run(options, lab).await,
+            Self::Serve(options) => serve::run(options, lab).await,
         }
     }
 }
