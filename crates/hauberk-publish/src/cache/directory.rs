@@ -94,7 +94,8 @@ impl Cache {
         &self.0.directory
     }
 
-    fn narinfo_path(&self, hash: &StorePathHash) -> PathBuf {
+    /// Gives the name of the file that holds a narinfo, if the cache has it.
+    pub(crate) fn narinfo_path(&self, hash: &StorePathHash) -> PathBuf {
         self.0.directory.join(format!("{hash}.narinfo"))
     }
 

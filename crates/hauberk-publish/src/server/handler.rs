@@ -14,6 +14,7 @@ use hauberk_store::{
 
 use super::{
     body::{Body, Source},
+    cached_narinfos::CachedNarInfos,
     config::PublishConfig,
     failure::Failure,
     json,
@@ -43,6 +44,7 @@ const VERSION: &str = concat!("hauberk ", env!("CARGO_PKG_VERSION"), "\n");
 pub(super) struct Handler {
     config: PublishConfig,
     cache_info: Bytes,
+    cached_narinfos: Option<CachedNarInfos>,
     signing_keys: Bytes,
     pool: BufferPool,
     metrics: Arc<Metrics>,
@@ -66,6 +68,7 @@ impl Handler {
         let signing_keys = config.signer.public_text();
         Self {
             cache_info: cache_info.to_string().into(),
+            cached_narinfos: config.cache.clone().map(CachedNarInfos::new),
             signing_keys: signing_keys.into(),
             pool: BufferPool::default(),
             metrics,
@@ -125,11 +128,14 @@ impl Handler {
     }
 
     async fn narinfo(&self, request: &Request, hash: &StorePathHash) -> Result<Reply, Failure> {
-        // One small file: a hop to another thread would cost more than the reading.
-        let text = match self.config.cache.as_ref().map(|cache| cache.narinfo_text(hash)) {
-            Some(Ok(Some(text))) => text.into(),
-            Some(Err(error)) => return Err(error.into()),
-            Some(Ok(None)) | None => {
+        let cached = match &self.cached_narinfos {
+            // A look at the file system, at most a small file: a hop to another thread would cost more.
+            Some(narinfos) => narinfos.text(hash)?,
+            None => None,
+        };
+        let text = match cached {
+            Some(text) => text,
+            None => {
                 let item = self.in_store(hash).await?.ok_or(Failure::NotFound("no such path"))?;
                 item.narinfo(&self.config.signer, &self.config.compression)
             }

@@ -2,6 +2,7 @@
 
 mod activity;
 mod body;
+mod cached_narinfos;
 mod config;
 mod connection;
 mod date;
