@@ -1,18 +1,14 @@
 //! Peers that mean harm: every operation ends with an error, soon and in little memory.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::time::Duration;
 
-use hauberk_daemon::{
-    BuildDaemon, BuildMode, BuildTarget, ClientOptions, DaemonError, GarbageAction, GarbageRequest, PathInfo,
-    log::Discard,
-};
-use hauberk_store::{DrvPath, NarHash, StorePath};
+use hauberk_daemon::{BuildDaemon, DaemonError, log::Discard};
 use proptest::prelude::*;
 
-use crate::script::{Bytes, ERROR, LAST, NEXT, READ, RESULT, START_ACTIVITY, Step, WRITE, greet, greeting};
-
-/// Operations there are to try.
-const OPERATIONS: usize = 24;
+use crate::{
+    operations::{OPERATIONS, attempt},
+    script::{Bytes, ERROR, LAST, NEXT, READ, RESULT, START_ACTIVITY, Step, WRITE, greet, greeting},
+};
 
 /// Greets in the given version of either world.
 fn greeted(version: u64) -> Vec<Step> {
@@ -24,73 +20,22 @@ fn greeted(version: u64) -> Vec<Step> {
     script
 }
 
-/// Tries one operation.
-async fn attempt(daemon: &mut dyn BuildDaemon, operation: usize) -> Result<(), DaemonError> {
-    let directory = daemon.info().store_directory.clone();
-    let path = StorePath::from_base_name(&directory, "45rrqddcql46lzs8nma7hncjl4cvy7df-simple").unwrap();
-    let derivation =
-        StorePath::from_base_name(&directory, "45rrqddcql46lzs8nma7hncjl4cvy7df-simple.drv").unwrap();
-    let derivation = DrvPath::try_from(derivation).unwrap();
-    let paths = BTreeSet::from([path.clone()]);
-    let targets = [BuildTarget::all(derivation.clone())];
-    let nar = hauberk_store::nar::Node::file(b"x".to_vec()).to_nar().unwrap();
-    match operation {
-        0 => daemon.set_options(&ClientOptions::default()).await,
-        1 => daemon.query_valid_paths(&paths).await.map(drop),
-        2 => daemon.is_valid_path(&path).await.map(drop),
-        3 => daemon.query_path_info(&path).await.map(drop),
-        4 => daemon.query_path_from_hash_part(&path.hash()).await.map(drop),
-        5 => daemon.query_referrers(&path).await.map(drop),
-        6 => daemon.query_valid_derivers(&path).await.map(drop),
-        7 => daemon.query_derivation_outputs(&derivation).await.map(drop),
-        8 => daemon.query_substitutable_paths(&paths).await.map(drop),
-        9 => daemon.query_substitutable_path_infos(&paths).await.map(drop),
-        10 => daemon.query_missing(&targets).await.map(drop),
-        11 => daemon.ensure_path(&path, &mut Discard).await,
-        12 => daemon.build(&targets, BuildMode::Normal, &mut Discard).await.map(drop),
-        13 => daemon.add_text("x", b"x", &BTreeSet::new()).await.map(drop),
-        14 => daemon.add_source("x", &mut nar.as_slice(), &BTreeSet::new()).await.map(drop),
-        15 => {
-            let info = PathInfo {
-                path,
-                deriver: None,
-                nar_hash: NarHash::digest(&nar),
-                references: BTreeSet::new(),
-                registration_time: 0,
-                nar_size: nar.len() as u64,
-                ultimate: false,
-                signatures: BTreeSet::new(),
-                content_address: None,
-            };
-            daemon.add_nar(&info, &mut nar.as_slice(), false).await
-        }
-        16 => daemon.nar_from_path(&path, &mut Vec::new()).await.map(drop),
-        17 => daemon.export_paths(&[path], false, &mut Vec::new()).await,
-        18 => daemon.import_paths(&mut &b"data"[..]).await.map(drop),
-        19 => daemon.add_temp_root(&path).await,
-        20 => daemon.add_indirect_root(Path::new("/link")).await,
-        21 => daemon.find_roots().await.map(drop),
-        22 => daemon.verify_store(true, true).await.map(drop),
-        23 => daemon.collect_garbage(&GarbageRequest::new(GarbageAction::ListDead)).await.map(drop),
-        other => panic!("there is no operation {other}"),
-    }
-}
-
 /// Lets a peer of that version answer every request with `answer` and then hang up.
 async fn against(version: u64, operation: usize, answer: Bytes) -> Result<(), DaemonError> {
     let mut script = greeted(version);
     script.push(Step::Say(answer));
     let (connection, _peer) = greet(script).await;
     let mut connection = connection.unwrap();
-    let trying = attempt(&mut connection, operation);
+    let (mut log, mut other_log) = (Discard, Discard);
+    let trying = attempt(&mut connection, operation, &mut log);
     let result = tokio::time::timeout(Duration::from_secs(20), trying).await.expect("no operation hangs");
-    let again = attempt(&mut connection, operation);
+    let again = attempt(&mut connection, operation, &mut other_log);
     let again = tokio::time::timeout(Duration::from_secs(20), again).await.expect("no operation hangs");
     // Once the peer hung up, no request is answered; those that are refused before they are sent are errors as well.
     if result.is_err() {
         assert!(again.is_err(), "operation {operation} after {result:?}");
     }
-    result
+    result.map(drop)
 }
 
 const VERSIONS: [u64; 2] = [0x122, 0x163];

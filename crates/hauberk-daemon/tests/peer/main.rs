@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "what goes wrong here must fail the test")]
 
 mod hostile;
+mod operations;
 mod script;
 mod versions;
