@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use hauberk_database::evaluations::JobError;
 use hauberk_database::registration::{NewBuild, NewJob, Registration};
-use hauberk_store::{Derivation, DrvPath, OutputName, StorePath};
+use hauberk_store::{Derivation, DrvPath, OutputName, OutputNames, StorePath};
 
 use crate::evaluator::{Evaluated, EvaluatedJob};
 
@@ -45,7 +45,7 @@ enum Verdict {
 #[derive(Debug)]
 struct Seen {
     derivation: Outline,
-    wanted: BTreeSet<OutputName>,
+    wanted: OutputNames,
     verdict: Verdict,
 }
 
@@ -53,7 +53,7 @@ struct Seen {
 #[derive(Debug)]
 struct Outline {
     outputs: Vec<(OutputName, StorePath)>,
-    inputs: BTreeMap<DrvPath, BTreeSet<OutputName>>,
+    inputs: BTreeMap<DrvPath, OutputNames>,
     system: String,
     features: Vec<String>,
     timeout: Option<u32>,
@@ -81,7 +81,7 @@ impl Outline {
         }
     }
 
-    fn paths<'a>(&'a self, wanted: &'a BTreeSet<OutputName>) -> impl Iterator<Item = &'a StorePath> {
+    fn paths<'a>(&'a self, wanted: &'a OutputNames) -> impl Iterator<Item = &'a StorePath> {
         self.outputs.iter().filter(|(name, _)| wanted.contains(name)).map(|(_, path)| path)
     }
 }
@@ -94,8 +94,8 @@ pub(crate) async fn close<F: Facts>(
 ) -> Result<Registration, F::Error> {
     let mut seen: HashMap<DrvPath, Seen> = HashMap::new();
     let jobs: BTreeSet<DrvPath> = evaluated.jobs.iter().map(|job| job.derivation.clone()).collect();
-    let mut level: BTreeMap<DrvPath, BTreeSet<OutputName>> =
-        jobs.iter().map(|path| (path.clone(), BTreeSet::new())).collect();
+    let mut level: BTreeMap<DrvPath, OutputNames> =
+        jobs.iter().map(|path| (path.clone(), OutputNames::new())).collect();
     while !level.is_empty() {
         read(&level, &mut seen, facts).await?;
         level = descend(level, &jobs, &mut seen, facts).await?;
@@ -105,7 +105,7 @@ pub(crate) async fn close<F: Facts>(
 
 /// Reads the derivations of a level that were not read before.
 async fn read<F: Facts>(
-    level: &BTreeMap<DrvPath, BTreeSet<OutputName>>,
+    level: &BTreeMap<DrvPath, OutputNames>,
     seen: &mut HashMap<DrvPath, Seen>,
     facts: &mut F,
 ) -> Result<(), F::Error> {
@@ -114,19 +114,19 @@ async fn read<F: Facts>(
     for (path, derivation) in unread.into_iter().zip(derivations) {
         let derivation = Outline::of(derivation);
         let verdict = derivation.refusal.map_or(Verdict::Available, Verdict::Refused);
-        seen.insert(path, Seen { derivation, wanted: BTreeSet::new(), verdict });
+        seen.insert(path, Seen { derivation, wanted: OutputNames::new(), verdict });
     }
     Ok(())
 }
 
 /// Decides about a level and gives the next: what the builds of this one need.
 async fn descend<F: Facts>(
-    level: BTreeMap<DrvPath, BTreeSet<OutputName>>,
+    level: BTreeMap<DrvPath, OutputNames>,
     jobs: &BTreeSet<DrvPath>,
     seen: &mut HashMap<DrvPath, Seen>,
     facts: &mut F,
-) -> Result<BTreeMap<DrvPath, BTreeSet<OutputName>>, F::Error> {
-    let mut open: Vec<(DrvPath, BTreeSet<OutputName>)> = Vec::new();
+) -> Result<BTreeMap<DrvPath, OutputNames>, F::Error> {
+    let mut open: Vec<(DrvPath, OutputNames)> = Vec::new();
     let mut paths = BTreeSet::new();
     for (drv, wanted) in level {
         let Some(entry) = seen.get_mut(&drv) else { continue };
@@ -145,7 +145,7 @@ async fn descend<F: Facts>(
     paths.retain(|path| !built.contains(path));
     let available = facts.available(&paths).await?;
 
-    let mut next: BTreeMap<DrvPath, BTreeSet<OutputName>> = BTreeMap::new();
+    let mut next: BTreeMap<DrvPath, OutputNames> = BTreeMap::new();
     for (drv, wanted) in open {
         let Some(entry) = seen.get_mut(&drv) else { continue };
         let outline = &entry.derivation;

@@ -14,7 +14,7 @@ pub mod store_path;
 #[cfg(any(test, feature = "test"))]
 pub mod strategies;
 
-pub use derivation::{Derivation, DerivationKind, OutputName};
+pub use derivation::{Derivation, DerivationKind, OutputName, OutputNames};
 pub use hash::{Hash, NarHash, Sha256};
 pub use narinfo::NarInfo;
 pub use store_directory::StoreDirectory;

@@ -351,16 +351,36 @@ pub(crate) const fn is_name_byte(byte: u8) -> bool {
     NAME_BYTES[byte as usize]
 }
 
+/// Bytes that are looked at together.
+const CHUNK: usize = 16;
+
+/// Tells whether all bytes may stand in a store path's name; written so that they are looked at together.
+pub(crate) fn are_name_bytes(bytes: &[u8]) -> bool {
+    let all = |chunk: &[u8; CHUNK]| {
+        chunk.iter().fold(true, |all, &byte| {
+            let digit = byte.wrapping_sub(b'0') < 10;
+            let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+            let plus = byte == b'+';
+            let dash_or_dot = byte.wrapping_sub(b'-') < 2;
+            let other = (byte == b'_') | (byte == b'?') | (byte == b'=');
+            all & (digit | letter | plus | dash_or_dot | other)
+        })
+    };
+    match bytes.last_chunk::<CHUNK>() {
+        // The last chunk overlaps the one before it.
+        Some(last) => bytes.as_chunks::<CHUNK>().0.iter().all(all) && all(last),
+        None => bytes.iter().all(|&byte| is_name_byte(byte)),
+    }
+}
+
 /// Checks a store path's name: 1 to 211 characters of `[0-9A-Za-z+-._?=]`, the first one not a dot.
 ///
 /// # Errors
 /// [`StorePathError::Name`] for any other text.
 pub fn check_name(name: &str) -> Result<(), StorePathError> {
     let bytes = name.as_bytes();
-    let allowed = !bytes.is_empty()
-        && bytes.len() <= MAX_NAME_LENGTH
-        && bytes[0] != b'.'
-        && bytes.iter().all(|&byte| is_name_byte(byte));
+    let allowed =
+        !bytes.is_empty() && bytes.len() <= MAX_NAME_LENGTH && bytes[0] != b'.' && are_name_bytes(bytes);
     if allowed { Ok(()) } else { Err(StorePathError::Name { name: quoted(name) }) }
 }
 
@@ -411,6 +431,16 @@ mod tests {
         check("ééééééééééééééééé-a", false);
         for bad in ["", "/", "45rrqddcql46lzs8nma7hncjl4cvy7df-simple", "/gnu/store/", "/gnu/store/x/../y"] {
             assert!(StorePath::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_together_as_one_by_one() {
+        for byte in 0..=255 {
+            for (before, after) in [(0, 0), (15, 0), (0, 15), (3, 40), (40, 3)] {
+                let bytes = [vec![b'a'; before], vec![byte], vec![b'Z'; after]].concat();
+                assert_eq!(are_name_bytes(&bytes), is_name_byte(byte), "{byte} {before} {after}");
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::{collection, option, prelude::*};
 
 use crate::{
-    Derivation, DrvPath, Hash, NarInfo, OutputName, Sha256, StoreDirectory, StorePath,
+    Derivation, DrvPath, Hash, NarInfo, OutputName, OutputNames, Sha256, StoreDirectory, StorePath,
     derivation::Output,
     hash::Algorithm,
     nar::Node,
@@ -86,7 +86,7 @@ pub fn derivation() -> impl Strategy<Value = Derivation> {
             "[a-z \"\\\\\n\r\t]{0,20}".prop_map(String::into_bytes),
         ]
     };
-    let names = || collection::btree_set(output_name(), 0..3);
+    let names = || collection::vec(output_name(), 0..3).prop_map(OutputNames::from_iter);
     (
         collection::btree_map(output_name(), output(directory()), 0..4),
         collection::btree_map(drv_path(directory()), names(), 0..5),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hauberk_store::{
-    Derivation, DrvPath, OutputName, StoreDirectory, StorePath,
+    Derivation, DrvPath, OutputNames, StoreDirectory, StorePath,
     nar::{Limits, Node},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -48,7 +48,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 BuildTarget::Derivation { derivation, outputs } => {
                     let outputs = match outputs {
                         OutputSelection::All => None,
-                        OutputSelection::Named(names) => Some(names.clone()),
+                        OutputSelection::Named(names) => Some(names.iter().cloned().collect()),
                     };
                     level.want(derivation.clone(), outputs);
                 }
@@ -158,13 +158,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 #[derive(Debug, Default)]
 struct Level {
     /// Derivations with the outputs wanted of them; nothing means all.
-    derivations: BTreeMap<DrvPath, Option<BTreeSet<OutputName>>>,
+    derivations: BTreeMap<DrvPath, Option<OutputNames>>,
     paths: BTreeSet<StorePath>,
 }
 
 impl Level {
-    fn want(&mut self, derivation: DrvPath, outputs: Option<BTreeSet<OutputName>>) {
-        let wanted = self.derivations.entry(derivation).or_insert_with(|| Some(BTreeSet::new()));
+    fn want(&mut self, derivation: DrvPath, outputs: Option<OutputNames>) {
+        let wanted = self.derivations.entry(derivation).or_insert_with(|| Some(OutputNames::new()));
         match (wanted.as_mut(), outputs) {
             (Some(names), Some(outputs)) => names.extend(outputs),
             (_, None) => *wanted = None,

@@ -6,7 +6,7 @@ use super::{DerivationView, InvalidOutputName, OutputView, PathView, output_name
 use crate::{
     base32,
     store_directory::StoreDirectory,
-    store_path::{DrvPathError, HASH_LENGTH, MAX_NAME_LENGTH, StorePath, StorePathError, is_name_byte},
+    store_path::{DrvPathError, HASH_LENGTH, MAX_NAME_LENGTH, StorePath, StorePathError, are_name_bytes},
 };
 
 /// Why bytes are not the text of a derivation.
@@ -124,7 +124,7 @@ pub(super) fn read<'a, S: Sink<'a>>(
     bytes: &'a [u8],
     sink: &mut S,
 ) -> Result<DerivationView<'a>, ParseError> {
-    let mut cursor = Cursor { bytes, offset: 0 };
+    let mut cursor = Cursor { bytes, text: std::str::from_utf8(bytes).ok(), offset: 0 };
     if bytes.starts_with(b"DrvWithVersion(") {
         return Err(ParseError::Dynamic);
     }
@@ -187,6 +187,8 @@ pub(super) type Bytes<'a> = Cow<'a, [u8]>;
 /// A place in the text.
 pub(super) struct Cursor<'a> {
     pub(super) bytes: &'a [u8],
+    /// The same where all of it is known to be UTF-8: looking once is faster than at each path.
+    pub(super) text: Option<&'a str>,
     pub(super) offset: usize,
 }
 
@@ -309,25 +311,31 @@ impl<'a> Cursor<'a> {
         let text = self.text("store path")?;
         let path = StorePath::parse_in(directory, &text);
         let path = path.map_err(|source| ParseError::Path { offset, source })?;
-        Ok(PathView::new(Cow::Owned(path.base_name().as_bytes().to_owned())))
+        Ok(PathView::new(Cow::Owned(path.base_name().to_owned())))
     }
 
     /// Reads a path that is spelt without escapes, as all are, and leaves the rest to those who name the error.
     #[inline]
-    fn plain_path(&mut self, directory: &StoreDirectory) -> Option<&'a [u8]> {
+    fn plain_path(&mut self, directory: &StoreDirectory) -> Option<&'a str> {
         let rest = self.bytes[self.offset..].strip_prefix(b"\"")?;
         let rest = rest.strip_prefix(directory.as_str().as_bytes())?.strip_prefix(b"/")?;
-        let (hash, rest) = rest.split_first_chunk::<HASH_LENGTH>()?;
-        if !base32::are_digits(hash) || rest.first() != Some(&b'-') || rest.get(1) == Some(&b'.') {
+        let base_name = &rest[..memchr::memchr(b'"', rest)?];
+        let (hash, name) = base_name.split_first_chunk::<HASH_LENGTH>()?;
+        let [b'-', first, ..] = *name else { return None };
+        if first == b'.'
+            || name.len() > 1 + MAX_NAME_LENGTH
+            || !base32::are_digits(hash)
+            || !are_name_bytes(base_name)
+        {
             return None;
         }
-        let length = rest.iter().position(|&byte| !is_name_byte(byte))?;
-        if !(2..=1 + MAX_NAME_LENGTH).contains(&length) || rest[length] != b'"' {
-            return None;
-        }
-        let end = self.bytes.len() - (rest.len() - length);
+        let begin = self.bytes.len() - rest.len();
+        let end = begin + base_name.len();
         self.offset = end + 1;
-        Some(&self.bytes[end - length - HASH_LENGTH..end])
+        match self.text {
+            Some(text) => text.get(begin..end),
+            None => std::str::from_utf8(base_name).ok(),
+        }
     }
 
     pub(super) fn drv_path(&mut self, directory: &StoreDirectory) -> Result<PathView<'a>, ParseError> {

@@ -4,6 +4,7 @@ mod aterm;
 mod closure;
 mod kind;
 mod output_name;
+mod output_names;
 mod owned;
 mod print;
 mod properties;
@@ -15,6 +16,7 @@ pub use aterm::ParseError;
 pub use closure::{VerifiedClosure, VerifyError, WrongOutput};
 pub use kind::DerivationKind;
 pub use output_name::{InvalidOutputName, OutputName};
+pub use output_names::OutputNames;
 pub use view::{DerivationView, InputView, OutputView, PathView};
 
 use crate::{
@@ -41,7 +43,7 @@ pub struct Derivation {
     /// The outputs by name.
     pub outputs: BTreeMap<OutputName, Output>,
     /// The derivations built first, and which of their outputs are used.
-    pub input_derivations: BTreeMap<DrvPath, BTreeSet<OutputName>>,
+    pub input_derivations: BTreeMap<DrvPath, OutputNames>,
     /// Store items that are not the output of a derivation, as builder scripts and patches.
     pub input_sources: BTreeSet<StorePath>,
     /// The system it is built on, as `x86_64-linux`, or `builtin`.

@@ -1,16 +1,25 @@
 //! Names of derivation outputs.
 
 use std::{
-    borrow::{Borrow, Cow},
+    borrow::Borrow,
+    cmp::Ordering,
     fmt,
+    hash::{Hash, Hasher},
     str::FromStr,
 };
 
 use crate::store_path::{MAX_NAME_LENGTH, is_name_byte};
 
 /// Names an output of a derivation, as `out` or `doc`.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct OutputName(Cow<'static, str>);
+#[derive(Clone, PartialEq, Eq)]
+pub struct OutputName(Repr);
+
+/// `out` has a form of its own, so that it takes no memory; it never stands in the other.
+#[derive(Clone, PartialEq, Eq)]
+enum Repr {
+    Out,
+    Other(Box<str>),
+}
 
 /// A text that names no output.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +31,7 @@ pub struct InvalidOutputName {
 
 impl OutputName {
     /// The output every derivation has unless it says otherwise.
-    pub const OUT: Self = Self(Cow::Borrowed("out"));
+    pub const OUT: Self = Self(Repr::Out);
 
     /// Reads 1 to 211 characters of those allowed in store path names, the first one not a dot.
     ///
@@ -33,17 +42,20 @@ impl OutputName {
             return Ok(Self::OUT);
         }
         check(text)?;
-        Ok(Self(Cow::Owned(text.to_owned())))
+        Ok(Self(Repr::Other(text.into())))
     }
 
     /// Takes a text that [`check`] has passed.
     pub(super) fn from_checked(text: &str) -> Self {
-        if text == "out" { Self::OUT } else { Self(Cow::Owned(text.to_owned())) }
+        if text == "out" { Self::OUT } else { Self(Repr::Other(text.into())) }
     }
 
     /// Gives the name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Repr::Out => "out",
+            Repr::Other(name) => name,
+        }
     }
 }
 
@@ -57,27 +69,45 @@ pub(super) fn check(text: &str) -> Result<(), InvalidOutputName> {
     if allowed { Ok(()) } else { Err(InvalidOutputName { text: text.chars().take(64).collect() }) }
 }
 
+impl PartialOrd for OutputName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for OutputName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for OutputName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
 impl Borrow<str> for OutputName {
     fn borrow(&self) -> &str {
-        &self.0
+        self.as_str()
     }
 }
 
 impl AsRef<str> for OutputName {
     fn as_ref(&self) -> &str {
-        &self.0
+        self.as_str()
     }
 }
 
 impl fmt::Display for OutputName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for OutputName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 

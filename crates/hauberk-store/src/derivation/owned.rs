@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Derivation, Output, OutputName, OutputView, ParseError, PathView,
+    Derivation, Output, OutputName, OutputNames, OutputView, ParseError, PathView,
     aterm::{self, Sink},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 struct Builder<'d> {
     directory: &'d StoreDirectory,
     outputs: BTreeMap<OutputName, Output>,
-    input_derivations: Vec<(DrvPath, BTreeSet<OutputName>)>,
+    input_derivations: Vec<(DrvPath, OutputNames)>,
     input_sources: Vec<StorePath>,
     args: Vec<Vec<u8>>,
     env: Vec<(Vec<u8>, Vec<u8>)>,
@@ -48,7 +48,7 @@ impl<'a> Sink<'a> for Builder<'_> {
         let path = drv.to_store_path(self.directory);
         let drv = DrvPath::try_from(path)
             .map_err(|source| ParseError::InputDerivation { offset, source: source.into() })?;
-        self.input_derivations.push((drv, BTreeSet::new()));
+        self.input_derivations.push((drv, OutputNames::new()));
         self.offsets.input_derivations.push(offset);
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Writing the ATerm text of derivations.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::borrow::Cow;
 
-use super::{Derivation, OutputName};
+use super::{Derivation, OutputNames};
 use crate::store_path::StorePath;
 
 pub(super) fn print(derivation: &Derivation) -> Vec<u8> {
@@ -16,7 +16,7 @@ pub(super) fn print(derivation: &Derivation) -> Vec<u8> {
 }
 
 /// A hash that stands for an input derivation, and the outputs used.
-pub(super) type MaskedInput<'a> = (&'a str, Cow<'a, BTreeSet<OutputName>>);
+pub(super) type MaskedInput<'a> = (&'a str, Cow<'a, OutputNames>);
 
 /// Writes the text whose hash output paths follow from: with hashes in place of the inputs' paths, and, for the
 /// derivation's own outputs, with nothing where their paths stand.
@@ -90,7 +90,7 @@ impl Printer {
     }
 
     /// Writes the names of an input's outputs and closes the input.
-    fn names(&mut self, names: &BTreeSet<OutputName>) {
+    fn names(&mut self, names: &OutputNames) {
         self.raw(",[");
         self.list(names, |printer, name| printer.plain(name.as_str()));
         self.raw(")");

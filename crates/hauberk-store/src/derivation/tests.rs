@@ -65,7 +65,7 @@ fn a_view_says_the_same() {
     let path = outputs[0].path.as_ref().map(|path| path.to_store_path(&directory));
     assert_eq!(path, derivation.outputs[&OutputName::OUT].path);
     assert_eq!((&*outputs[0].name, &*outputs[0].hash_algo, &*outputs[0].hash), ("out", "sha256", "00"));
-    let inputs: BTreeMap<_, BTreeSet<_>> = view
+    let inputs: BTreeMap<_, OutputNames> = view
         .input_derivations()
         .map(|input| {
             let drv = DrvPath::try_from(input.drv.to_store_path(&directory)).unwrap();

@@ -55,20 +55,20 @@ impl<'a> InputView<'a> {
 
 /// A path of the derivation's store, read in place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PathView<'a>(Cow<'a, [u8]>);
+pub struct PathView<'a>(Cow<'a, str>);
 
 impl<'a> PathView<'a> {
-    pub(super) const fn new(base_name: Cow<'a, [u8]>) -> Self {
+    pub(super) const fn new(base_name: Cow<'a, str>) -> Self {
         Self(base_name)
     }
 
     /// Gives the base name, `HASH-NAME`.
     pub fn base_name(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("the characters of store paths are ASCII")
+        &self.0
     }
 
     pub(super) fn is_derivation(&self) -> bool {
-        self.0.ends_with(b".drv")
+        self.0.ends_with(".drv")
     }
 
     /// Makes a store path of it, in the derivation's own store directory.
@@ -144,7 +144,7 @@ fn items<'a, T>(
     list: &'a [u8],
     item: impl Fn(&mut Cursor<'a>) -> Result<T, ParseError>,
 ) -> impl Iterator<Item = T> {
-    let mut cursor = Cursor { bytes: list, offset: 0 };
+    let mut cursor = Cursor { bytes: list, text: None, offset: 0 };
     iter::from_fn(move || {
         match cursor.bytes.get(cursor.offset)? {
             b']' => return None,
