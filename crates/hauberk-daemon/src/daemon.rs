@@ -111,7 +111,8 @@ pub trait BuildDaemon: Send {
     async fn ensure_path(&mut self, path: &StorePath, log: &mut dyn LogSink) -> Result<(), DaemonError>;
 
     /// Makes `targets` valid and gives one result for each, in their order. A build that fails is a result, not an error;
-    /// an error is a request the daemon refused as a whole, such as one for another system.
+    /// an error is a request the daemon refused as a whole, such as one for another system (which newer versions of Nix take for
+    /// a failed build, [`FailureReason::Platform`](crate::FailureReason::Platform)).
     async fn build(
         &mut self,
         targets: &[BuildTarget],
@@ -164,7 +165,8 @@ pub trait BuildDaemon: Send {
     ) -> Result<(), DaemonError>;
 
     /// Imports an export stream and gives the paths in it. A Guix daemon demands that each is signed by an authorised key;
-    /// a Nix daemon takes unsigned ones from trusted clients only. Items before a bad one stay imported.
+    /// a Nix daemon takes unsigned ones from trusted clients only, and newer versions take none at all
+    /// ([`DaemonError::Unsupported`]). Items before a bad one stay imported.
     async fn import_paths(
         &mut self,
         from: &mut (dyn AsyncRead + Send + Unpin),

@@ -27,6 +27,8 @@ pub enum FailureReason {
     Dependency,
     /// It failed before, and the daemon remembers failures.
     Cached,
+    /// This machine is not of the system, or has not the features, that the derivation asks for.
+    Platform,
     /// Something else; the daemon's words tell.
     Other,
 }
@@ -44,6 +46,7 @@ impl fmt::Display for FailureReason {
             Self::OutputMissing => f.write_str("output missing"),
             Self::Dependency => f.write_str("dependency failed"),
             Self::Cached => f.write_str("failed before"),
+            Self::Platform => f.write_str("system or features not available"),
             Self::Other => f.write_str("other failure"),
         }
     }
@@ -56,16 +59,22 @@ fn leading_number(text: &str) -> Option<i32> {
 }
 
 /// Gives the number behind `mark` in `text`.
-fn number_after(text: &str, mark: &str) -> Option<i32> {
+pub(crate) fn number_after(text: &str, mark: &str) -> Option<i32> {
     leading_number(text.split_once(mark)?.1)
 }
 
 impl FailureReason {
     /// Reads the reason from a daemon's message without colour codes, or nothing where it tells of no failure it knows.
     ///
-    /// Only the first line counts: the lines below it may quote the end of the build's log, which can say anything.
+    /// Only the first line counts, and in newer versions of Nix, whose first line names the derivation, the one below it: further
+    /// ones may quote the end of the build's log, which can say anything.
     pub fn from_message(message: &str) -> Option<Self> {
-        let line = message.trim_start().lines().next()?;
+        let mut lines = message.trim_start().lines();
+        let first = lines.next()?;
+        let line = match first.starts_with("Cannot build ") {
+            true => lines.next()?.trim_start().strip_prefix("Reason: ")?,
+            false => first,
+        };
         let has = |mark: &str| line.contains(mark);
         Some(if has("of silence") {
             Self::Silent
@@ -85,8 +94,14 @@ impl FailureReason {
         } else if has("dependencies of derivation")
             || has("dependencies couldn't be built")
             || has("dependency failed")
+            || has("dependencies failed")
         {
             Self::Dependency
+        } else if has("platform mismatch")
+            || has("missing system features")
+            || has("system or feature not available")
+        {
+            Self::Platform
         } else if has("cached") && has("failed") {
             Self::Cached
         } else if let Some(code) = number_after(line, "failed with exit code ") {
@@ -182,6 +197,19 @@ mod tests {
             &format!("1 dependencies of derivation '{DRV}' failed to build"),
             Some(FailureReason::Dependency),
         );
+        let newer = |reason: &str| {
+            format!("Cannot build '{DRV}'.\nReason: {reason}\nOutput paths:\n  x\n> timed out")
+        };
+        check(&newer("builder failed with exit code 3."), Some(FailureReason::ExitCode(3)));
+        check(
+            &newer("builder failed due to signal 11 (Segmentation fault)."),
+            Some(FailureReason::Signal(11)),
+        );
+        check(&newer("1 dependency failed."), Some(FailureReason::Dependency));
+        check(&newer("2 dependencies failed."), Some(FailureReason::Dependency));
+        check(&newer("platform mismatch"), Some(FailureReason::Platform));
+        check(&newer("something new"), None);
+        check(&format!("Cannot build '{DRV}'."), None);
         check("the disk is full", None);
         check("", None);
     }

@@ -15,10 +15,11 @@ use super::{
 use crate::{
     build::{BuildMode, BuildResult, BuildStatus, BuildTarget, OutputSelection},
     error::{DaemonError, Violation},
-    failure::{FailureReason, named_derivation, strip_ansi},
+    failure::{FailureReason, named_derivation, number_after, strip_ansi},
     frame::Reported,
     log::{GuixLog, GuixOutcome, LogEvent, LogSink},
     operation::Operation,
+    options::ClientOptions,
     version::ProtocolVersion,
     wire::{Incoming, Limit, WireError, malformed},
 };
@@ -83,7 +84,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let (version, directory) = (call.version, call.directory.clone());
         let results = read_results(call.incoming(), version, &directory, targets).await;
         let results = call.wire(results)?;
-        let results = call.end(results);
+        let mut results = call.end(results);
+        for result in &mut results {
+            tell_limits_apart(result, self.options.as_ref());
+        }
         for result in &results {
             report(result, &interpreter, log).await;
         }
@@ -155,6 +159,17 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 Ok(all)
             }
         }
+    }
+}
+
+/// Tells the limit on silence from that on time where the daemon's words do not: newer versions of Nix name the seconds alone.
+fn tell_limits_apart(result: &mut BuildResult, options: Option<&ClientOptions>) {
+    let Some(options) = options.filter(|_| result.status == BuildStatus::TimedOut) else { return };
+    let seconds =
+        number_after(&result.message, "timed out after ").and_then(|number| u64::try_from(number).ok());
+    let is = |limit: Option<Duration>| limit.is_some_and(|limit| Some(limit.as_secs()) == seconds);
+    if is(options.max_silent) && !is(options.timeout) {
+        (result.status, result.reason) = (BuildStatus::Silent, Some(FailureReason::Silent));
     }
 }
 
@@ -290,6 +305,7 @@ const fn status(reason: &FailureReason) -> BuildStatus {
         FailureReason::NotDeterministic => BuildStatus::NotDeterministic,
         FailureReason::Dependency => BuildStatus::DependencyFailed,
         FailureReason::Cached => BuildStatus::CachedFailure,
+        FailureReason::Platform => BuildStatus::InputRejected,
         FailureReason::Other => BuildStatus::Misc,
     }
 }
@@ -343,6 +359,10 @@ async fn read_result<R: AsyncRead + Unpin>(
     for _ in 0..incoming.count(Limit::ENTRIES).await? {
         let (name, path) = read_realisation(incoming, directory).await?;
         result.outputs.insert(name, path);
+    }
+    if status == BuildStatus::Built {
+        // Newer versions of Nix do not count.
+        result.times_built = result.times_built.max(1);
     }
     if !status.is_success() {
         result.message = message;

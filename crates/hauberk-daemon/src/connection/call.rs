@@ -191,6 +191,12 @@ impl<'c, S: AsyncRead + AsyncWrite + Send + Unpin> Call<'c, S> {
     pub(super) fn refused(self, reported: Reported) -> DaemonError {
         let operation = self.operation;
         self.end(());
+        if reported.message.starts_with("invalid operation ") {
+            return DaemonError::Unsupported {
+                operation,
+                reason: "this version of the daemon does not have it",
+            };
+        }
         DaemonError::Daemon { operation, message: reported.message, status: reported.status }
     }
 

@@ -10,7 +10,7 @@ use hauberk_store::{DrvPath, OutputName};
 
 use crate::{
     log::Record,
-    machine::{Machine, eventually, processes_with, script_expression},
+    machine::{Machine, eventually, processes_with, script_expression, tree},
 };
 
 async fn build(connection: &mut impl BuildDaemon, derivation: &DrvPath, log: &mut Record) -> BuildResult {
@@ -24,17 +24,25 @@ async fn build(connection: &mut impl BuildDaemon, derivation: &DrvPath, log: &mu
 async fn success_and_its_log() {
     let machine = Machine::start("").await;
     let mut connection = machine.connect().await;
-    assert_eq!(connection.info().version.to_string(), "1.34");
-    assert_eq!(connection.info().program_version.as_deref(), Some("2.8.0"));
+    let info = connection.info();
+    let told = String::from_utf8(machine.run("nix-daemon", &["--version"])).unwrap();
+    assert_eq!(info.program_version.as_deref(), told.split_whitespace().next_back(), "{told}");
+    // Version 1.35 brought the word on trust.
+    assert_eq!(info.trusted, (info.version.minor() > 34).then_some(true), "{info:?}");
+    assert!(tree().is_some() || info.version.to_string() == "1.34", "{info:?}");
 
-    let derivation = machine
-        .script("fine", r"echo first; printf 'b\377n\000ary\r\n'; printf unfinished >&2; echo x > $out");
+    // What stands in a line before a carriage return is lost in the newest versions.
+    let end = if tree().is_some() { "\\n" } else { "\\r\\n" };
+    let script = format!(r"echo first; printf 'b\377n\000ary{end}'; printf unfinished >&2; echo x > $out");
+    let derivation = machine.script("fine", &script);
     let mut log = Record::default();
     let result = build(&mut connection, &derivation, &mut log).await;
     assert_eq!(result.status, BuildStatus::Built, "{result:?}");
     assert_eq!(result.message, "");
     assert_eq!(result.times_built, 1);
-    assert!(result.start_time.is_some() && result.stop_time >= result.start_time);
+    // The newest versions do not tell the times.
+    assert!(tree().is_some() || result.start_time.is_some(), "{result:?}");
+    assert!(result.stop_time >= result.start_time, "{result:?}");
     let outputs = connection.query_derivation_outputs(&derivation).await.unwrap();
     assert_eq!(result.outputs, outputs);
     assert_eq!(outputs[&OutputName::OUT].name(), "fine");
@@ -182,14 +190,17 @@ async fn chosen_outputs_and_paths() {
 }
 
 #[tokio::test]
-async fn a_request_for_another_system_is_refused_as_a_whole() {
+async fn a_request_for_another_system_is_refused() {
     let machine = Machine::start("").await;
     let mut connection = machine.connect().await;
     let foreign = machine
         .instantiate("derivation { name = \"x\"; system = \"riscv64-linux\"; builder = \"/bin/sh\"; }");
     let target = [BuildTarget::all(foreign)];
-    let error = connection.build(&target, BuildMode::Normal, &mut Discard).await.unwrap_err();
-    let DaemonError::Daemon { message, .. } = error else { panic!("{error:?}") };
+    let message = match connection.build(&target, BuildMode::Normal, &mut Discard).await {
+        Err(DaemonError::Daemon { message, .. }) => message,
+        Ok(results) if results[0].reason == Some(FailureReason::Platform) => results[0].message.clone(),
+        other => panic!("{other:?}"),
+    };
     assert!(message.contains("riscv64-linux"), "{message}");
     let fine = machine.script("after-refusal", "echo x > $out");
     assert_eq!(build(&mut connection, &fine, &mut Record::default()).await.status, BuildStatus::Built);

@@ -12,16 +12,68 @@ use hauberk_store::DrvPath;
 use tempfile::TempDir;
 use tokio::net::UnixStream;
 
-/// What lays the machine's directories over the computer's and becomes the daemon.
-const INIT: &str = r#"mount --bind "$1/nix" /nix && mount --bind "$1/etc-nix" /etc/nix && exec nix-daemon"#;
+/// What lays the machine's directory (`$1`) over the computer's, or over the tree of another system (`$2`), and becomes the
+/// rest of its arguments.
+const ENTER: &str = r#"
+set -e
+machine=$1 tree=$2
+shift 2
+if [ -z "$tree" ]; then
+    mount --bind "$machine/nix" /nix
+    mount --bind "$machine/etc-nix" /etc/nix
+    exec "$@"
+fi
+parent=${machine%/*}
+mount --bind "$tree" "$tree"
+mkdir -p "$tree/nix" "$tree/etc/nix" "$tree/proc" "$tree/dev" "$tree$parent" "$tree/.outside"
+mount --bind "$machine/nix" "$tree/nix"
+mount --bind "$machine/etc-nix" "$tree/etc/nix"
+mount --bind "$parent" "$tree$parent"
+mount --rbind /dev "$tree/dev"
+mount -t proc proc "$tree/proc"
+cd "$tree"
+pivot_root . .outside
+umount -l .outside
+exec "$@"
+"#;
 
-/// Settings every machine has; `/bin/sh` is all a builder finds.
-const SETTINGS: &str = "build-users-group =
+/// Names the variable that gives the root of a tree whose Nix is to be tested in place of the computer's.
+const TREE: &str = "HAUBERK_NIX_TREE";
+
+/// Gives the settings every machine has; `/bin/sh` is all a builder finds.
+fn settings(machine: &Path) -> String {
+    format!(
+        "build-users-group =
 sandbox = true
-sandbox-paths = /bin/sh=/bin/busybox
+sandbox-paths = /bin/sh={}/busybox
 substituters =
 max-jobs = 4
-";
+",
+        machine.display()
+    )
+}
+
+/// Gives the tree whose Nix is to be tested, or nothing where it is the computer's.
+pub(crate) fn tree() -> Option<PathBuf> {
+    std::env::var_os(TREE).filter(|tree| !tree.is_empty()).map(PathBuf::from)
+}
+
+/// Gives `program` in namespaces of its own, where `machine` is laid over the computer or the tree.
+fn enter(machine: &Path, unshare: &[&str], program: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"])
+        .args(unshare)
+        .args(["sh", "-c", ENTER, "enter"])
+        .arg(machine)
+        .arg(tree().unwrap_or_default())
+        .args(program)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", machine.join("home"))
+        .env("TMPDIR", machine.join("tmp"))
+        .stdin(Stdio::null());
+    command
+}
 
 /// A nix-daemon that ends with its value.
 pub(crate) struct Machine {
@@ -34,12 +86,20 @@ impl Machine {
     ///
     /// # Panics
     /// Without root, nix-daemon, unshare or busybox: these tests prove nothing without them.
-    pub(crate) async fn start(settings: &str) -> Self {
-        for program in ["nix-daemon", "nix-instantiate", "unshare", "setpriv", "busybox"] {
+    pub(crate) async fn start(more: &str) -> Self {
+        let root = tree().unwrap_or_else(|| PathBuf::from("/"));
+        for program in ["nix-daemon", "nix-instantiate"] {
+            assert!(
+                root.join("usr/bin").join(program).exists(),
+                "these tests need {program} in {}: install nix-bin, or make the tree anew",
+                root.display()
+            );
+        }
+        for program in ["unshare", "setpriv", "busybox"] {
             assert!(
                 std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
                     .any(|directory| directory.join(program).exists()),
-                "these tests need {program}: install nix-bin, util-linux and busybox-static"
+                "these tests need {program}: install util-linux and busybox-static"
             );
         }
         for mount_point in ["/nix", "/etc/nix"] {
@@ -50,20 +110,20 @@ impl Machine {
         for name in ["nix", "etc-nix", "home", "tmp"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
-        fs::write(directory.path().join("etc-nix/nix.conf"), format!("{SETTINGS}{settings}")).unwrap();
+        let lines = format!("{}{more}", settings(directory.path()));
+        fs::write(directory.path().join("etc-nix/nix.conf"), lines).unwrap();
+        fs::copy("/bin/busybox", directory.path().join("busybox")).unwrap();
         let log = fs::File::create(directory.path().join("daemon.log")).unwrap();
-        let outer = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL"])
-            .args(["--propagation", "private", "--mount-proc", "sh", "-c", INIT, "init"])
-            .arg(directory.path())
-            .env("NIX_REMOTE", "")
-            .env("HOME", directory.path().join("home"))
-            .env("TMPDIR", directory.path().join("tmp"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let outer = enter(
+            directory.path(),
+            &["--pid", "--fork", "--kill-child=KILL", "--mount-proc"],
+            &["nix-daemon"],
+        )
+        .env("NIX_REMOTE", "")
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
         let machine = Self { directory, outer };
         let deadline = Instant::now() + Duration::from_secs(30);
         // The first session makes the database; others that come meanwhile are turned away.
@@ -101,18 +161,17 @@ impl Machine {
 
     /// Runs a stock Nix program against the daemon and gives what it prints.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Vec<u8> {
-        let remote = format!("unix://{}?root={}", self.socket().display(), self.path().display());
-        let output = Command::new(program)
-            .args(arguments)
-            .env("NIX_REMOTE", remote)
-            .env("NIX_CONF_DIR", self.path().join("etc-nix"))
-            .env("HOME", self.path().join("home"))
-            .env("TMPDIR", self.path().join("tmp"))
-            .output()
-            .unwrap();
+        let output = self.command(program, arguments).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{program} {arguments:?}: {errors}");
         output.stdout
+    }
+
+    /// Gives a stock Nix program that speaks with the daemon.
+    pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = enter(self.path(), &[], &[&[program], arguments].concat());
+        command.env("NIX_REMOTE", "daemon");
+        command
     }
 
     /// Makes the derivation an expression gives.

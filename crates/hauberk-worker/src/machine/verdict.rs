@@ -38,6 +38,9 @@ pub(crate) fn judge(result: &BuildResult, disk_full: bool, out_of_memory: bool) 
             Some(FailureReason::Dependency) => Verdict::Failed(Outcome::MissingInputs),
             _ => by_machine(Outcome::BuildFailed),
         },
+        S::InputRejected if result.reason == Some(FailureReason::Platform) => {
+            Verdict::Failed(Outcome::Daemon)
+        }
         S::CachedFailure | S::InputRejected => Verdict::Failed(Outcome::BuildFailed),
         S::OutputRejected => by_machine(Outcome::BuildFailed),
         S::TimedOut => Verdict::Failed(Outcome::TimedOut),
@@ -92,6 +95,7 @@ mod tests {
             (S::PermanentFailure, Some(R::Dependency), failed(Outcome::MissingInputs)),
             (S::OutputRejected, None, failed(Outcome::BuildFailed)),
             (S::InputRejected, None, failed(Outcome::BuildFailed)),
+            (S::InputRejected, Some(R::Platform), failed(Outcome::Daemon)),
             (S::CachedFailure, None, failed(Outcome::BuildFailed)),
             (S::TimedOut, None, failed(Outcome::TimedOut)),
             (S::Silent, None, failed(Outcome::Silent)),
