@@ -204,7 +204,12 @@ impl Process {
         if let Some(status) = self.try_wait()? {
             return Err(self.dead(status));
         }
-        kill(pid(self.id), signal).with_context(|| format!("sending {signal} to {}", self.name))
+        kill(pid(self.id), signal).with_context(|| format!("sending {signal} to {}", self.name))?;
+        if signal == Signal::SIGCONT {
+            // What started it stops when it is stopped, and would not see its end.
+            let _ = kill(pid(self.child.id()), signal);
+        }
+        Ok(())
     }
 
     /// Kills it as a power cut would, and waits until it is gone.

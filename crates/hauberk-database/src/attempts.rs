@@ -17,6 +17,8 @@ pub struct OpenAttempt {
     pub worker: WorkerId,
     /// Whether the worker has said that it succeeded.
     pub built: bool,
+    /// Whether it stands beside another open attempt of its build, see [`crate::late`].
+    pub late: bool,
     /// How often its outputs were fetched in vain.
     pub fetch_tries: i16,
     /// Attempts of the build that failed by the farm's fault.
@@ -40,6 +42,7 @@ pub async fn open(client: &impl GenericClient, epoch: Epoch) -> Result<Vec<OpenA
                 build: row.get("build_id")?,
                 worker: row.get("worker_id")?,
                 built: row.get("built")?,
+                late: row.get("late")?,
                 fetch_tries: row.get("fetch_tries")?,
                 farm_faults: row.get("farm_faults")?,
                 name: row.get("name")?,

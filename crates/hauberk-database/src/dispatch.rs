@@ -12,7 +12,7 @@ use crate::statement::{Record, statement};
 use crate::text_column::text_enum;
 use crate::{
     AttemptId, BuildId, BuildState, DatabaseError, Epoch, GenericClient, LaneId, ServerId, SpecificationId,
-    WorkerId,
+    WorkerId, control,
 };
 
 text_enum! {
@@ -279,7 +279,7 @@ pub struct Ended {
 pub struct Effects {
     /// Builds that became ready.
     pub ready: Vec<ReadyBuild>,
-    /// Builds that became final: succeeded, failed, or failed with what they depend on.
+    /// Builds that became final: succeeded, failed, canceled, or failed or canceled with what they depend on.
     pub finished: Vec<BuildId>,
     /// Whether a build was put off.
     pub deferred: bool,
@@ -417,6 +417,15 @@ pub async fn built(client: &impl GenericClient, built: &[Built], epoch: Epoch) -
         .filter(|b| taken.contains(&b.attempt))
         .flat_map(|b| b.outputs.iter().map(|output| (b.attempt, output)))
         .collect();
+    add_outputs(client, outputs.into_iter()).await
+}
+
+/// Records what attempts gave.
+pub(crate) async fn add_outputs(
+    client: &impl GenericClient,
+    outputs: impl Iterator<Item = (AttemptId, &BuiltOutput)>,
+) -> Result<(), DatabaseError> {
+    let outputs: Vec<_> = outputs.collect();
     let of: Vec<_> = outputs.iter().map(|(attempt, _)| *attempt).collect();
     let names: Vec<_> = outputs.iter().map(|(_, output)| output.name.as_str()).collect();
     let paths: Vec<_> = outputs.iter().map(|(_, output)| output.path.to_string()).collect();
@@ -498,10 +507,12 @@ pub async fn end(
         .await?;
 
     let mut effects = Effects::default();
+    let mut canceled = Vec::new();
     for row in &rows {
         match row.parse::<BuildState>("state")? {
             BuildState::Ready => effects.ready.push(ready_build(row)?),
             BuildState::Deferred => effects.deferred = true,
+            BuildState::Canceled => canceled.push(row.get("build_id")?),
             _ => effects.finished.push(row.get("build_id")?),
         }
     }
@@ -518,6 +529,12 @@ pub async fn end(
                 effects.finished.push(row.get("build_id")?);
             }
         }
+    }
+    if !canceled.is_empty() {
+        effects.finished.extend(control::cancel_dependents(client, &canceled).await?);
+        effects.finished.append(&mut canceled);
+    }
+    if !effects.finished.is_empty() {
         statement!("dispatch/weather").execute(client, &[&effects.finished]).await?;
     }
     Ok(effects)
@@ -580,7 +597,7 @@ pub async fn notify_changed(client: &impl GenericClient) -> Result<(), DatabaseE
     Ok(())
 }
 
-fn ready_build(row: &Record) -> Result<ReadyBuild, DatabaseError> {
+pub(crate) fn ready_build(row: &Record) -> Result<ReadyBuild, DatabaseError> {
     Ok(ReadyBuild {
         id: row.get("build_id")?,
         lane: row.get("lane_id")?,

@@ -118,6 +118,13 @@ impl DatabaseError {
         }
     }
 
+    /// Tells whether PostgreSQL ended the transaction in favour of another: the same one may succeed at once.
+    pub fn is_conflict(&self) -> bool {
+        self.sql_state().is_some_and(|state| {
+            [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE].contains(state)
+        })
+    }
+
     /// Tells whether the same operation may succeed later, on another connection: the server was away, or it
     /// ended the transaction in favour of another.
     pub fn is_transient(&self) -> bool {

@@ -11,6 +11,8 @@ use crate::{ConnectionString, DatabaseError};
 
 /// Sent once by a transaction that made builds ready; no payload.
 pub const READY: &str = "hauberk_ready";
+/// Tells the servers that an operator has canceled builds that run, or wants something of a worker; no payload.
+pub const CONTROL: &str = "hauberk_control";
 /// Asks the register to look at a specification now; its name is the payload.
 pub const EVALUATION: &str = "hauberk_evaluation";
 /// For pages: something changed. The payload is empty, `build:ID` or `worker:NAME`.

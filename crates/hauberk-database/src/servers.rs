@@ -1,7 +1,7 @@
 //! The tables `servers` and `server_epochs`: remote-servers, and each of their starts.
 
 use crate::statement::statement;
-use crate::{DatabaseError, Epoch, GenericClient, ServerId};
+use crate::{AttemptId, DatabaseError, Epoch, GenericClient, ServerId};
 
 /// What a server says of itself at its start.
 #[derive(Debug, Clone)]
@@ -50,9 +50,23 @@ pub async fn enrol(client: &impl GenericClient, facts: &ServerFacts) -> Result<S
 /// Any failure of the statements.
 pub async fn begin_epoch(client: &impl GenericClient, server: ServerId) -> Result<Epoch, DatabaseError> {
     let epoch: Epoch = statement!("servers/begin_epoch").one(client, &[&server]).await?.get("epoch")?;
-    statement!("servers/adopt").execute(client, &[&server, &epoch]).await?;
+    adopt(client, server, epoch).await?;
     statement!("servers/disconnect_workers").execute(client, &[&server, &epoch]).await?;
     Ok(epoch)
+}
+
+/// Takes over open attempts of older starts of a server; gives them. An older start that did not know yet that it was over may
+/// have made some after the newer one began.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn adopt(
+    client: &impl GenericClient,
+    server: ServerId,
+    epoch: Epoch,
+) -> Result<Vec<AttemptId>, DatabaseError> {
+    let rows = statement!("servers/adopt").all(client, &[&server, &epoch]).await?;
+    rows.iter().map(|row| row.get("attempt_id")).collect()
 }
 
 /// Shows that a start of a server lives. False when a newer start of the same server has taken over.

@@ -30,6 +30,8 @@ pub struct Worker {
     pub paused: bool,
     /// Why it gets no work.
     pub pause_reason: Option<String>,
+    /// Whether it is to finish what it runs and to leave.
+    pub draining: bool,
     /// The session it has, if any: the server start that holds it, and since when.
     pub connected: Option<Connected>,
     /// When it was last heard of.
@@ -253,17 +255,72 @@ pub async fn disconnected(
     Ok(rows > 0)
 }
 
-/// Keeps work from a worker for a reason, or gives it work again (`None`).
+/// What an operator wants of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction<'a> {
+    /// It gets no work, for this reason; what runs goes on.
+    Pause(Option<&'a str>),
+    /// It is to finish what it runs, and to leave. Told again whenever it comes back.
+    Drain,
+    /// It gets work.
+    Resume,
+}
+
+/// Directs a worker; the server that has it is told. Gives `None` when no worker of that name is enrolled.
 ///
 /// # Errors
 /// [`DatabaseError::Statement`].
-pub async fn set_paused(
+pub async fn direct(
     client: &impl GenericClient,
-    id: WorkerId,
-    reason: Option<&str>,
-) -> Result<(), DatabaseError> {
-    statement!("workers/set_paused").execute(client, &[&id, &reason.is_some(), &reason]).await?;
-    notify_changed(client, id).await
+    name: &str,
+    direction: Direction<'_>,
+) -> Result<Option<WorkerId>, DatabaseError> {
+    let (paused, reason, draining) = match direction {
+        Direction::Pause(reason) => (Some(true), reason, None),
+        Direction::Drain => (None, None, Some(true)),
+        Direction::Resume => (Some(false), None, Some(false)),
+    };
+    let Some(record) =
+        statement!("workers/direct").optional(client, &[&name, &paused, &reason, &draining]).await?
+    else {
+        return Ok(None);
+    };
+    let id = record.get("id")?;
+    statement!("control/notify").execute(client, &[]).await?;
+    notify_changed(client, id).await?;
+    Ok(Some(id))
+}
+
+/// What operators want of a worker that is connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The worker.
+    pub worker: WorkerId,
+    /// It gets no work.
+    pub paused: bool,
+    /// Why.
+    pub reason: Option<String>,
+    /// It is to finish what it runs, and to leave.
+    pub draining: bool,
+}
+
+/// Lists what operators want of the workers that a server start has.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn orders(client: &impl GenericClient, epoch: Epoch) -> Result<Vec<Order>, DatabaseError> {
+    let records = statement!("workers/orders").all(client, &[&epoch]).await?;
+    records
+        .iter()
+        .map(|record| {
+            Ok(Order {
+                worker: record.get("id")?,
+                paused: record.get("paused")?,
+                reason: record.get("pause_reason")?,
+                draining: record.get("draining")?,
+            })
+        })
+        .collect()
 }
 
 async fn notify_changed(client: &impl GenericClient, id: WorkerId) -> Result<(), DatabaseError> {
@@ -286,6 +343,7 @@ fn worker(record: &Record) -> Result<Worker, DatabaseError> {
         revoked_at: record.get("revoked_at")?,
         paused: record.get("paused")?,
         pause_reason: record.get("pause_reason")?,
+        draining: record.get("draining")?,
         connected,
         last_seen_at: record.get("last_seen_at")?,
         description: Description {

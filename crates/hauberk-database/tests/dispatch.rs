@@ -2,214 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
-use hauberk_database::dispatch::{
-    self, AttemptClass, AttemptOrigin, Built, BuiltOutput, Claim, Claimed, Consequence, Ended, Fetched,
-    KnownPath, Measures,
-};
-use hauberk_database::evaluations;
-use hauberk_database::registration::{self, NewBuild, NewJob, Registration};
-use hauberk_database::servers::{self, ServerFacts};
-use hauberk_database::specifications::{self, NewSpecification};
-use hauberk_database::testing::TestDatabase;
-use hauberk_database::workers::{self, NewWorker};
-use hauberk_database::{
-    AttemptId, BuildId, Client, Epoch, Level, ServerId, WorkerId, attempts, begin, commit,
-};
-use hauberk_store::{OutputName, StorePath};
-use serde_json::json;
+mod farm;
 
-fn path(number: usize) -> StorePath {
-    StorePath::parse(&format!("/nix/store/{number:032}-p{number}")).unwrap()
-}
-
-fn package(number: usize, needs: &[usize]) -> NewBuild {
-    NewBuild {
-        derivation: StorePath::parse(&format!("/nix/store/{number:032}-p{number}.drv"))
-            .unwrap()
-            .try_into()
-            .unwrap(),
-        name: format!("p{number}"),
-        system: "x86_64-linux".into(),
-        features: Vec::new(),
-        timeout: 3600,
-        max_silent: 600,
-        outputs: vec![(OutputName::OUT, path(number))],
-        dependencies: needs.iter().map(|need| path(*need)).collect(),
-    }
-}
-
-/// A farm with a server, a worker and a graph of builds.
-struct Farm {
-    test: TestDatabase,
-    server: ServerId,
-    epoch: Epoch,
-    worker: WorkerId,
-}
-
-impl Farm {
-    /// Publishes packages 0, 1, 2 ..., each with what it needs.
-    async fn with(needs: &[&[usize]]) -> Self {
-        let test = TestDatabase::new().await;
-        let mut client = test.client().await;
-        let priority = Level::try_from(5).unwrap();
-        let new = NewSpecification {
-            name: "s",
-            definition: &json!({}),
-            priority,
-            shares: 100,
-            enabled: true,
-            public: true,
-        };
-        let specification = specifications::upsert(&client, new).await.unwrap();
-        let evaluation = evaluations::start(&client, specification, &[]).await.unwrap();
-        let builds: Vec<_> = needs.iter().enumerate().map(|(number, needs)| package(number, needs)).collect();
-        let jobs =
-            (0..builds.len()).map(|build| NewJob { name: format!("job{build}"), build, priority }).collect();
-        let registration = Registration { builds, jobs, errors: Vec::new() };
-        registration::publish(&mut client, evaluation, &registration).await.unwrap();
-
-        let facts = ServerFacts {
-            name: "srv".into(),
-            host: "host".into(),
-            backend_port: 5555,
-            log_port: 5556,
-            publish_url: None,
-            public_key: None,
-            version: "0".into(),
-        };
-        let server = servers::enrol(&client, &facts).await.unwrap();
-        let epoch = servers::begin_epoch(&client, server).await.unwrap();
-        let new = NewWorker { name: "w", public_key: "key", signing_key: "w-1:key", enrolled_by: "" };
-        let workers::Enrolment::Done(worker) = workers::add(&client, new).await.unwrap() else {
-            panic!("the worker is not enrolled")
-        };
-        drop(client);
-        Self { test, server, epoch, worker }
-    }
-
-    async fn client(&self) -> Client {
-        self.test.client().await
-    }
-
-    async fn build(&self, number: usize) -> BuildId {
-        let client = self.client().await;
-        let row = client
-            .query_one("select build_id from outputs where path = $1", &[&path(number).to_string()])
-            .await
-            .unwrap();
-        row.get(0)
-    }
-
-    async fn states(&self) -> Vec<String> {
-        let client = self.client().await;
-        let rows = client
-            .query("select b.state from builds b join outputs o on o.build_id = b.id order by o.path", &[])
-            .await
-            .unwrap();
-        rows.iter().map(|row| row.get(0)).collect()
-    }
-
-    async fn ready(&self) -> Vec<BuildId> {
-        let rows = dispatch::window(&self.client().await, 100).await.unwrap();
-        rows.into_iter().map(|(_, build)| build.id).collect()
-    }
-
-    async fn claim_with(&self, builds: &[BuildId], epoch: Epoch, again: bool) -> Vec<Claimed> {
-        let claims: Vec<_> =
-            builds.iter().map(|build| Claim { build: *build, worker: self.worker, session: 7 }).collect();
-        let mut client = self.client().await;
-        let transaction = begin(&mut client).await.unwrap();
-        let granted = dispatch::claim(&transaction, &claims, epoch, self.server, again).await.unwrap();
-        commit(transaction).await.unwrap();
-        granted
-    }
-
-    async fn claim(&self, number: usize) -> Claimed {
-        let build = self.build(number).await;
-        let mut granted = self.claim_with(&[build], self.epoch, false).await;
-        assert_eq!(granted.len(), 1, "package {number} cannot be claimed");
-        granted.remove(0)
-    }
-
-    /// Builds a package to its end; gives what became ready.
-    async fn succeed(&self, number: usize) -> Vec<BuildId> {
-        let claimed = self.claim(number).await;
-        self.built(&claimed, number).await;
-        self.fetched(&claimed, number, self.epoch).await
-    }
-
-    async fn built(&self, claimed: &Claimed, number: usize) {
-        let output = BuiltOutput {
-            name: "out".into(),
-            path: path(number),
-            nar_hash: vec![u8::try_from(number).unwrap(); 32],
-            nar_size: 100,
-            references: vec![path(number)],
-        };
-        let built = Built {
-            attempt: claimed.attempt,
-            build: claimed.build,
-            origin: AttemptOrigin::Built,
-            outputs: vec![output],
-            measures: Measures { build_ms: Some(5), ..Measures::default() },
-        };
-        dispatch::built(&self.client().await, &[built], self.epoch).await.unwrap();
-    }
-
-    async fn fetched(&self, claimed: &Claimed, number: usize, epoch: Epoch) -> Vec<BuildId> {
-        let known = KnownPath {
-            path: path(number),
-            nar_hash: vec![u8::try_from(number).unwrap(); 32],
-            nar_size: 100,
-        };
-        let fetched = Fetched { attempt: claimed.attempt, build: claimed.build, outputs: vec![known] };
-        let mut client = self.client().await;
-        let transaction = begin(&mut client).await.unwrap();
-        let effects = dispatch::succeed(&transaction, &[fetched], epoch, self.server).await.unwrap();
-        commit(transaction).await.unwrap();
-        effects.ready.into_iter().map(|build| build.id).collect()
-    }
-
-    async fn end(
-        &self,
-        claimed: &Claimed,
-        class: AttemptClass,
-        consequence: Consequence,
-    ) -> dispatch::Effects {
-        let ended = Ended {
-            attempt: claimed.attempt,
-            build: claimed.build,
-            class,
-            message: "because".into(),
-            measures: Measures::default(),
-            consequence,
-        };
-        dispatch::end(&self.client().await, &[ended], self.epoch).await.unwrap()
-    }
-
-    /// What must hold at any time.
-    async fn check(&self) {
-        let client = self.client().await;
-        let wrong = client
-            .query(
-                "select b.id from builds b where b.unmet <> (select count(*) from build_dependencies d \
-                 join builds n on n.id = d.dependency_id where d.build_id = b.id and n.state <> 'succeeded')",
-                &[],
-            )
-            .await
-            .unwrap();
-        assert!(wrong.is_empty(), "a counter of unmet dependencies is wrong");
-        let wrong = client
-            .query(
-                "select b.id from builds b where (b.state in ('assigned', 'running', 'built', 'fetching')) \
-                 <> exists (select from attempts a where a.build_id = b.id and a.ended_at is null)",
-                &[],
-            )
-            .await
-            .unwrap();
-        assert!(wrong.is_empty(), "a build and its open attempts do not agree");
-    }
-}
+use farm::{Farm, path};
+use hauberk_database::dispatch::{self, AttemptClass, Consequence, KnownPath};
+use hauberk_database::{AttemptId, BuildId, attempts, servers};
 
 #[tokio::test]
 async fn a_chain_is_built_link_by_link() {
@@ -335,6 +132,14 @@ async fn a_newer_start_of_the_server_takes_the_open_attempts_over() {
     assert_eq!(farm.states().await, ["assigned", "built"]);
     farm.fetched(&done, 1, newer).await;
     assert_eq!(farm.states().await, ["assigned", "succeeded"]);
+    // What the older one gives out before it knows is taken over too.
+    let farm = Farm::with(&[&[]]).await;
+    let client = farm.client().await;
+    let newer = servers::begin_epoch(&client, farm.server).await.unwrap();
+    let stray = farm.claim(0).await;
+    assert_eq!(servers::adopt(&client, farm.server, newer).await.unwrap(), [stray.attempt]);
+    assert!(servers::adopt(&client, farm.server, newer).await.unwrap().is_empty());
+    assert_eq!(attempts::open(&client, newer).await.unwrap().len(), 1);
     servers::end_epoch(&client, newer).await.unwrap();
     assert!(!servers::beat(&client, newer).await.unwrap());
 }

@@ -54,6 +54,8 @@ pub struct Limits {
     pub heartbeat: Duration,
     /// A worker that was not heard of for so long has lost its builds.
     pub lease: Duration,
+    /// A worker that was told to stop a build has so long to do it; then it is given up.
+    pub stop_patience: Duration,
     /// What to do after the farm's faults.
     pub retry: RetryPolicy,
     /// Largest log, in bytes of text; 0 = no limit.
@@ -67,11 +69,12 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Heartbeats each 15 s, leases of 60 s, logs of 256 MiB, 8 fetches at once, 10 s of grace.
+    /// Heartbeats each 15 s, leases of 60 s, 30 s to stop a build, logs of 256 MiB, 8 fetches at once, 10 s of grace.
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(15),
             lease: Duration::from_secs(60),
+            stop_patience: Duration::from_secs(30),
             retry: RetryPolicy::default(),
             log: 256 << 20,
             output: 0,

@@ -9,12 +9,11 @@ use std::time::Instant;
 
 use hauberk_database::attempts::OpenAttempt;
 use hauberk_database::dispatch::{
-    AttemptClass, AttemptOrigin, Built, Claim, Claimed, Consequence, Ended, Fetched, KnownPath, Lane,
-    Measures, ReadyBuild,
+    AttemptClass, AttemptOrigin, Built, Claim, Claimed, Ended, Fetched, KnownPath, Lane, Measures, ReadyBuild,
 };
-use hauberk_database::{AttemptId, BuildId, WorkerId};
+use hauberk_database::{AttemptId, WorkerId};
 use hauberk_protocol::proto::{
-    Ack, Cancel, Declined, Finished, Heartbeat, Hello, HelloAgain, Origin, Outcome, Pause, Release, Started,
+    Ack, Declined, Finished, Heartbeat, Hello, HelloAgain, Origin, Outcome, Pause, Release, Started,
 };
 use hauberk_protocol::socket::RoutingId;
 use hauberk_protocol::{ServerBody, ServerMessage};
@@ -24,46 +23,18 @@ use crate::outcome::{class_of, class_of_decline, consequence};
 use crate::queue::Queue;
 use crate::session::{Session, SessionId};
 use crate::slots::Slots;
-use crate::step::{Admitted, Committed, Effect, FetchJob, Op, Policy};
-use crate::wording::{assign, built_outputs, measures, one_line, to_i64};
+use crate::step::{Admitted, Committed, Effect, FetchJob, Late, Op, Policy};
+use crate::wording::{assign, built_outputs, measures, one_line, result_message, to_i64};
+
+mod attempt;
+mod orders;
+mod returns;
+
+use attempt::{Attempt, By, Early, Phase};
+use returns::Return;
 
 /// Builds a refill brings for each lane.
 pub(crate) const WINDOW: usize = 2048;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Assign was sent, as this message of this session.
-    Assigned { session: SessionId, sequence: u64 },
-    /// The worker has it, by its own word.
-    Running,
-    /// Its worker has no session: found at the server's start, or the worker's connection broke.
-    Unheard { until: Instant },
-    /// The worker's word that it succeeded is being recorded.
-    Concluding,
-    /// The outputs are being fetched, or wait for it.
-    Fetching,
-    /// Its end, or its success, is being recorded.
-    Ending,
-}
-
-impl Phase {
-    /// Whether the worker is at it, as far as the server knows.
-    fn is_with_worker(self) -> bool {
-        match self {
-            Self::Assigned { .. } | Self::Running | Self::Unheard { .. } => true,
-            Self::Concluding | Self::Fetching | Self::Ending => false,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Attempt {
-    build: BuildId,
-    worker: WorkerId,
-    name: String,
-    farm_faults: i16,
-    phase: Phase,
-}
 
 /// See the module's description.
 #[derive(Debug)]
@@ -74,6 +45,10 @@ pub(crate) struct Dispatcher {
     sessions: HashMap<SessionId, Session>,
     by_worker: HashMap<WorkerId, SessionId>,
     attempts: HashMap<AttemptId, Attempt>,
+    /// Attempts that workers came back with, and that the database is asked about.
+    returns: HashMap<AttemptId, Return>,
+    /// What was decided about attempts before it was heard that they were recorded.
+    early: HashMap<AttemptId, Early>,
     effects: Vec<Effect>,
     refilling: bool,
 }
@@ -88,6 +63,8 @@ impl Dispatcher {
             sessions: HashMap::new(),
             by_worker: HashMap::new(),
             attempts: HashMap::new(),
+            returns: HashMap::new(),
+            early: HashMap::new(),
             effects: Vec::new(),
             refilling: false,
         }
@@ -123,6 +100,9 @@ impl Dispatcher {
                     worker: attempt.worker,
                     name: attempt.name,
                     farm_faults: attempt.farm_faults,
+                    late: attempt.late,
+                    stop_by: None,
+                    said: None,
                     phase,
                 },
             );
@@ -164,6 +144,7 @@ impl Dispatcher {
             now,
         );
         session.paused = admitted.paused;
+        session.draining = admitted.draining;
         info!(
             worker.name = %session.name,
             worker.slots = hello.slots,
@@ -180,6 +161,10 @@ impl Dispatcher {
             let (_, message) = session.message(pause);
             self.effects.push(Effect::Send(session.routing, message));
         }
+        if session.draining {
+            let (_, message) = session.message(orders::drain());
+            self.effects.push(Effect::Send(session.routing, message));
+        }
         self.sessions.insert(id, session);
         self.by_worker.insert(worker, id);
         self.reconcile_hello(worker, id, hello);
@@ -189,11 +174,14 @@ impl Dispatcher {
     fn reconcile_hello(&mut self, worker: WorkerId, session: SessionId, hello: &Hello) {
         let running: HashSet<_> = hello.running.iter().map(|r| AttemptId::new(r.attempt)).collect();
         let unacknowledged: HashSet<_> = hello.unacknowledged.iter().map(|a| AttemptId::new(*a)).collect();
-        let mut lost = Vec::new();
+        let (mut lost, mut stopping) = (Vec::new(), Vec::new());
         for (id, attempt) in &mut self.attempts {
             if attempt.worker == worker && attempt.phase.is_with_worker() {
                 if running.contains(id) || unacknowledged.contains(id) {
                     attempt.phase = Phase::Running;
+                    if attempt.stop_by.is_some() && running.contains(id) {
+                        stopping.push(*id);
+                    }
                 } else {
                     lost.push(*id);
                 }
@@ -205,38 +193,24 @@ impl Dispatcher {
                 AttemptClass::WorkerLost,
                 "the worker came back without this attempt".to_owned(),
                 Measures::default(),
+                By::Server,
             );
         }
-        self.cancel_unknown(worker, session, running);
+        for id in stopping {
+            self.send(session, orders::cancel(id));
+        }
+        self.compare_unknown(worker, session, running);
         let released: Vec<_> = hello
             .unreleased
             .iter()
             .map(|number| AttemptId::new(*number))
             .filter(|id| !unacknowledged.contains(id))
             .filter(|id| self.attempts.get(id).is_none_or(|attempt| attempt.worker != worker))
+            .filter(|id| !self.returns.contains_key(id))
             .map(AttemptId::get)
             .collect();
         if !released.is_empty() {
             self.send(session, Release { attempts: released });
-        }
-    }
-
-    /// Stops what a worker runs although the server does not know of it: it was given to another, or has ended.
-    fn cancel_unknown(
-        &mut self,
-        worker: WorkerId,
-        session: SessionId,
-        running: impl IntoIterator<Item = AttemptId>,
-    ) {
-        for id in running {
-            let wanted = self
-                .attempts
-                .get(&id)
-                .is_some_and(|attempt| attempt.worker == worker && attempt.phase != Phase::Ending);
-            if !wanted {
-                let reason = "the attempt is not this worker's any more".to_owned();
-                self.send(session, Cancel { attempt: id.get(), reason });
-            }
         }
     }
 
@@ -276,7 +250,18 @@ impl Dispatcher {
     pub(crate) fn heartbeat(&mut self, id: SessionId, heartbeat: &Heartbeat) {
         self.credit(id, heartbeat.granted);
         let Some(session) = self.sessions.get(&id) else { return };
-        let worker = session.worker;
+        let (worker, routing, now) = (session.worker, session.routing, session.last_seen());
+        let never_arrived = self.attempts.values().any(|attempt| match attempt.phase {
+            Phase::Assigned { session, sequence, at } => {
+                let waited = now.saturating_duration_since(at);
+                session == id && sequence > heartbeat.last_assign_seen && waited > self.policy.lease
+            }
+            _ => false,
+        });
+        if never_arrived {
+            warn!(worker.name = %session.name, "an Assign to {} was lost, asking it for a Hello", session.name);
+            self.effects.push(Effect::Send(routing, ServerMessage::new(0, 0, HelloAgain {})));
+        }
         let running: HashSet<_> = heartbeat.running.iter().map(|r| AttemptId::new(r.attempt)).collect();
         let lost: Vec<_> = self
             .attempts
@@ -285,11 +270,15 @@ impl Dispatcher {
                 attempt.worker == worker
                     && !running.contains(attempt_id)
                     && match attempt.phase {
-                        Phase::Assigned { session, sequence } => {
+                        Phase::Assigned { session, sequence, .. } => {
                             session != id || sequence <= heartbeat.last_assign_seen
                         }
                         Phase::Running => true,
-                        Phase::Unheard { .. } | Phase::Concluding | Phase::Fetching | Phase::Ending => false,
+                        Phase::Unheard { .. }
+                        | Phase::Concluding
+                        | Phase::Fetching
+                        | Phase::GivingUp
+                        | Phase::Ending => false,
                     }
             })
             .map(|(attempt_id, _)| *attempt_id)
@@ -300,9 +289,10 @@ impl Dispatcher {
                 AttemptClass::WorkerLost,
                 "the worker does not know of this attempt".to_owned(),
                 Measures::default(),
+                By::Server,
             );
         }
-        self.cancel_unknown(worker, id, running);
+        self.compare_unknown(worker, id, running);
     }
 
     /// A builder has begun.
@@ -320,22 +310,32 @@ impl Dispatcher {
     /// An attempt ended, by its worker's word.
     pub(crate) fn finished(&mut self, id: SessionId, finished: &Finished) {
         let attempt_id = AttemptId::new(finished.attempt);
+        let Some(worker) = self.worker_of(id) else { return };
+        if !self.attempts.contains_key(&attempt_id) {
+            self.returned_with_result(worker, finished);
+            return;
+        }
         let Some(attempt) = self.attempt_of(id, attempt_id) else {
-            // It ended long ago, or never was this worker's: the worker need not keep it.
-            self.send(id, Ack { attempts: vec![finished.attempt] });
-            self.send(id, Release { attempts: vec![finished.attempt] });
+            // It never was this worker's: the worker need not keep it.
+            self.forget_result(worker, attempt_id);
             return;
         };
         match attempt.phase {
-            Phase::Assigned { .. } | Phase::Running | Phase::Unheard { .. } => {}
-            // Being recorded: the Ack follows.
-            Phase::Concluding | Phase::Ending => return,
-            // Recorded: the first Ack was lost.
-            Phase::Fetching => {
-                self.send(id, Ack { attempts: vec![finished.attempt] });
-                return;
+            Phase::Assigned { .. } | Phase::Running | Phase::Unheard { .. } => {
+                self.conclude(attempt_id, finished);
             }
+            // Being recorded: the Ack follows.
+            Phase::Concluding | Phase::Ending => {}
+            // Given up a moment ago: whether the result still counts is decided once that is recorded.
+            Phase::GivingUp => attempt.said = Some(Box::new(finished.clone())),
+            // Recorded: the first Ack was lost.
+            Phase::Fetching => self.send(id, Ack { attempts: vec![finished.attempt] }),
         }
+    }
+
+    /// Takes the result of an attempt that its worker is at.
+    fn conclude(&mut self, attempt_id: AttemptId, finished: &Finished) {
+        let Some(attempt) = self.attempts.get_mut(&attempt_id) else { return };
         let build = attempt.build;
         let measures = measures(finished);
         let outcome = finished.outcome();
@@ -352,20 +352,17 @@ impl Dispatcher {
                 }
                 Err(problem) => {
                     let message = format!("the worker's report is not usable: {problem}");
-                    self.end(attempt_id, AttemptClass::Transfer, message, measures);
+                    self.end(attempt_id, AttemptClass::Transfer, message, measures, By::Worker);
                 }
             },
             (_, Some(class)) => {
-                let mut message = one_line(&finished.message);
-                if class == AttemptClass::MissingInputs && !finished.missing.is_empty() {
-                    message = one_line(&format!("{message}: {}", finished.missing.join(", ")));
-                }
-                self.end(attempt_id, class, message, measures);
+                let message = result_message(finished, class);
+                self.end(attempt_id, class, message, measures, By::Worker);
             }
             (_, None) => {
                 let message =
                     format!("the worker reported outcome {}, which is not known here", finished.outcome);
-                self.end(attempt_id, AttemptClass::Daemon, message, measures);
+                self.end(attempt_id, AttemptClass::Daemon, message, measures, By::Worker);
             }
         }
     }
@@ -379,7 +376,13 @@ impl Dispatcher {
             if !declined.paths.is_empty() {
                 message = one_line(&format!("{message}: {}", declined.paths.join(", ")));
             }
-            self.end(attempt_id, class_of_decline(declined.reason()), message, Measures::default());
+            self.end(
+                attempt_id,
+                class_of_decline(declined.reason()),
+                message,
+                Measures::default(),
+                By::Worker,
+            );
         }
     }
 
@@ -391,7 +394,7 @@ impl Dispatcher {
         self.drop_session(id);
         for attempt in self.attempts_with(worker) {
             let message = format!("{name} left");
-            self.end(attempt, AttemptClass::Canceled, message, Measures::default());
+            self.end(attempt, AttemptClass::Canceled, message, Measures::default(), By::Server);
         }
     }
 
@@ -422,7 +425,7 @@ impl Dispatcher {
             self.drop_session(id);
             for attempt in self.attempts_with(worker) {
                 let message = format!("{name} was not heard of any more");
-                self.end(attempt, AttemptClass::WorkerLost, message, Measures::default());
+                self.end(attempt, AttemptClass::WorkerLost, message, Measures::default(), By::Server);
             }
         }
         let unheard: Vec<_> = self
@@ -433,8 +436,9 @@ impl Dispatcher {
             .collect();
         for attempt in unheard {
             let message = "its worker did not come back".to_owned();
-            self.end(attempt, AttemptClass::WorkerLost, message, Measures::default());
+            self.end(attempt, AttemptClass::WorkerLost, message, Measures::default(), By::Server);
         }
+        self.enforce_stops(now);
     }
 
     /// The database was away: nobody is declared lost for another lease.
@@ -488,19 +492,13 @@ impl Dispatcher {
     }
 
     /// A durable step is committed.
-    pub(crate) fn committed(&mut self, committed: Committed) {
+    pub(crate) fn committed(&mut self, committed: Committed, now: Instant) {
         match committed {
-            Committed::Granted(claimed) => self.granted(&claimed),
+            Committed::Granted(claimed) => self.granted(&claimed, now),
             Committed::NotGranted(claim) => {
                 self.queue.decided(claim.build);
-                if let Some(id) = self.by_worker.get(&claim.worker).copied()
-                    && id.get() == claim.session
-                {
-                    if let Some(session) = self.sessions.get_mut(&id) {
-                        session.give_back();
-                    }
-                    self.update_slots(id);
-                }
+                let session = self.by_worker.get(&claim.worker).copied();
+                self.give_back_credit(session.filter(|id| id.get() == claim.session));
             }
             Committed::Built(id) => {
                 let Some(attempt) = self.attempts.get_mut(&id) else { return };
@@ -516,10 +514,26 @@ impl Dispatcher {
             }
             Committed::Ended(id) => {
                 let Some(attempt) = self.attempts.remove(&id) else { return };
-                self.send_to_worker(attempt.worker, Ack { attempts: vec![id.get()] });
-                self.send_to_worker(attempt.worker, Release { attempts: vec![id.get()] });
+                match (attempt.phase, attempt.said) {
+                    (Phase::GivingUp, Some(finished)) => self.returned_with_result(attempt.worker, &finished),
+                    // Whatever its worker has of it comes back with it.
+                    (Phase::GivingUp, None) => {}
+                    _ => self.forget_result(attempt.worker, id),
+                }
             }
             Committed::Effects(effects) => self.ready(&effects.ready),
+            Committed::TakenBack(id, verdict) => self.taken_back(id, verdict, now),
+            Committed::Settled(id, settled) => {
+                if let Some(other) = settled.superseded {
+                    self.superseded(other);
+                }
+                self.ready(&settled.effects.ready);
+                let Some(attempt) = self.attempts.remove(&id) else { return };
+                if settled.counts {
+                    info!(build.id = %attempt.build, attempt.id = %id, "{} succeeded, late", attempt.name);
+                }
+                self.send_to_worker(attempt.worker, Release { attempts: vec![id.get()] });
+            }
         }
     }
 
@@ -533,41 +547,55 @@ impl Dispatcher {
             Ok(outputs) => {
                 attempt.phase = Phase::Ending;
                 let fetched = Fetched { attempt: job.attempt, build: attempt.build, outputs };
-                self.effects.push(Effect::Commit(Op::Succeed(fetched)));
+                self.effects.push(if attempt.late {
+                    Effect::Late(Late::Succeed(fetched))
+                } else {
+                    Effect::Commit(Op::Succeed(fetched))
+                });
             }
             Err(problem) => {
-                self.end(job.attempt, AttemptClass::Transfer, one_line(&problem), Measures::default());
+                self.end(
+                    job.attempt,
+                    AttemptClass::Transfer,
+                    one_line(&problem),
+                    Measures::default(),
+                    By::Worker,
+                );
             }
         }
     }
 
-    fn granted(&mut self, claimed: &Claimed) {
+    fn granted(&mut self, claimed: &Claimed, now: Instant) {
         self.queue.decided(claimed.build);
-        let session = self
-            .by_worker
-            .get(&claimed.worker)
-            .copied()
-            .filter(|id| id.get() == claimed.session)
-            .and_then(|id| self.sessions.get_mut(&id));
         let mut attempt = Attempt {
             build: claimed.build,
             worker: claimed.worker,
             name: claimed.name.clone(),
             farm_faults: claimed.farm_faults,
-            phase: Phase::Ending,
+            late: false,
+            stop_by: None,
+            said: None,
+            phase: Phase::GivingUp,
         };
-        let Some(session) = session else {
+        let session = self.by_worker.get(&claimed.worker).copied().filter(|id| id.get() == claimed.session);
+        let early = self.early.remove(&claimed.attempt);
+        let unwanted = match (early, session) {
+            (None, Some(_)) => None,
+            (Some(Early::Superseded), _) => {
+                self.give_back_credit(session);
+                return;
+            }
+            (Some(Early::Stopped), _) => Some("canceled before its worker was told"),
+            (None, None) => Some("the worker's session ended before it was told"),
+        };
+        if let Some(reason) = unwanted {
+            self.give_back_credit(session);
             self.attempts.insert(claimed.attempt, attempt);
-            self.effects.push(Effect::Commit(Op::End(Ended {
-                attempt: claimed.attempt,
-                build: claimed.build,
-                class: AttemptClass::Canceled,
-                message: "the worker's session ended before it was told".to_owned(),
-                measures: Measures::default(),
-                consequence: Consequence::Ready,
-            })));
+            let none = Measures::default();
+            self.end(claimed.attempt, AttemptClass::Canceled, reason.to_owned(), none, By::Server);
             return;
-        };
+        }
+        let Some(session) = session.and_then(|id| self.sessions.get_mut(&id)) else { return };
         info!(
             build.id = %claimed.build, build.drv = %claimed.derivation, attempt.id = %claimed.attempt,
             worker.name = %session.name,
@@ -575,15 +603,26 @@ impl Dispatcher {
         );
         let assign = assign(claimed, &self.policy);
         let (sequence, message) = session.message(assign);
-        attempt.phase = Phase::Assigned { session: session.id, sequence };
+        attempt.phase = Phase::Assigned { session: session.id, sequence, at: now };
         self.effects.push(Effect::Send(session.routing, message));
         self.attempts.insert(claimed.attempt, attempt);
     }
 
+    fn give_back_credit(&mut self, session: Option<SessionId>) {
+        let Some(id) = session else { return };
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.give_back();
+        }
+        self.update_slots(id);
+    }
+
     /// Ends an attempt without success; what becomes of its build follows from the class.
-    fn end(&mut self, id: AttemptId, class: AttemptClass, message: String, measures: Measures) {
+    fn end(&mut self, id: AttemptId, class: AttemptClass, message: String, measures: Measures, by: By) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
-        attempt.phase = Phase::Ending;
+        attempt.phase = match by {
+            By::Worker => Phase::Ending,
+            By::Server => Phase::GivingUp,
+        };
         let consequence = consequence(class, attempt.farm_faults, &self.policy.retry);
         info!(
             build.id = %attempt.build, attempt.id = %id, attempt.class = %class,
@@ -648,5 +687,7 @@ impl Dispatcher {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

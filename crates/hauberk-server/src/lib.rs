@@ -12,6 +12,7 @@ mod queue;
 mod registry;
 mod server;
 mod session;
+mod settler;
 mod slots;
 mod step;
 mod task;

@@ -192,6 +192,7 @@ impl Registry {
             worker: worker.id,
             name: worker.name,
             paused: worker.paused,
+            draining: worker.draining,
             capabilities,
             session,
             routing,

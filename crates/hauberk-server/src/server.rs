@@ -26,6 +26,7 @@ use crate::error::ServerError;
 use crate::fetch::Fetcher;
 use crate::logs::{AttemptLogs, LogReceiver};
 use crate::registry::Registry;
+use crate::settler::Settler;
 use crate::step::Policy;
 use crate::task::{Channels, Task};
 use crate::trust;
@@ -78,7 +79,7 @@ pub async fn run(
     let probe = trust::probe(&config.store_directory, &config.signer)?;
 
     let database = Database::connect(&config.database, DATABASE_POOL).await?;
-    let listener = Listener::connect(&config.database, &[listen::READY]).await?;
+    let listener = Listener::connect(&config.database, &[listen::READY, listen::CONTROL]).await?;
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let public_key = config.curve.as_ref().map(|keys| *keys.public());
     let client = database.client().await?;
@@ -148,6 +149,13 @@ pub async fn run(
 
     let (ops, ops_receiver) = unbounded_channel();
     let (committed_sender, committed) = unbounded_channel();
+    let (late, late_steps) = unbounded_channel();
+    let settler = Settler { database: database.clone(), epoch, server };
+    let settled_sender = committed_sender.clone();
+    parts.spawn(async move {
+        settler.run(late_steps, settled_sender).await;
+        ("settler", Ok(()))
+    });
     let committer = Committer { database: database.clone(), epoch, server };
     parts.spawn(async move {
         committer.run(ops_receiver, committed_sender).await;
@@ -189,6 +197,7 @@ pub async fn run(
 
     let policy = Policy {
         lease: config.limits.lease,
+        stop_patience: config.limits.stop_patience,
         retry: config.limits.retry,
         log_limit: config.limits.log,
         output_limit: config.limits.output,
@@ -197,6 +206,7 @@ pub async fn run(
         backend: backend_events,
         outgoing,
         ops,
+        late,
         committed,
         registry,
         answers,
@@ -204,7 +214,7 @@ pub async fn run(
         fetched,
         listener,
     };
-    let task = Task::new(policy, database.clone(), channels, open);
+    let task = Task::new(policy, database.clone(), (server, epoch), channels, open);
     let end = core.clone();
     parts.spawn(async move {
         task.run(end).await;

@@ -73,6 +73,8 @@ pub(crate) struct Session {
     pub(crate) capabilities: Capabilities,
     /// An operator wants it to get no work.
     pub(crate) paused: bool,
+    /// An operator wants it to finish what it runs and to leave.
+    pub(crate) draining: bool,
     /// Credit granted in total.
     granted: u64,
     /// Attempts assigned, or about to be, in total.
@@ -101,6 +103,7 @@ impl Session {
             routing,
             capabilities,
             paused: false,
+            draining: false,
             granted: 0,
             assigned: 0,
             sequence: 0,
@@ -111,7 +114,7 @@ impl Session {
 
     /// Attempts it can take now.
     pub(crate) fn free(&self) -> u64 {
-        if self.paused { 0 } else { self.granted.saturating_sub(self.assigned) }
+        if self.paused || self.draining { 0 } else { self.granted.saturating_sub(self.assigned) }
     }
 
     /// Takes a running total of credit; an overtaken smaller one changes nothing.
@@ -135,6 +138,11 @@ impl Session {
         let lost = sequence.saturating_sub(self.received + 1);
         self.received = self.received.max(sequence);
         lost
+    }
+
+    /// Tells when it was last heard of.
+    pub(crate) fn last_seen(&self) -> Instant {
+        self.last_seen
     }
 
     /// Tells whether nothing was heard of it for a lease.
@@ -229,6 +237,8 @@ mod tests {
         session.give_back();
         assert_eq!(session.free(), 2);
         session.paused = true;
+        assert_eq!(session.free(), 0);
+        (session.paused, session.draining) = (false, true);
         assert_eq!(session.free(), 0);
         assert_eq!(session.heard(1, now), 0);
         assert_eq!(session.heard(4, now), 2);

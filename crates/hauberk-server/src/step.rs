@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hauberk_database::dispatch::{Built, Claim, Claimed, Effects, Ended, Fetched};
+use hauberk_database::late::{Returned, Settled, Verdict};
 use hauberk_database::{AttemptId, BuildId, WorkerId};
 use hauberk_protocol::ServerMessage;
 use hauberk_protocol::proto::Welcome;
@@ -16,6 +17,8 @@ use crate::session::{Capabilities, SessionId};
 pub(crate) struct Policy {
     /// A session that was not heard of for so long has lapsed.
     pub(crate) lease: Duration,
+    /// A worker that was told to stop an attempt has so long to do it.
+    pub(crate) stop_patience: Duration,
     /// What to do after the farm's faults.
     pub(crate) retry: RetryPolicy,
     /// Largest log, in bytes of text; 0 = no limit.
@@ -74,6 +77,29 @@ pub(crate) enum Committed {
     Ended(AttemptId),
     /// What the batch changed besides.
     Effects(Effects),
+    /// It is decided what becomes of an attempt that was given up and came back; `None` when the database refused to say.
+    TakenBack(AttemptId, Option<Verdict>),
+    /// The outputs of an attempt that stood beside another were recorded.
+    Settled(AttemptId, Settled),
+}
+
+/// A durable step about an attempt that was given up, for the settler.
+#[derive(Debug)]
+pub(crate) enum Late {
+    /// Its worker came back with it.
+    TakeBack(Box<Returned>),
+    /// It stands beside another, and its outputs are in the farm's cache.
+    Succeed(Fetched),
+}
+
+impl Late {
+    /// The attempt.
+    pub(crate) fn attempt(&self) -> AttemptId {
+        match self {
+            Self::TakeBack(returned) => returned.attempt,
+            Self::Succeed(fetched) => fetched.attempt,
+        }
+    }
 }
 
 /// Outputs to be fetched.
@@ -94,6 +120,8 @@ pub(crate) enum Effect {
     Send(RoutingId, ServerMessage),
     /// A durable step.
     Commit(Op),
+    /// A durable step about an attempt that was given up.
+    Late(Late),
     /// Outputs to be fetched.
     Fetch(FetchJob),
     /// The window is to be filled from the database.
@@ -111,6 +139,8 @@ pub(crate) struct Admitted {
     pub(crate) name: String,
     /// An operator wants it to get no work.
     pub(crate) paused: bool,
+    /// An operator wants it to leave.
+    pub(crate) draining: bool,
     /// What it can build.
     pub(crate) capabilities: Capabilities,
     /// The session it shall have.

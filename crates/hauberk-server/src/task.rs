@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use hauberk_database::attempts::OpenAttempt;
+use hauberk_database::attempts::{self, OpenAttempt};
 use hauberk_database::dispatch::{self, KnownPath, Lane, ReadyBuild};
-use hauberk_database::listen::{Event as Heard, Listener};
-use hauberk_database::{Database, DatabaseError};
+use hauberk_database::listen::{self, Event as Heard, Listener};
+use hauberk_database::{AttemptId, Database, DatabaseError, Epoch, ServerId, control, servers, workers};
 use hauberk_protocol::proto::{Refused, RefusedReason};
 use hauberk_protocol::socket::RoutingId;
 use hauberk_protocol::{ServerMessage, WorkerBody};
@@ -19,7 +19,7 @@ use crate::backend::{FromBackend, Received};
 use crate::dispatcher::{Dispatcher, WINDOW};
 use crate::registry::{Answer, Request};
 use crate::session::SessionId;
-use crate::step::{Committed, Effect, FetchJob, Op, Policy};
+use crate::step::{Committed, Effect, FetchJob, Late, Op, Policy};
 
 /// Leases are looked at so often.
 const TICK: Duration = Duration::from_secs(1);
@@ -36,7 +36,9 @@ pub(crate) struct Channels {
     pub(crate) outgoing: UnboundedSender<(RoutingId, ServerMessage)>,
     /// To the committer.
     pub(crate) ops: UnboundedSender<Op>,
-    /// From the committer.
+    /// To the settler.
+    pub(crate) late: UnboundedSender<Late>,
+    /// From the committer and the settler.
     pub(crate) committed: UnboundedReceiver<Vec<Committed>>,
     /// To the registry.
     pub(crate) registry: UnboundedSender<Request>,
@@ -55,6 +57,8 @@ enum Answered {
     Window(Result<Vec<(Lane, ReadyBuild)>, DatabaseError>),
     Woken(Result<Vec<ReadyBuild>, DatabaseError>),
     NextDeferred(Result<Option<f64>, DatabaseError>),
+    Strays(Result<Vec<OpenAttempt>, DatabaseError>),
+    Control(Result<(Vec<AttemptId>, Vec<workers::Order>), DatabaseError>),
 }
 
 /// See the module's description.
@@ -63,6 +67,8 @@ pub(crate) struct Task {
     database: Database,
     channels: Channels,
     answered: (UnboundedSender<Answered>, UnboundedReceiver<Answered>),
+    server: ServerId,
+    epoch: Epoch,
     /// When the next deferred build is due, as far as is known.
     deferred_at: Option<tokio::time::Instant>,
     /// Connections whose Hello the registry has.
@@ -75,6 +81,7 @@ impl Task {
     pub(crate) fn new(
         policy: Policy,
         database: Database,
+        (server, epoch): (ServerId, Epoch),
         channels: Channels,
         open: Vec<OpenAttempt>,
     ) -> Self {
@@ -86,6 +93,8 @@ impl Task {
         Self {
             dispatcher,
             database,
+            server,
+            epoch,
             channels,
             answered: tokio::sync::mpsc::unbounded_channel(),
             deferred_at: None,
@@ -208,6 +217,8 @@ impl Task {
                 self.joining.remove(&admitted.routing);
                 self.dispatcher.hello(*admitted, &hello, Instant::now());
                 self.dispatcher.want_refill();
+                // What was said of it while it joined was not for a worker with a session.
+                self.ask_control();
             }
             Answer::Refused(routing, refused) => {
                 self.joining.remove(&routing);
@@ -217,18 +228,20 @@ impl Task {
     }
 
     fn committed(&mut self, done: Vec<Committed>) {
+        let now = Instant::now();
         for committed in done {
             if let Committed::Effects(effects) = &committed
                 && effects.deferred
             {
                 self.ask_next_deferred();
             }
-            self.dispatcher.committed(committed);
+            self.dispatcher.committed(committed, now);
         }
     }
 
     fn heard(&mut self, heard: &Heard) {
         match heard {
+            Heard::Notification { channel, .. } if channel == listen::CONTROL => self.ask_control(),
             Heard::Notification { .. } => self.dispatcher.want_refill(),
             Heard::Reconnected => {
                 info!("the database is there again");
@@ -240,7 +253,10 @@ impl Task {
 
     fn sweep(&mut self) {
         self.dispatcher.want_refill();
+        self.dispatcher.forget_early();
         self.wake_deferred();
+        self.ask_strays();
+        self.ask_control();
     }
 
     fn take(&mut self, answered: Answered) {
@@ -260,6 +276,29 @@ impl Task {
             Answered::Woken(Err(error)) | Answered::NextDeferred(Err(error)) => {
                 warn!(error = &error as &dyn std::error::Error, "cannot look for deferred builds now");
             }
+            Answered::Strays(Ok(strays)) => {
+                if !strays.is_empty() {
+                    warn!(
+                        attempts.open = strays.len(),
+                        "took over {} attempts of an older start",
+                        strays.len()
+                    );
+                    self.dispatcher.adopt(strays, Instant::now());
+                }
+            }
+            Answered::Strays(Err(error)) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot look for attempts of older starts now"
+                );
+            }
+            Answered::Control(Ok((unwanted, orders))) => {
+                self.dispatcher.stop(&unwanted, Instant::now());
+                self.dispatcher.govern(&orders);
+            }
+            Answered::Control(Err(error)) => {
+                warn!(error = &error as &dyn std::error::Error, "cannot look for operators' orders now");
+            }
             Answered::NextDeferred(Ok(seconds)) => {
                 self.deferred_at = seconds.map(|seconds| {
                     // A moment later, so that the database agrees that it is due.
@@ -272,6 +311,36 @@ impl Task {
     fn wake_deferred(&self) {
         self.ask(|database| async move {
             Answered::Woken(async { dispatch::wake_deferred(&database.client().await?).await }.await)
+        });
+    }
+
+    /// Takes over what an older start of the server, which did not know yet that it was over, has given out.
+    fn ask_strays(&self) {
+        let (server, epoch) = (self.server, self.epoch);
+        self.ask(move |database| async move {
+            let asked = async {
+                let client = database.client().await?;
+                let adopted = servers::adopt(&client, server, epoch).await?;
+                if adopted.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let mut open = attempts::open(&client, epoch).await?;
+                open.retain(|open| adopted.contains(&open.attempt));
+                Ok(open)
+            };
+            Answered::Strays(asked.await)
+        });
+    }
+
+    /// Reads what operators want of attempts and workers.
+    fn ask_control(&self) {
+        let epoch = self.epoch;
+        self.ask(move |database| async move {
+            let asked = async {
+                let client = database.client().await?;
+                Ok((control::to_stop(&client, epoch).await?, workers::orders(&client, epoch).await?))
+            };
+            Answered::Control(asked.await)
         });
     }
 
@@ -299,6 +368,7 @@ impl Task {
             let sent = match effect {
                 Effect::Send(routing, message) => self.channels.outgoing.send((routing, message)).is_ok(),
                 Effect::Commit(op) => self.channels.ops.send(op).is_ok(),
+                Effect::Late(step) => self.channels.late.send(step).is_ok(),
                 Effect::Fetch(job) => self.channels.fetches.send(job).is_ok(),
                 Effect::SessionEnded(worker) => self.channels.registry.send(Request::Left(worker)).is_ok(),
                 Effect::Refill => {

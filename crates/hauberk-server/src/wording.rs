@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use hauberk_database::dispatch::{BuiltOutput, Claimed, Measures};
+use hauberk_database::dispatch::{AttemptClass, BuiltOutput, Claimed, Measures};
 use hauberk_protocol::proto::{Assign, AttemptKind, ExpectedOutput, Finished, Input};
 use hauberk_store::StorePath;
 
@@ -53,6 +53,15 @@ pub(crate) fn measures(finished: &Finished) -> Measures {
         log_bytes: finished.log.as_ref().map(|log| to_i64(log.text_bytes)),
         exit_status: finished.exit_status,
     }
+}
+
+/// What a worker says of the end of an attempt, in a line.
+pub(crate) fn result_message(finished: &Finished, class: AttemptClass) -> String {
+    let message = one_line(&finished.message);
+    if class == AttemptClass::MissingInputs && !finished.missing.is_empty() {
+        return one_line(&format!("{message}: {}", finished.missing.join(", ")));
+    }
+    message
 }
 
 pub(crate) fn built_outputs(finished: &Finished) -> Result<Vec<BuiltOutput>, String> {

@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{database, key, register, remote_server, remote_worker, up, web, worker};
+use crate::command::{
+    build, database, evaluation, key, register, remote_server, remote_worker, up, web, worker,
+};
 use crate::logging::Logging;
 
 /// A build farm for GNU Guix and Nix
@@ -35,6 +37,8 @@ pub(crate) enum Command {
     Up(up::Options),
     Key(key::Options),
     Worker(worker::Options),
+    Build(build::Options),
+    Evaluation(evaluation::Options),
     Database(database::Options),
 }
 

@@ -19,13 +19,12 @@ use std::collections::{HashMap, HashSet};
 
 use deadpool_postgres::{Client, GenericClient, Transaction};
 use hauberk_store::{DrvPath, OutputName, StoreDirectory, StorePath};
-use tokio_postgres::error::SqlState;
 
 use crate::evaluations::{self, JobError};
 use crate::statement::{Record, statement};
 use crate::{
     BuildId, BuildState, DatabaseError, DerivationId, EvaluationId, LaneId, Level, Priority, SpecificationId,
-    begin, commit,
+    begin, commit, revival,
 };
 use plan::{Known, Node, Order, Outcome};
 
@@ -142,7 +141,7 @@ pub async fn publish(
     let mut tries = 1;
     loop {
         match try_publish(client, evaluation, registration).await {
-            Err(Fault::Database(error)) if is_deadlock(&error) && tries < TRIES => {
+            Err(Fault::Database(error)) if error.is_conflict() && tries < TRIES => {
                 tracing::debug!(evaluation.id = %evaluation, tries, "publication met another transaction");
                 tries += 1;
             }
@@ -186,11 +185,6 @@ impl From<RegistrationError> for Fault {
     }
 }
 
-fn is_deadlock(error: &DatabaseError) -> bool {
-    matches!(error.sql_state(), Some(state) if *state == SqlState::T_R_DEADLOCK_DETECTED
-        || *state == SqlState::T_R_SERIALIZATION_FAILURE)
-}
-
 async fn try_publish(
     client: &mut Client,
     evaluation: EvaluationId,
@@ -221,7 +215,10 @@ async fn try_publish(
     evaluations::add_errors(&transaction, evaluation, &registration.errors).await?;
 
     let last = settle(&transaction, &mut graph, &order).await?;
-    let published = change_builds(&transaction, registration, &graph, &first, &last, &derivations).await?;
+    let mut published =
+        change_builds(&transaction, registration, &graph, &first, &last, &derivations).await?;
+    withdraw_cancel(&transaction, &graph).await?;
+    published.revive_others(&transaction, &graph, &last).await?;
     statement!("registration/weather").execute(&transaction, &[&evaluation]).await?;
     let message = errors_in_a_line(registration);
     statement!("registration/finish").execute(&transaction, &[&evaluation, &message]).await?;
@@ -645,6 +642,36 @@ async fn settle(
                 graph.nodes[place].known = Some(known(&record)?);
             }
         }
+    }
+}
+
+/// Builds that operators want stopped, and that this evaluation wants, need not stop.
+async fn withdraw_cancel(transaction: &Transaction<'_>, graph: &Graph) -> Result<(), DatabaseError> {
+    let active = graph.nodes.iter().filter(|node| node.known.is_some_and(|known| known.state.is_active()));
+    let ids: Vec<BuildId> = active.map(|node| node.id).collect();
+    if !ids.is_empty() {
+        statement!("registration/withdraw_cancel").execute(transaction, &[&ids]).await?;
+    }
+    Ok(())
+}
+
+impl Published {
+    /// What begins anew takes with it what other evaluations had lost by it.
+    async fn revive_others(
+        &mut self,
+        transaction: &Transaction<'_>,
+        graph: &Graph,
+        outcomes: &[Outcome],
+    ) -> Result<(), DatabaseError> {
+        let revived = graph.nodes.iter().zip(outcomes).filter(|(_, to)| to.revived);
+        let ids: Vec<BuildId> =
+            revived.filter(|(_, to)| !to.state.is_final()).map(|(node, _)| node.id).collect();
+        if !ids.is_empty() {
+            let others = revival::dependents(transaction, &ids).await?;
+            self.revived += others.revived.len();
+            self.ready += others.ready.len();
+        }
+        Ok(())
     }
 }
 

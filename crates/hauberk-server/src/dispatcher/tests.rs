@@ -1,7 +1,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use hauberk_database::{LaneId, SpecificationId};
+use hauberk_database::dispatch::Consequence;
+use hauberk_database::late::{Reopened, Settled, Verdict, Word};
+use hauberk_database::workers::Order;
+use hauberk_database::{BuildId, LaneId, SpecificationId};
 use hauberk_protocol::proto::{OutputInfo, RunningAttempt, Welcome};
 use hauberk_store::StoreDirectory;
 
@@ -11,6 +14,7 @@ use crate::session::Capabilities;
 use crate::wording::MESSAGE_LIMIT;
 
 const LEASE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A dispatcher with its clock, and what it has said so far.
 struct Bench {
@@ -21,7 +25,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let policy = Policy { lease: LEASE, retry: RetryPolicy::default(), log_limit: 0, output_limit: 0 };
+        let policy = Policy {
+            lease: LEASE,
+            stop_patience: PATIENCE,
+            retry: RetryPolicy::default(),
+            log_limit: 0,
+            output_limit: 0,
+        };
         Self { dispatcher: Dispatcher::new(policy), now: Instant::now(), next_attempt: 100 }
     }
 
@@ -31,6 +41,7 @@ impl Bench {
             worker: WorkerId::new(worker),
             name: format!("w{worker}"),
             paused: false,
+            draining: false,
             capabilities: Capabilities {
                 store_directory: StoreDirectory::nix(),
                 systems: BTreeSet::from(["x86_64-linux".to_owned()]),
@@ -71,6 +82,10 @@ impl Bench {
         self.dispatcher.dispatch();
     }
 
+    fn committed(&mut self, committed: Committed) {
+        self.dispatcher.committed(committed, self.now);
+    }
+
     /// Takes what is to be done; claims are granted on the way, as the committer would.
     fn settle(&mut self) -> Vec<Effect> {
         let mut all = Vec::new();
@@ -82,7 +97,7 @@ impl Bench {
             for effect in effects {
                 if let Effect::Commit(Op::Claim(claim)) = effect {
                     let claimed = self.claimed(claim);
-                    self.dispatcher.committed(Committed::Granted(Box::new(claimed)));
+                    self.committed(Committed::Granted(Box::new(claimed)));
                 } else {
                     all.push(effect);
                 }
@@ -109,6 +124,21 @@ impl Bench {
             outputs: Vec::new(),
             inputs: Vec::new(),
         }
+    }
+
+    /// The one claim that is wanted now.
+    fn claim(&mut self) -> Claim {
+        let claims: Vec<_> = self
+            .dispatcher
+            .take_effects()
+            .into_iter()
+            .filter_map(|effect| match effect {
+                Effect::Commit(Op::Claim(claim)) => Some(claim),
+                _ => None,
+            })
+            .collect();
+        let [claim] = claims[..] else { panic!("{claims:?}") };
+        claim
     }
 
     /// A worker with one attempt, number 101.
@@ -139,6 +169,26 @@ fn ended(effects: &[Effect]) -> Vec<(i64, AttemptClass, Consequence)> {
             _ => None,
         })
         .collect()
+}
+
+/// What the database is asked about attempts that came back.
+fn asked(effects: &[Effect]) -> Vec<(i64, Word)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Late(Late::TakeBack(returned)) => Some((returned.attempt.get(), returned.word)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn reopened(build: i64, superseded: Option<i64>) -> Reopened {
+    Reopened {
+        build: BuildId::new(build),
+        name: "hello".to_owned(),
+        farm_faults: 0,
+        superseded: superseded.map(AttemptId::new),
+    }
 }
 
 fn success(attempt: i64) -> Finished {
@@ -180,10 +230,10 @@ fn nothing_is_sent_before_it_is_recorded() {
         .collect();
     assert_eq!(claims.iter().map(|claim| claim.build.get()).collect::<Vec<_>>(), [1, 2]);
     let claimed = bench.claimed(claims[0]);
-    bench.dispatcher.committed(Committed::Granted(Box::new(claimed)));
+    bench.committed(Committed::Granted(Box::new(claimed)));
     assert_eq!(sent(&bench.settle()), ["Assign"]);
     // The other build went to somebody else: the slot takes the next one.
-    bench.dispatcher.committed(Committed::NotGranted(claims[1]));
+    bench.committed(Committed::NotGranted(claims[1]));
     bench.dispatcher.dispatch();
     assert_eq!(sent(&bench.settle()), ["Assign"]);
 }
@@ -212,16 +262,18 @@ fn a_build_goes_from_assigned_to_succeeded() {
     assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Start { .. })]));
     bench.dispatcher.finished(session, &success(101));
     assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Built(_))]));
-    bench.dispatcher.committed(Committed::Built(AttemptId::new(101)));
+    bench.committed(Committed::Built(AttemptId::new(101)));
     let effects = bench.settle();
     assert_eq!(sent(&effects), ["Ack"]);
     let Some(Effect::Fetch(job)) = effects.into_iter().next() else { panic!("nothing is fetched") };
     bench.dispatcher.fetched(&job, Ok(Vec::new()));
     assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Succeed(_))]));
-    bench.dispatcher.committed(Committed::Succeeded(AttemptId::new(101)));
+    bench.committed(Committed::Succeeded(AttemptId::new(101)));
     assert_eq!(sent(&bench.settle()), ["Release"]);
-    // The worker did not hear it and says it once more.
+    // The worker did not hear it and says it once more: only the database still knows of it.
     bench.dispatcher.finished(session, &success(101));
+    assert_eq!(asked(&bench.settle()), [(101, Word::Succeeded)]);
+    bench.committed(Committed::TakenBack(AttemptId::new(101), Some(Verdict::History)));
     assert_eq!(sent(&bench.settle()), ["Ack", "Release"]);
 }
 
@@ -235,7 +287,7 @@ fn a_result_is_acknowledged_when_it_is_recorded_and_not_before() {
     // Said again meanwhile: still nothing to acknowledge.
     bench.dispatcher.finished(session, &failure(101, Outcome::BuildFailed));
     assert!(bench.settle().is_empty());
-    bench.dispatcher.committed(Committed::Ended(AttemptId::new(101)));
+    bench.committed(Committed::Ended(AttemptId::new(101)));
     assert_eq!(sent(&bench.settle()), ["Ack", "Release"]);
 }
 
@@ -244,7 +296,7 @@ fn a_fetch_that_fails_for_good_is_the_farms_fault() {
     let (mut bench, session) = Bench::with_attempt();
     bench.dispatcher.finished(session, &success(101));
     bench.settle();
-    bench.dispatcher.committed(Committed::Built(AttemptId::new(101)));
+    bench.committed(Committed::Built(AttemptId::new(101)));
     bench.settle();
     let job = FetchJob { attempt: AttemptId::new(101), build: BuildId::new(7), name: "hello".to_owned() };
     bench.dispatcher.fetched(&job, Err("the nar is damaged".to_owned()));
@@ -286,7 +338,11 @@ fn what_runs_unwanted_is_canceled_and_what_is_kept_in_vain_released() {
         ..Hello::default()
     };
     bench.hello(1, 1, &hello);
-    assert_eq!(sent(&bench.settle()), ["Welcome", "Cancel", "Release"]);
+    let effects = bench.settle();
+    assert_eq!(sent(&effects), ["Welcome", "Release"]);
+    assert_eq!(asked(&effects), [(5, Word::Running)]);
+    bench.committed(Committed::TakenBack(AttemptId::new(5), Some(Verdict::History)));
+    assert_eq!(sent(&bench.settle()), ["Cancel"]);
 }
 
 #[test]
@@ -298,6 +354,18 @@ fn a_heartbeat_only_speaks_of_what_its_sender_can_have_known() {
     assert!(bench.settle().is_empty());
     bench.dispatcher.heartbeat(session, &heartbeat(2));
     assert_eq!(ended(&bench.settle()), [(101, AttemptClass::WorkerLost, RETRY)]);
+}
+
+#[test]
+fn an_assign_that_never_arrived_costs_a_hello() {
+    let (mut bench, session) = Bench::with_attempt();
+    let heartbeat = Heartbeat { granted: 1, ..Heartbeat::default() };
+    for (time, expected) in [(LEASE, vec![]), (LEASE + Duration::from_secs(1), vec!["HelloAgain"])] {
+        let now = bench.now + time;
+        assert!(bench.dispatcher.heard(Some(session), RoutingId::from_number(1), 9, now));
+        bench.dispatcher.heartbeat(session, &heartbeat);
+        assert_eq!(sent(&bench.settle()), expected);
+    }
 }
 
 #[test]
@@ -363,7 +431,7 @@ fn a_claim_for_a_session_that_is_over_is_given_back() {
     };
     bench.dispatcher.goodbye(session, "");
     let claimed = bench.claimed(claim);
-    bench.dispatcher.committed(Committed::Granted(Box::new(claimed)));
+    bench.committed(Committed::Granted(Box::new(claimed)));
     assert_eq!(ended(&bench.settle()), [(101, AttemptClass::Canceled, Consequence::Ready)]);
 }
 
@@ -374,6 +442,7 @@ fn a_restarted_server_waits_a_lease_for_the_workers_and_fetches_what_is_built() 
         build: BuildId::new(attempt),
         worker: WorkerId::new(1),
         built,
+        late: false,
         fetch_tries: 0,
         farm_faults: 0,
         name: "hello".to_owned(),
@@ -427,4 +496,216 @@ fn what_workers_say_is_shown_as_one_bounded_line() {
     assert_eq!(one_line("a\nb\u{1b}[31m"), "a b [31m");
     let long = one_line(&"é".repeat(MESSAGE_LIMIT));
     assert!(long.len() <= MESSAGE_LIMIT + '…'.len_utf8());
+}
+
+fn running(attempt: i64) -> Hello {
+    Hello { running: vec![RunningAttempt { attempt, ..RunningAttempt::default() }], ..Hello::default() }
+}
+
+/// A dispatcher that has given attempt 101 of worker 1 up, whose build is attempt 102 of worker 2 now; the session of worker 2.
+fn with_a_lapsed_attempt() -> (Bench, SessionId) {
+    let (mut bench, _) = Bench::with_attempt();
+    bench.now += LEASE + Duration::from_millis(1);
+    let other = bench.join(2, 2, 1);
+    bench.dispatcher.tick(bench.now);
+    bench.committed(Committed::Ended(AttemptId::new(101)));
+    assert_eq!(sent(&bench.settle()), ["Welcome"], "whatever the worker has comes back with it");
+    bench.queue(&[7]);
+    assert_eq!(sent(&bench.settle()), ["Assign"]);
+    (bench, other)
+}
+
+#[test]
+fn a_late_result_counts_once_it_is_checked_and_ends_the_newer_attempt() {
+    let (mut bench, other) = with_a_lapsed_attempt();
+    let session = bench.hello(1, 3, &Hello { unacknowledged: vec![101], ..Hello::default() });
+    bench.settle();
+    bench.dispatcher.finished(session, &success(101));
+    assert_eq!(asked(&bench.settle()), [(101, Word::Succeeded)]);
+    // Said twice, asked once.
+    bench.dispatcher.finished(session, &success(101));
+    assert!(bench.settle().is_empty());
+    bench.committed(Committed::TakenBack(AttemptId::new(101), Some(Verdict::Beside(reopened(7, None)))));
+    assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Built(_))]));
+    bench.committed(Committed::Built(AttemptId::new(101)));
+    let effects = bench.settle();
+    assert_eq!(sent(&effects), ["Ack"]);
+    let Some(Effect::Fetch(job)) = effects.into_iter().next() else { panic!("nothing is fetched") };
+    // The newer attempt goes on meanwhile.
+    bench.dispatcher.started(other, &Started { attempt: 102, inputs_ms: 5 });
+    assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Start { .. })]));
+    bench.dispatcher.fetched(&job, Ok(Vec::new()));
+    assert!(matches!(bench.settle()[..], [Effect::Late(Late::Succeed(_))]));
+    let settled = Settled { counts: true, superseded: Some(AttemptId::new(102)), ..Settled::default() };
+    bench.committed(Committed::Settled(AttemptId::new(101), settled));
+    assert_eq!(sent(&bench.settle()), ["Cancel", "Release"]);
+    // The newer attempt's end is nobody's concern.
+    bench.dispatcher.finished(other, &failure(102, Outcome::Canceled));
+    assert_eq!(sent(&bench.settle()), ["Ack", "Release"]);
+    assert!(bench.dispatcher.attempts.is_empty() && bench.dispatcher.returns.is_empty());
+}
+
+#[test]
+fn a_late_result_of_a_build_that_is_over_is_history() {
+    let (mut bench, _) = with_a_lapsed_attempt();
+    let session = bench.hello(1, 3, &Hello { unacknowledged: vec![101], ..Hello::default() });
+    bench.settle();
+    bench.dispatcher.finished(session, &failure(101, Outcome::BuildFailed));
+    assert_eq!(asked(&bench.settle()), [(101, Word::Failed)]);
+    bench.committed(Committed::TakenBack(AttemptId::new(101), Some(Verdict::History)));
+    assert_eq!(sent(&bench.settle()), ["Ack", "Release"]);
+    // What came to nothing is not even asked about.
+    bench.dispatcher.finished(session, &failure(101, Outcome::DiskFull));
+    let effects = bench.settle();
+    assert_eq!((sent(&effects), asked(&effects)), (vec!["Ack", "Release"], vec![]));
+}
+
+#[test]
+fn a_result_that_arrives_while_its_attempt_is_given_up_is_late() {
+    let (mut bench, session) = Bench::with_attempt();
+    bench.dispatcher.tick(bench.now + LEASE + Duration::from_millis(1));
+    bench.settle();
+    // It was only slow: its session is gone, but not its result.
+    let again = bench.hello(1, 2, &Hello { unacknowledged: vec![101], ..Hello::default() });
+    bench.settle();
+    assert_ne!(session, again);
+    bench.dispatcher.finished(again, &success(101));
+    assert!(bench.settle().is_empty());
+    bench.committed(Committed::Ended(AttemptId::new(101)));
+    assert_eq!(asked(&bench.settle()), [(101, Word::Succeeded)]);
+    bench.committed(Committed::TakenBack(AttemptId::new(101), Some(Verdict::Reopened(reopened(7, None)))));
+    assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Built(_))]));
+}
+
+#[test]
+fn of_two_running_attempts_the_one_that_the_database_chooses_stays() {
+    let (mut bench, _) = with_a_lapsed_attempt();
+    let session = bench.hello(1, 3, &running(101));
+    assert_eq!(asked(&bench.settle()), [(101, Word::Running)]);
+    bench.committed(Committed::TakenBack(
+        AttemptId::new(101),
+        Some(Verdict::Reopened(reopened(7, Some(102)))),
+    ));
+    let effects = bench.settle();
+    assert_eq!(sent(&effects), ["Cancel"]);
+    let Effect::Send(to, _) = &effects[0] else { panic!("nothing is sent") };
+    assert_eq!(*to, RoutingId::from_number(2), "the newer attempt is stopped");
+    bench.dispatcher.finished(session, &success(101));
+    assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Built(_))]));
+
+    let (mut bench, _) = with_a_lapsed_attempt();
+    bench.hello(1, 3, &running(101));
+    bench.settle();
+    bench.committed(Committed::TakenBack(AttemptId::new(101), Some(Verdict::History)));
+    let effects = bench.settle();
+    assert_eq!(sent(&effects), ["Cancel"]);
+    let Effect::Send(to, _) = &effects[0] else { panic!("nothing is sent") };
+    assert_eq!(*to, RoutingId::from_number(3), "the older attempt is stopped");
+}
+
+#[test]
+fn an_attempt_that_ends_while_it_is_asked_about_is_asked_about_again() {
+    let (mut bench, _) = with_a_lapsed_attempt();
+    let session = bench.hello(1, 3, &running(101));
+    bench.settle();
+    bench.dispatcher.finished(session, &success(101));
+    assert!(bench.settle().is_empty());
+    bench.committed(Committed::TakenBack(AttemptId::new(101), Some(Verdict::History)));
+    assert_eq!(asked(&bench.settle()), [(101, Word::Succeeded)]);
+}
+
+#[test]
+fn what_was_decided_before_the_grant_was_heard_holds() {
+    let mut bench = Bench::new();
+    let session = bench.join(1, 1, 1);
+    for (early, left) in [(true, 0), (false, 1)] {
+        bench.settle();
+        bench.queue(&[7]);
+        let claim = bench.claim();
+        let claimed = bench.claimed(claim);
+        if early {
+            bench.dispatcher.superseded(claimed.attempt);
+        } else {
+            bench.dispatcher.stop(&[claimed.attempt], bench.now);
+        }
+        bench.committed(Committed::Granted(Box::new(claimed)));
+        let effects = bench.settle();
+        assert!(sent(&effects).is_empty());
+        assert_eq!(ended(&effects).len(), left);
+        assert_eq!(bench.dispatcher.sessions[&session].free(), 1);
+    }
+}
+
+#[test]
+fn a_canceled_build_is_stopped_and_given_up_after_a_while() {
+    let (mut bench, session) = Bench::with_attempt();
+    let id = AttemptId::new(101);
+    bench.dispatcher.stop(&[id], bench.now);
+    assert_eq!(sent(&bench.settle()), ["Cancel"]);
+    // Told once a session.
+    bench.dispatcher.stop(&[id], bench.now + Duration::from_secs(1));
+    assert!(bench.settle().is_empty());
+    bench.hello(1, 2, &running(101));
+    assert_eq!(sent(&bench.settle()), ["Welcome", "Cancel"]);
+    bench.dispatcher.tick(bench.now + PATIENCE - Duration::from_millis(1));
+    assert!(bench.settle().is_empty());
+    bench.dispatcher.tick(bench.now + PATIENCE);
+    assert_eq!(ended(&bench.settle()), [(101, AttemptClass::Canceled, Consequence::Ready)]);
+    assert!(bench.dispatcher.heard(Some(SessionId::from_random(4)), RoutingId::from_number(2), 1, bench.now));
+    assert!(!bench.dispatcher.sessions.contains_key(&session));
+
+    let (mut bench, session) = Bench::with_attempt();
+    bench.dispatcher.stop(&[id], bench.now);
+    bench.settle();
+    bench.dispatcher.finished(session, &failure(101, Outcome::Canceled));
+    assert_eq!(ended(&bench.settle()), [(101, AttemptClass::Canceled, Consequence::Ready)]);
+    bench.dispatcher.tick(bench.now + PATIENCE);
+    assert!(bench.settle().is_empty());
+}
+
+#[test]
+fn operators_pause_and_resume_workers_and_ask_them_to_leave() {
+    let order = |paused, draining| Order { worker: WorkerId::new(1), paused, reason: None, draining };
+    let mut bench = Bench::new();
+    let session = bench.join(1, 1, 1);
+    bench.settle();
+    bench.dispatcher.govern(&[order(true, false)]);
+    assert_eq!(sent(&bench.settle()), ["Pause"]);
+    bench.queue(&[1]);
+    assert!(bench.settle().is_empty());
+    bench.dispatcher.govern(&[order(true, false)]);
+    assert!(bench.settle().is_empty());
+    bench.dispatcher.govern(&[order(false, false)]);
+    bench.dispatcher.dispatch();
+    assert_eq!(sent(&bench.settle()), ["Pause", "Assign"]);
+    bench.dispatcher.govern(&[order(false, true)]);
+    assert_eq!(sent(&bench.settle()), ["Drain"]);
+    bench.dispatcher.credit(session, 9);
+    bench.queue(&[2]);
+    assert!(bench.settle().is_empty());
+    // It has been asked already, and leaves; only its next session gets work.
+    bench.dispatcher.govern(&[order(false, false)]);
+    bench.dispatcher.dispatch();
+    assert!(bench.settle().is_empty());
+}
+
+#[test]
+fn what_a_restarted_server_finds_beside_another_is_settled_beside_it() {
+    let open = |attempt, late| OpenAttempt {
+        attempt: AttemptId::new(attempt),
+        build: BuildId::new(7),
+        worker: WorkerId::new(1),
+        built: late,
+        late,
+        fetch_tries: 0,
+        farm_faults: 0,
+        name: "hello".to_owned(),
+        derivation: "/nix/store/00000000000000000000000000000000-hello.drv".parse().unwrap(),
+    };
+    let mut bench = Bench::new();
+    bench.dispatcher.adopt(vec![open(1, true), open(2, false)], bench.now);
+    let effects = bench.settle();
+    let [Effect::Fetch(job)] = &effects[..] else { panic!("{effects:?}") };
+    bench.dispatcher.fetched(job, Ok(Vec::new()));
+    assert!(matches!(bench.settle()[..], [Effect::Late(Late::Succeed(_))]));
 }

@@ -1,6 +1,8 @@
 //! The subcommands, one module each.
 
+pub(crate) mod build;
 pub(crate) mod database;
+pub(crate) mod evaluation;
 pub(crate) mod key;
 pub(crate) mod register;
 pub(crate) mod remote_server;
@@ -10,7 +12,7 @@ pub(crate) mod web;
 pub(crate) mod worker;
 
 use clap::Args;
-use hauberk_database::ConnectionString;
+use hauberk_database::{BuildId, ConnectionString, DatabaseError};
 
 use crate::cli::Command;
 use crate::exit::Failure;
@@ -25,6 +27,8 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Up(options) => up::run(options).await,
         Command::Key(options) => key::run(options),
         Command::Worker(options) => worker::run(options).await,
+        Command::Build(options) => build::run(options).await,
+        Command::Evaluation(options) => evaluation::run(options).await,
         Command::Database(options) => database::run(options).await,
     }
 }
@@ -48,6 +52,39 @@ impl DatabaseLocation {
     pub(crate) fn parse(&self) -> Result<ConnectionString, Failure> {
         self.database.parse().map_err(Failure::configuration)
     }
+}
+
+/// Who runs the command, for the audit.
+pub(crate) fn user() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    user.map_or_else(|| format!("uid {}", nix::unistd::getuid()), |user| user.name)
+}
+
+/// Says how many builds there are of a kind, with their ids as long as there are few.
+pub(crate) fn builds(ids: &[BuildId]) -> String {
+    const FEW: usize = 10;
+    let mut text = if ids.len() == 1 { "1 build".to_owned() } else { format!("{} builds", ids.len()) };
+    let listed: Vec<String> = ids.iter().take(FEW).map(BuildId::to_string).collect();
+    if !listed.is_empty() {
+        let more = if ids.len() > FEW { ", …" } else { "" };
+        text.push_str(&format!(" ({}{more})", listed.join(", ")));
+    }
+    text
+}
+
+/// Tries an operator's transaction again when the farm's own writes came in its way.
+pub(crate) async fn persist<T, F>(mut deed: impl FnMut() -> F) -> Result<T, DatabaseError>
+where
+    F: Future<Output = Result<T, DatabaseError>>,
+{
+    const TRIES: u32 = 5;
+    for _ in 1..TRIES {
+        match deed().await {
+            Err(error) if error.is_conflict() => {}
+            done => return done,
+        }
+    }
+    deed().await
 }
 
 /// Standard output, for what a command was asked for; logs go to standard error.

@@ -94,6 +94,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     lease: u32,
 
+    /// A worker that was told to stop a canceled build has so long to do it, in seconds; then the build is given up
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    stop_patience: u32,
+
     /// Tries after the first, for builds that failed by the farm's fault
     #[arg(long, value_name = "N", default_value_t = 3)]
     retries: u16,
@@ -175,6 +179,7 @@ impl Options {
             limits: Limits {
                 heartbeat: Duration::from_secs(self.heartbeat.max(1).into()),
                 lease: Duration::from_secs(self.lease.max(2).into()),
+                stop_patience: Duration::from_secs(self.stop_patience.into()),
                 retry: RetryPolicy {
                     tries: self.retries,
                     first_delay: self.retry_delay.clamp(0.0, 86_400.0),

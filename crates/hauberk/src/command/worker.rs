@@ -2,14 +2,15 @@
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use hauberk_database::workers::{self, Enrolment, NewWorker};
+use hauberk_database::workers::{self, Direction, Enrolment, NewWorker};
 use hauberk_database::{Database, audit, begin, commit};
+use serde_json::json;
 
-use crate::command::{DatabaseLocation, print};
+use crate::command::{DatabaseLocation, print, user};
 use crate::exit::Failure;
 use crate::keys::{curve_public_key, signing_public_key};
 
-/// Enrol workers, list them, or take their enrolment back
+/// Enrol workers, list them, keep work from them, or take their enrolment back
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[command(subcommand)]
@@ -33,6 +34,30 @@ enum Action {
     },
     /// Print all workers
     List {
+        #[command(flatten)]
+        location: DatabaseLocation,
+    },
+    /// Give a worker no more work until `resume`; what it runs goes on
+    Pause {
+        /// The worker's name
+        name: String,
+        /// Why, for those who look at it
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        #[command(flatten)]
+        location: DatabaseLocation,
+    },
+    /// Give a worker work again that was paused or drained
+    Resume {
+        /// The worker's name
+        name: String,
+        #[command(flatten)]
+        location: DatabaseLocation,
+    },
+    /// Let a worker finish what it runs, and end; until `resume` it is told so whenever it comes back
+    Drain {
+        /// The worker's name
+        name: String,
         #[command(flatten)]
         location: DatabaseLocation,
     },
@@ -87,11 +112,13 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
                 "NAME", "STATE", "SLOTS", "MACHINE"
             ))?;
             for worker in all {
-                let state = match (&worker.revoked_at, &worker.connected, worker.paused) {
-                    (Some(_), _, _) => "removed",
-                    (None, None, _) => "not connected",
-                    (None, Some(_), true) => "paused",
-                    (None, Some(_), false) => "connected",
+                let state = match (&worker.revoked_at, &worker.connected, worker.paused, worker.draining) {
+                    (Some(_), ..) => "removed",
+                    (None, None, _, false) => "not connected",
+                    (None, None, _, true) => "drained",
+                    (None, Some(_), _, true) => "draining",
+                    (None, Some(_), true, false) => "paused",
+                    (None, Some(_), false, false) => "connected",
                 };
                 let said = &worker.description;
                 print(format_args!(
@@ -103,6 +130,18 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
                 ))?;
             }
             Ok(())
+        }
+        Action::Pause { name, reason, location } => {
+            direct(&location, &name, Direction::Pause(reason.as_deref()), "worker.pause").await?;
+            print(format_args!("paused {name}"))
+        }
+        Action::Resume { name, location } => {
+            direct(&location, &name, Direction::Resume, "worker.resume").await?;
+            print(format_args!("resumed {name}"))
+        }
+        Action::Drain { name, location } => {
+            direct(&location, &name, Direction::Drain, "worker.drain").await?;
+            print(format_args!("{name} is to finish what it runs, and to leave"))
         }
         Action::Remove { name, location } => {
             let database = Database::connect(&location.parse()?, 1).await?;
@@ -118,8 +157,24 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     }
 }
 
-/// Who runs the command, for the audit.
-fn user() -> String {
-    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
-    user.map_or_else(|| format!("uid {}", nix::unistd::getuid()), |user| user.name)
+/// Directs a worker and records who did.
+async fn direct(
+    location: &DatabaseLocation,
+    name: &str,
+    direction: Direction<'_>,
+    action: &str,
+) -> Result<(), Failure> {
+    let database = Database::connect(&location.parse()?, 1).await?;
+    let mut client = database.client().await?;
+    let transaction = begin(&mut client).await?;
+    if workers::direct(&transaction, name, direction).await?.is_none() {
+        return Err(Failure::configuration(anyhow!("no worker named `{name}` is enrolled")));
+    }
+    let detail = match direction {
+        Direction::Pause(Some(reason)) => Some(json!({ "reason": reason })),
+        Direction::Pause(None) | Direction::Drain | Direction::Resume => None,
+    };
+    audit::record(&transaction, &user(), action, name, detail.as_ref()).await?;
+    commit(transaction).await?;
+    Ok(())
 }
