@@ -517,18 +517,8 @@ pub async fn end(
         }
     }
     if !effects.finished.is_empty() {
-        // Again until nothing is left: an evaluation that is published meanwhile adds dependents to builds of this chain,
-        // and either counts them as failed itself, or has its rows in sight of the next round.
-        let roots = effects.finished.clone();
-        loop {
-            let rows = statement!("dispatch/fail_dependents").all(client, &[&roots]).await?;
-            if rows.is_empty() {
-                break;
-            }
-            for row in &rows {
-                effects.finished.push(row.get("build_id")?);
-            }
-        }
+        let dependents = fail_dependents(client, &effects.finished).await?;
+        effects.finished.extend(dependents);
     }
     if !canceled.is_empty() {
         effects.finished.extend(control::cancel_dependents(client, &canceled).await?);
@@ -538,6 +528,31 @@ pub async fn end(
         statement!("dispatch/weather").execute(client, &[&effects.finished]).await?;
     }
     Ok(effects)
+}
+
+/// Fails what needs builds that have failed now, through all levels; gives it.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub(crate) async fn fail_dependents(
+    client: &impl GenericClient,
+    builds: &[BuildId],
+) -> Result<Vec<BuildId>, DatabaseError> {
+    let mut failed = Vec::new();
+    if builds.is_empty() {
+        return Ok(failed);
+    }
+    // Again until nothing is left: an evaluation that is published meanwhile adds dependents to builds of this chain,
+    // and either counts them as failed itself, or has its rows in sight of the next round.
+    loop {
+        let rows = statement!("dispatch/fail_dependents").all(client, &[&builds]).await?;
+        if rows.is_empty() {
+            return Ok(failed);
+        }
+        for row in &rows {
+            failed.push(row.get("build_id")?);
+        }
+    }
 }
 
 /// Records that the outputs of attempts are in the farm's cache: their builds have succeeded, and what waits for nothing else

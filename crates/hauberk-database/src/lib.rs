@@ -24,6 +24,7 @@ mod statement;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod text_column;
+pub mod upkeep;
 pub mod workers;
 
 pub use build_state::{BuildState, BuildStatus};

@@ -38,10 +38,11 @@ macro_rules! migration {
 }
 
 /// All steps; the first leads to version 1. Append only.
-const MIGRATIONS: &[Migration] = &[migration!("0001_farm"), migration!("0002_control")];
+const MIGRATIONS: &[Migration] =
+    &[migration!("0001_farm"), migration!("0002_control"), migration!("0003_waiting")];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 2;
+const OLDEST_KNOWN: i32 = 3;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

@@ -54,7 +54,11 @@ async fn above(client: &impl GenericClient, builds: &[BuildId]) -> Result<Vec<Bu
     rows.iter().map(|row| row.get("build_id")).collect()
 }
 
-async fn revive(client: &impl GenericClient, builds: &[BuildId]) -> Result<Revived, DatabaseError> {
+/// Lets final builds begin anew, and nothing else.
+pub(crate) async fn revive(
+    client: &impl GenericClient,
+    builds: &[BuildId],
+) -> Result<Revived, DatabaseError> {
     let mut all = Revived::default();
     if builds.is_empty() {
         return Ok(all);

@@ -1,0 +1,1 @@
+drop index builds_waiting;

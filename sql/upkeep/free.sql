@@ -1,0 +1,11 @@
+-- Such builds are ready again.
+-- $1 build ids
+with locked as (
+    select id from builds where id = any ($1::bigint[]) order by id for update
+)
+update builds b
+set state = 'ready', attempt_id = null, cancel_requested_at = null
+from locked
+where b.id = locked.id and b.state in ('assigned', 'running', 'built', 'fetching')
+  and not exists (select from attempts a where a.id = b.attempt_id and a.ended_at is null)
+returning b.id as build_id, b.lane_id, b.priority, b.remaining_path
