@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use hauberk_protocol::keys::CurvePublicKey;
 use hauberk_protocol::socket::{Incoming, RouterSocket, RoutingId, SendError, SocketError};
@@ -9,6 +10,8 @@ use hauberk_protocol::{ServerBody, ServerMessage, WorkerBody, WorkerMessage};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+use crate::ration::{Chain, Ration};
 
 /// What comes from the backend port.
 #[derive(Debug)]
@@ -77,7 +80,7 @@ struct Peers {
     workers: HashSet<CurvePublicKey>,
     /// Whose Hello waits for an answer.
     waiting: HashMap<RoutingId, CurvePublicKey>,
-    malformed: u64,
+    malformed: Ration,
 }
 
 impl Peers {
@@ -94,13 +97,7 @@ impl Peers {
                 Some(Box::new(Received { routing: routing_id, user, peer_address, message }))
             }
             Err(error) => {
-                self.malformed += 1;
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    peer.address = ?peer_address,
-                    messages.malformed = self.malformed,
-                    "a peer sent what is not a message"
-                );
+                self.malformed.count(peer_address, Instant::now(), &Chain(&error));
                 None
             }
         }

@@ -9,6 +9,7 @@ mod fetch;
 mod logs;
 mod outcome;
 mod queue;
+mod ration;
 mod registry;
 mod server;
 mod session;

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use hauberk_database::attempts::{self, OpenAttempt};
 use hauberk_database::dispatch::{self, KnownPath, Lane, ReadyBuild};
 use hauberk_database::listen::{self, Event as Heard, Listener};
-use hauberk_database::{AttemptId, Database, DatabaseError, Epoch, ServerId, control, servers, workers};
+use hauberk_database::{
+    AttemptId, Database, DatabaseError, Epoch, ServerId, control, servers, upkeep, workers,
+};
 use hauberk_protocol::proto::{Refused, RefusedReason};
 use hauberk_protocol::socket::RoutingId;
 use hauberk_protocol::{ServerMessage, WorkerBody};
@@ -17,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::backend::{FromBackend, Received};
 use crate::dispatcher::{Dispatcher, WINDOW};
+use crate::ration::Ration;
 use crate::registry::{Answer, Request};
 use crate::session::SessionId;
 use crate::step::{Committed, Effect, FetchJob, Late, Op, Policy};
@@ -25,6 +28,8 @@ use crate::step::{Committed, Effect, FetchJob, Late, Op, Policy};
 const TICK: Duration = Duration::from_secs(1);
 /// A lost wake-up costs so long at most.
 const SWEEP: Duration = Duration::from_secs(30);
+/// Waiting builds that a sweep recounts.
+const SLICE: i64 = 5000;
 /// Messages handled before builds are given out, and before anything else gets its turn.
 const BURST: usize = 512;
 
@@ -57,6 +62,7 @@ enum Answered {
     Window(Result<Vec<(Lane, ReadyBuild)>, DatabaseError>),
     Woken(Result<Vec<ReadyBuild>, DatabaseError>),
     NextDeferred(Result<Option<f64>, DatabaseError>),
+    Swept(Result<upkeep::Swept, DatabaseError>),
     Strays(Result<Vec<OpenAttempt>, DatabaseError>),
     Control(Result<(Vec<AttemptId>, Vec<workers::Order>), DatabaseError>),
 }
@@ -69,11 +75,13 @@ pub(crate) struct Task {
     answered: (UnboundedSender<Answered>, UnboundedReceiver<Answered>),
     server: ServerId,
     epoch: Epoch,
+    /// The waiting build up to which the sweep has recounted.
+    swept: i64,
     /// When the next deferred build is due, as far as is known.
     deferred_at: Option<tokio::time::Instant>,
     /// Connections whose Hello the registry has.
     joining: HashSet<RoutingId>,
-    unknown_messages: u64,
+    unknown: Ration,
 }
 
 impl Task {
@@ -95,11 +103,12 @@ impl Task {
             database,
             server,
             epoch,
+            swept: 0,
             channels,
             answered: tokio::sync::mpsc::unbounded_channel(),
             deferred_at: None,
             joining: HashSet::new(),
-            unknown_messages: 0,
+            unknown: Ration::default(),
         }
     }
 
@@ -200,11 +209,8 @@ impl Task {
             WorkerBody::Declined(declined) => self.dispatcher.declined(session, &declined),
             WorkerBody::Goodbye(goodbye) => self.dispatcher.goodbye(session, &goodbye.reason),
             WorkerBody::Unknown { tag } => {
-                self.unknown_messages += 1;
-                warn!(
-                    peer.address = ?peer_address, message.tag = tag, messages.unknown = self.unknown_messages,
-                    "a worker sent a message of a kind that is not known here"
-                );
+                let what = format_args!("a message of kind {tag}, which is not known here");
+                self.unknown.count(peer_address, Instant::now(), &what);
             }
             // Both were taken above.
             WorkerBody::Hello(_) | WorkerBody::Enrol(_) => {}
@@ -257,6 +263,7 @@ impl Task {
         self.wake_deferred();
         self.ask_strays();
         self.ask_control();
+        self.ask_upkeep();
     }
 
     fn take(&mut self, answered: Answered) {
@@ -275,6 +282,20 @@ impl Task {
             }
             Answered::Woken(Err(error)) | Answered::NextDeferred(Err(error)) => {
                 warn!(error = &error as &dyn std::error::Error, "cannot look for deferred builds now");
+            }
+            Answered::Swept(Ok(swept)) => {
+                self.swept = swept.last;
+                if swept.mended > 0 {
+                    warn!(
+                        builds.mended = swept.mended,
+                        "{} builds did not wait for exactly what they need; `hauberk database verify` tells more",
+                        swept.mended
+                    );
+                    self.dispatcher.ready(&swept.ready);
+                }
+            }
+            Answered::Swept(Err(error)) => {
+                warn!(error = &error as &dyn std::error::Error, "cannot look after waiting builds now");
             }
             Answered::Strays(Ok(strays)) => {
                 if !strays.is_empty() {
@@ -311,6 +332,14 @@ impl Task {
     fn wake_deferred(&self) {
         self.ask(|database| async move {
             Answered::Woken(async { dispatch::wake_deferred(&database.client().await?).await }.await)
+        });
+    }
+
+    /// Recounts what some of the waiting builds wait for.
+    fn ask_upkeep(&self) {
+        let after = self.swept;
+        self.ask(move |database| async move {
+            Answered::Swept(async { upkeep::sweep(&mut database.client().await?, after, SLICE).await }.await)
         });
     }
 

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::file::LogFile;
 use super::sealer::{Sealed, Whole, seal_in_background};
+use crate::ration::{Chain, Ration};
 
 /// Bytes of a log that may be under way without an answer.
 const WINDOW: u64 = 1 << 20;
@@ -35,7 +36,7 @@ pub(crate) struct LogReceiver {
     logs: HashMap<AttemptId, State>,
     looked_up: (UnboundedSender<LookedUp>, UnboundedReceiver<LookedUp>),
     whole: UnboundedSender<Whole>,
-    malformed: u64,
+    ignored: Ration,
 }
 
 enum State {
@@ -70,7 +71,7 @@ impl LogReceiver {
             logs: HashMap::new(),
             looked_up: (answers, answered),
             whole,
-            malformed: 0,
+            ignored: Ration::default(),
         }
     }
 
@@ -90,16 +91,14 @@ impl LogReceiver {
     fn receive(&mut self, incoming: Incoming) {
         let Incoming { routing_id, user, peer_address, frame } = incoming;
         match LogMessage::decode(&frame) {
+            Ok(LogMessage { body: LogBody::Unknown { tag }, .. }) => {
+                let what = format_args!("a log message of kind {tag}, which is not known here");
+                self.ignored.count(peer_address, Instant::now(), &what);
+            }
             Ok(LogMessage { attempt, body }) => {
                 self.handle(AttemptId::new(attempt), routing_id, user, body);
             }
-            Err(error) => {
-                self.malformed += 1;
-                warn!(
-                    error = &error as &dyn std::error::Error, peer.address = ?peer_address,
-                    messages.malformed = self.malformed, "a peer sent what is not a log message"
-                );
-            }
+            Err(error) => self.ignored.count(peer_address, Instant::now(), &Chain(&error)),
         }
     }
 
