@@ -1,13 +1,13 @@
 //! From what a store knows of a path to a narinfo.
 
 use hauberk_daemon::PathInfo;
-use hauberk_store::{NarInfo, narinfo::NarUrl, signature::nix::Signature};
+use hauberk_store::{NarInfo, signature::nix::Signature};
 
-/// Says of a path what its store knows, with the signatures the store keeps, and where its nar is.
-pub(crate) fn describe(info: &PathInfo, place: NarUrl) -> NarInfo {
+/// Says of a path what its store knows, with the signatures the store keeps; where its nar is comes after.
+pub(crate) fn describe(info: &PathInfo) -> NarInfo {
     NarInfo {
         store_path: info.path.clone(),
-        urls: vec![place],
+        urls: Vec::new(),
         nar_hash: info.nar_hash,
         nar_size: info.nar_size,
         references: info.references.clone(),

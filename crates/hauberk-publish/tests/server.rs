@@ -20,7 +20,7 @@ use hauberk_publish::{
     cache::Pending,
     server::{Limits, LogBody, LogSource},
 };
-use hauberk_store::{NarInfo, StoreDirectory, StorePath, narinfo::Compression, signature::guix};
+use hauberk_store::{NarInfo, Sha256, StoreDirectory, StorePath, narinfo::Compression, signature::guix};
 use support::{PlainStore, Server, key, pattern, tree};
 
 fn config(store: &PlainStore, signer: &Signer) -> PublishConfig {
@@ -143,6 +143,34 @@ fn both_url_layouts_with_each_compression() {
     assert_eq!(plain, nar);
     let zstd = server.get(&format!("/nar/zstd/{name}"));
     assert_eq!(zstd::decode_all(&zstd.body[..]).unwrap(), nar);
+}
+
+/// As `guix publish` answered, recorded.
+#[test]
+fn files_are_found_by_their_content() {
+    let store = PlainStore::guix();
+    let hash = Sha256::digest(b"fixed content\n");
+    let path = StorePath::of_fixed_output(&StoreDirectory::guix(), "fixed.txt", false, &hash.into()).unwrap();
+    fs::write(store.file(&path), "fixed content\n").unwrap();
+    store.register(&path, &[]);
+    let mut config = PublishConfig::new(StoreDirectory::guix());
+    config.store = Some(store.source());
+    let server = Server::start(config);
+    for digits in [hash.to_base32(), hash.to_base16()] {
+        let answer = server.get(&format!("/file/fixed.txt/sha256/{digits}"));
+        assert_eq!((answer.status, answer.text().as_str()), (200, "fixed content\n"));
+        assert_eq!(answer.header("content-length").as_deref(), Some("14"));
+    }
+    let base32 = hash.to_base32();
+    for other in [
+        format!("/file/other.txt/sha256/{base32}"),
+        format!("/file/fixed.txt/sha1/{base32}"),
+        format!("/file/fixed.txt/sha256/{}", &base32[1..]),
+        format!("/file/..%2ffixed.txt/sha256/{base32}"),
+        "/file/fixed.txt".to_owned(),
+    ] {
+        assert_eq!(server.get(&other).status, 404, "{other}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use hauberk_database::ConnectionString;
 use hauberk_discovery::Interfaces;
 use hauberk_protocol::keys::CurveKeyPair;
 use hauberk_publish::Signer;
+use hauberk_publish::server::PublishOptions;
 use hauberk_store::StoreDirectory;
 
 use crate::outcome::RetryPolicy;
@@ -31,6 +32,8 @@ pub struct Config {
     pub publish_port: u16,
     /// The URL workers and clients reach the publish server at, if it is not this host's address and port.
     pub publish_url: Option<String>,
+    /// What else is chosen of the publish server.
+    pub publish: PublishOptions,
     /// Holds nars, narinfos and logs.
     pub cache: PathBuf,
     /// The store directory whose builds it takes.

@@ -12,7 +12,7 @@ use hauberk_protocol::PROTOCOL_VERSION;
 use hauberk_protocol::proto::{SigningKey, Welcome, welcome};
 use hauberk_protocol::socket::{Context, RouterOptions, RouterSocket, ServerSecurity};
 use hauberk_publish::client::ClientConfig;
-use hauberk_publish::{Cache, PublishConfig, PublishServer, StoreSource, SubstituteClient};
+use hauberk_publish::{Cache, PublishConfig, StoreSource, SubstituteClient};
 use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -52,7 +52,7 @@ type Part = (&'static str, Result<(), ServerError>);
 /// Whatever keeps it from starting; afterwards only what it cannot live without: a socket that breaks, or another server of the
 /// same name. A database that is away is waited for.
 pub async fn run(
-    config: Config,
+    mut config: Config,
     stop: CancellationToken,
     ready: impl FnOnce() + Send,
 ) -> Result<(), ServerError> {
@@ -67,7 +67,11 @@ pub async fn run(
     let logs = RouterSocket::bind(&context, address(config.log_port), security, &RouterOptions::logs())?;
     let publish_address = address(config.publish_port);
     let listen_error = |source| ServerError::Listen { address: publish_address, source };
-    let publish = TcpListener::bind(publish_address).map_err(listen_error)?;
+    let mut publish_options = std::mem::take(&mut config.publish);
+    let publish = match publish_options.take_port() {
+        Some(listener) => listener,
+        None => TcpListener::bind(publish_address).map_err(listen_error)?,
+    };
     let publish_port = publish.local_addr().map_err(listen_error)?.port();
     let (backend_port, log_port) = (backend.endpoint().port(), logs.endpoint().port());
 
@@ -138,7 +142,8 @@ pub async fn run(
         directory: log_directory.clone(),
     }));
     publishing.limits.grace = config.limits.grace;
-    let running = PublishServer::new(publish, publishing)
+    let running = publish_options
+        .server(publish, publishing)
         .spawn_on_own_runtime(PUBLISH_THREADS, rest.clone())
         .map_err(listen_error)?;
     parts.spawn(async { ("publish server", running.join().await.map_err(ServerError::from)) });

@@ -1,11 +1,20 @@
 //! Begin and end of a process: readiness for the service manager, and signals.
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::exit::Failure;
+
+/// Raises the number of open files and connections to what the system allows: shells give 1,024.
+pub(crate) fn allow_many_descriptors() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where it is refused, servers take fewer connections.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
 
 /// Gives a token that is cancelled by SIGTERM or SIGINT. A second signal ends the process at once.
 pub(crate) fn stop_on_signals() -> Result<CancellationToken, Failure> {

@@ -14,6 +14,7 @@ use crate::exit::Failure;
 
 fn main() -> std::process::ExitCode {
     let arguments = Arguments::parse();
+    lifetime::allow_many_descriptors();
     let outcome = logging::start(&arguments.logging).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()

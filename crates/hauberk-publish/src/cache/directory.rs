@@ -188,7 +188,12 @@ impl Cache {
             .map_err(|_| CacheError::Stopped)?
     }
 
-    fn commit_blocking(&self, batch: Vec<Pending>, signer: &Signer) -> Result<Vec<Committed>, CacheError> {
+    /// Does as [`Self::commit`] on this thread.
+    pub(crate) fn commit_blocking(
+        &self,
+        batch: Vec<Pending>,
+        signer: &Signer,
+    ) -> Result<Vec<Committed>, CacheError> {
         let inner = &*self.0;
         let _one_at_a_time = inner.committing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut committed: Vec<Committed> = Vec::with_capacity(batch.len());
@@ -212,11 +217,16 @@ impl Cache {
                 committed.push(Committed { narinfo, inserted: false });
                 continue;
             }
+            if !signer.is_guix() {
+                // Clients of Nix refuse a narinfo with a choice.
+                item.narinfo.urls.truncate(1);
+                item.nars.truncate(1);
+            }
             signer.sign(&mut item.narinfo);
             let path = self.narinfo_path(&hash);
             let (mut file, scratch) = inner.scratch.file().map_err(CacheError::io("write", &path))?;
             file.write_all(item.narinfo.to_string().as_bytes()).map_err(CacheError::io("write", &path))?;
-            fresh.push((item.nar, scratch, path));
+            fresh.push((item.nars, scratch, path));
             committed.push(Committed { narinfo: item.narinfo, inserted: true });
         }
         if fresh.is_empty() {
@@ -227,9 +237,11 @@ impl Cache {
             .map_err(io::Error::from)
             .map_err(CacheError::io("sync", &inner.directory))?;
         let mut narinfos = Vec::with_capacity(fresh.len());
-        for (nar, narinfo, path) in fresh {
-            let to = inner.nars.join(nar.file_name());
-            nar.scratch.rename(&to).map_err(CacheError::io("rename to", &to))?;
+        for (nars, narinfo, path) in fresh {
+            for nar in nars {
+                let to = inner.nars.join(nar.file_name());
+                nar.scratch.rename(&to).map_err(CacheError::io("rename to", &to))?;
+            }
             narinfos.push((narinfo, path));
         }
         sync_directory(&inner.nars)?;

@@ -10,4 +10,5 @@ mod scratch;
 pub use directory::{Cache, Committed};
 pub use error::CacheError;
 pub use nar_file::{FinishedNar, NarFile};
+pub use pack::{Method, UnknownMethod};
 pub use pending::Pending;

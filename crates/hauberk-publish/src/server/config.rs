@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use hauberk_store::{StoreDirectory, narinfo::Compression};
 use tokio_rustls::TlsAcceptor;
 
-use super::{log_source::LogSource, store_source::StoreSource};
+use super::{log_source::LogSource, packer::Packing, store_source::StoreSource};
 use crate::{cache::Cache, signer::Signer};
 
 /// What a publish server serves, and how.
@@ -24,6 +24,8 @@ pub struct PublishConfig {
     /// How nars of the store are packed while they are sent: none, gzip or zstd. None by default, which costs least and
     /// tells clients sizes; packing pays on slow networks.
     pub compression: Compression,
+    /// How items of the store get into the cache when they are asked for. They do not without it, or without a cache.
+    pub packing: Option<Packing>,
     /// Build logs.
     pub logs: Option<Arc<dyn LogSource>>,
     /// How long a client may remember a narinfo. It is told only if there is a time here; clients have their own.
@@ -47,6 +49,7 @@ impl PublishConfig {
             cache: None,
             store: None,
             compression: Compression::None,
+            packing: None,
             logs: None,
             ttl: None,
             negative_ttl: Duration::ZERO,
@@ -59,8 +62,8 @@ impl PublishConfig {
 /// Bounds on connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections open at once, at least one; more wait in the kernel's queue. A connection that receives a nar holds two buffers
-    /// of 256 KiB.
+    /// Connections open at once, at least one, and at most half of the descriptors that the process may have; more wait in the
+    /// kernel's queue. An idle one holds about two kilobytes, and one that receives a nar a buffer of 256 KiB.
     pub connections: usize,
     /// Time for a request's head, and for a connection between two requests.
     pub header_timeout: Duration,
@@ -75,7 +78,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1024,
+            connections: 16 * 1024,
             header_timeout: Duration::from_secs(30),
             crowded_timeout: Duration::from_secs(2),
             stall_timeout: Duration::from_secs(60),

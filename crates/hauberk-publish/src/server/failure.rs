@@ -13,6 +13,9 @@ pub(super) enum Failure {
     /// What was asked for is not here.
     #[error("{0}")]
     NotFound(&'static str),
+    /// What was asked for will be here soon.
+    #[error("this is being packed")]
+    NotYet(Duration),
     /// The store cannot be asked.
     #[error("cannot look a path up in the store")]
     Store(#[from] StoreError),
@@ -47,6 +50,7 @@ impl Failure {
     pub(super) fn into_reply(self, path: &str, negative_ttl: Duration) -> Reply {
         let status = match &self {
             Self::NotFound(text) => return reply::not_found(negative_ttl, *text),
+            Self::NotYet(ttl) => return reply::not_found(*ttl, "this is being packed; ask again"),
             Self::Store(_) | Self::Log(_) => Status::Unavailable,
             Self::Cache(_) | Self::Open(_) => Status::InternalError,
         };

@@ -4,13 +4,16 @@ use std::{
     error::Error,
     fs::File,
     io::{self, BufReader, Read},
+    os::unix::fs::OpenOptionsExt,
     sync::Arc,
 };
 
 use bytes::Bytes;
 use hauberk_store::{
-    NarHash, NarInfo, StorePath, StorePathHash, cache_info::CacheInfo, narinfo::Compression,
+    NarHash, NarInfo, Sha256, StorePath, StorePathHash, cache_info::CacheInfo, narinfo::Compression,
 };
+
+use tokio_util::sync::CancellationToken;
 
 use super::{
     body::{Body, Source},
@@ -20,6 +23,7 @@ use super::{
     json,
     log_source::Growing,
     metrics::{Kind, Metrics},
+    packer::{Meanwhile, Packer},
     reply::{self, Immutable, Reply, Wanted},
     request::{Method, Request},
     route::Route,
@@ -46,6 +50,7 @@ pub(super) struct Handler {
     cache_info: Bytes,
     cached_narinfos: Option<CachedNarInfos>,
     signing_keys: Bytes,
+    packer: Option<Packer>,
     pool: BufferPool,
     metrics: Arc<Metrics>,
 }
@@ -59,21 +64,33 @@ enum Nar {
 }
 
 impl Handler {
-    pub(super) fn new(config: PublishConfig, metrics: Arc<Metrics>) -> Self {
+    /// Starts what runs beside the answers, until `stop`.
+    pub(super) fn start(
+        config: PublishConfig,
+        metrics: Arc<Metrics>,
+        stop: &CancellationToken,
+    ) -> io::Result<Self> {
         let cache_info = CacheInfo {
             store_directory: config.store_directory.clone(),
             want_mass_query: true,
             priority: Some(config.priority),
         };
         let signing_keys = config.signer.public_text();
-        Self {
+        let packer = match (&config.packing, &config.cache) {
+            (Some(packing), Some(cache)) => {
+                Some(Packer::start(packing.clone(), cache, &config.signer, stop)?)
+            }
+            _ => None,
+        };
+        Ok(Self {
             cache_info: cache_info.to_string().into(),
             cached_narinfos: config.cache.clone().map(CachedNarInfos::new),
             signing_keys: signing_keys.into(),
             pool: BufferPool::default(),
+            packer,
             metrics,
             config,
-        }
+        })
     }
 
     /// Answers one request.
@@ -109,6 +126,7 @@ impl Handler {
             Route::ItemNar(compression, item) => self.item_nar(request, &compression, &item).await,
             Route::CachedNar(name) => self.cached_nar(request, &name),
             Route::Log(item) => self.log(request, &item).await,
+            Route::File(path, hash) => self.fixed_file(request, &path, &hash).await,
             Route::Identity(nonce) => {
                 let lines = self.config.signer.sign_nonce(&nonce);
                 Ok(reply::never_kept(reply::bytes(reply::TEXT, lines.into())))
@@ -137,6 +155,9 @@ impl Handler {
             Some(text) => text,
             None => {
                 let item = self.in_store(hash).await?.ok_or(Failure::NotFound("no such path"))?;
+                if let Some(Meanwhile::NotYet(ttl)) = self.packer.as_ref().map(|packer| packer.ask(&item)) {
+                    return Err(Failure::NotYet(ttl));
+                }
                 item.narinfo(&self.config.signer, &self.config.compression)
             }
         };
@@ -224,16 +245,15 @@ impl Handler {
             return Ok(reply::stream(reply::NAR, Body::Read { source, length: None }));
         };
         let content = Immutable { tag: nar.hash().to_base32(), kind: reply::NAR, length };
-        let wanted = content.wanted(request);
-        match (content.without_bytes(request.method, wanted), wanted) {
-            (None, Wanted::Bytes { first, count }) => {
+        match content.wanted(request) {
+            Wanted::Bytes { first, count } if request.method != Method::Head => {
                 let mut source = self.open(&nar).await?;
                 if count < length {
                     source = Box::new(Skipping { inner: source, skip: first }.take(count));
                 }
                 Ok(content.with_body(first, count, Body::Read { source, length: Some(count) }))
             }
-            (reply, _) => reply.ok_or(Failure::NotFound("no such range")),
+            wanted => Ok(content.without_bytes(wanted)),
         }
     }
 
@@ -263,13 +283,22 @@ impl Handler {
     fn cached_nar(&self, request: &Request, name: &str) -> Result<Reply, Failure> {
         let (file, length) = self.open_cached(name)?;
         let content = Immutable { tag: name.to_owned(), kind: reply::NAR, length };
-        let wanted = content.wanted(request);
-        match (content.without_bytes(request.method, wanted), wanted) {
-            (None, Wanted::Bytes { first, count }) => {
-                Ok(content.with_body(first, count, Body::File { file, first, count }))
-            }
-            (reply, _) => reply.ok_or(Failure::NotFound("no such range")),
+        Ok(content.file(request, file))
+    }
+
+    /// Sends a file of the store that is named by its content.
+    async fn fixed_file(&self, request: &Request, path: &StorePath, hash: &Sha256) -> Result<Reply, Failure> {
+        const NOT_HERE: Failure = Failure::NotFound("no such file");
+        let item =
+            self.in_store(&path.hash()).await?.filter(|item| item.info.path == *path).ok_or(NOT_HERE)?;
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let file = File::options().read(true).custom_flags(flags).open(&item.file)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(NOT_HERE);
         }
+        let content = Immutable { tag: hash.to_base32(), kind: reply::FILE, length: metadata.len() };
+        Ok(content.file(request, file))
     }
 
     async fn log(&self, request: &Request, item: &StorePath) -> Result<Reply, Failure> {

@@ -9,10 +9,14 @@ use std::{
     },
 };
 
-use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
+use nix::sys::socket::{AddressFamily, Backlog, SockaddrLike, SockaddrStorage, getsockname, listen};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::socket::Socket;
+
+/// Clients that wait to be accepted, at most, where the kernel allows it. The standard library asks for 128; a crowd that comes at once
+/// would have to try again a second later.
+const BACKLOG: i32 = 4096;
 
 /// A socket that clients connect to, bound already.
 #[derive(Debug)]
@@ -64,6 +68,10 @@ impl Listener {
 
     /// Brings it onto the runtime of this thread.
     pub(super) fn settle(self) -> io::Result<SettledListener> {
+        match &self {
+            Self::Tcp(listener) => listen(listener, Backlog::new(BACKLOG)?)?,
+            Self::Unix(listener) => listen(listener, Backlog::new(BACKLOG)?)?,
+        }
         match self {
             Self::Tcp(listener) => {
                 listener.set_nonblocking(true)?;

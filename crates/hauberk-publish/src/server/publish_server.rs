@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use futures::future::select_all;
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
@@ -88,9 +89,9 @@ impl PublishServer {
         let limits = self.config.limits;
         let tls = self.config.tls.clone();
         let metrics = Arc::new(Metrics::default());
-        let places = Arc::new(Places::new(limits.connections));
+        let places = Arc::new(Places::new(limits.connections.min(affordable())));
         let shared = Arc::new(Shared {
-            handler: Arc::new(Handler::new(self.config, Arc::clone(&metrics))),
+            handler: Arc::new(Handler::start(self.config, Arc::clone(&metrics), &stop)?),
             metrics,
             limits,
             stop: stop.clone(),
@@ -143,6 +144,12 @@ impl Running {
     pub async fn join(self) -> Result<(), ServeError> {
         self.outcome.await.unwrap_or(Err(ServeError::Thread))
     }
+}
+
+/// Gives the number of connections for which there are descriptors: half, as each may have a file open.
+fn affordable() -> usize {
+    getrlimit(Resource::RLIMIT_NOFILE)
+        .map_or(usize::MAX, |(allowed, _)| usize::try_from(allowed / 2).unwrap_or(usize::MAX))
 }
 
 fn single() -> io::Result<Runtime> {

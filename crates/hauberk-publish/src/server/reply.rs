@@ -1,6 +1,6 @@
 //! Answers and their heads.
 
-use std::{borrow::Cow, io::Write, time::Duration};
+use std::{borrow::Cow, fs::File, io::Write, time::Duration};
 
 use bytes::Bytes;
 
@@ -16,6 +16,8 @@ use super::{
 pub(super) const NARINFO: &str = "text/x-nix-narinfo";
 /// The type of nars and nar files.
 pub(super) const NAR: &str = "application/x-nix-nar";
+/// The type of files of any kind.
+pub(super) const FILE: &str = "application/octet-stream";
 /// The type of `nix-cache-info`.
 pub(super) const CACHE_INFO: &str = "text/x-nix-cache-info";
 /// The type of JSON.
@@ -179,18 +181,16 @@ impl Immutable {
         format!("\"{}\"", self.tag)
     }
 
-    /// Answers where no bytes are needed for it.
-    pub(super) fn without_bytes(&self, method: Method, wanted: Wanted) -> Option<Reply> {
+    /// Answers without its bytes: that they are not needed, that they are not there, or what they would be.
+    pub(super) fn without_bytes(&self, wanted: Wanted) -> Reply {
         match wanted {
-            Wanted::Nothing => Some(Reply::new(Status::NotModified, Body::Empty, self.headers())),
+            Wanted::Nothing => Reply::new(Status::NotModified, Body::Empty, self.headers()),
             Wanted::NotThere => {
                 let mut reply = refusal(Status::RangeNotSatisfiable, "no such range");
                 reply.set("content-range", format!("bytes */{}", self.length));
-                Some(reply)
+                reply
             }
-            Wanted::Bytes { first, count } => {
-                (method == Method::Head).then(|| self.with_body(first, count, Body::Empty))
-            }
+            Wanted::Bytes { first, count } => self.with_body(first, count, Body::Empty),
         }
     }
 
@@ -201,6 +201,16 @@ impl Immutable {
             ("accept-ranges", "bytes".into()),
             ("content-type", self.kind.into()),
         ]
+    }
+
+    /// Answers out of the file that holds it.
+    pub(super) fn file(&self, request: &Request, file: File) -> Reply {
+        match self.wanted(request) {
+            Wanted::Bytes { first, count } if request.method != Method::Head => {
+                self.with_body(first, count, Body::File { file, first, count })
+            }
+            wanted => self.without_bytes(wanted),
+        }
     }
 
     /// Answers with `count` bytes from `first`; just these are what `body` has.

@@ -1,7 +1,7 @@
 //! What a request path asks for.
 
 use hauberk_store::{
-    NarHash, StoreDirectory, StorePath, StorePathHash, base32, narinfo::Compression, store_path,
+    NarHash, Sha256, StoreDirectory, StorePath, StorePathHash, base32, narinfo::Compression, store_path,
 };
 
 use crate::nonce::Nonce;
@@ -32,6 +32,8 @@ pub(super) enum Route {
     CachedNar(String),
     /// `/log/ITEM`.
     Log(StorePath),
+    /// `/file/NAME/sha256/HASH`: the file with this content, as Guix asks for sources.
+    File(StorePath, Sha256),
     /// `/identity/NONCE`.
     Identity(Nonce),
     /// `/metrics`.
@@ -72,6 +74,8 @@ impl Route {
                     nar(directory, rest)
                 } else if let Some(rest) = path.strip_prefix("log/") {
                     item(rest).map(Self::Log)
+                } else if let Some(rest) = path.strip_prefix("file/") {
+                    fixed_file(directory, rest)
                 } else {
                     path.strip_prefix("identity/").and_then(Nonce::parse).map(Self::Identity)
                 };
@@ -119,6 +123,14 @@ fn nar(directory: &StoreDirectory, rest: &str) -> Option<Route> {
         Ok(item) => Some(store_nar(&item).unwrap_or(Route::ItemNar(Compression::None, item))),
         Err(_) => Some(Route::CachedNar(rest)),
     }
+}
+
+/// Finds the store path of a file by its name and the hash of its content.
+fn fixed_file(directory: &StoreDirectory, rest: &str) -> Option<Route> {
+    let (name, hash) = rest.split_once("/sha256/")?;
+    let sha256 = Sha256::parse(hash).ok()?;
+    let path = StorePath::of_fixed_output(directory, &percent_decode(name)?, false, &sha256.into()).ok()?;
+    Some(Route::File(path, sha256))
 }
 
 /// Recognizes `HASH-NARHASH.nar`, which is also of the form of a base name. An item that is really named so is still

@@ -166,7 +166,8 @@ impl StoreItem {
             file_size: self.nar_size().filter(|_| !packed),
             file_hash: (!packed && !signer.is_guix()).then(|| info.nar_hash.into()),
         };
-        let mut narinfo = describe(info, place);
+        let mut narinfo = describe(info);
+        narinfo.urls = vec![place];
         signer.sign(&mut narinfo);
         narinfo
     }

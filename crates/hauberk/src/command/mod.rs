@@ -4,6 +4,7 @@ pub(crate) mod build;
 pub(crate) mod database;
 pub(crate) mod evaluation;
 pub(crate) mod key;
+mod publish_options;
 pub(crate) mod register;
 pub(crate) mod remote_server;
 pub(crate) mod remote_worker;

@@ -13,6 +13,7 @@ use hauberk_server::{Config, Limits, RetryPolicy};
 use hauberk_store::StoreDirectory;
 
 use crate::command::DatabaseLocation;
+use crate::command::publish_options::Publish;
 use crate::exit::Failure;
 use crate::keys::read_signing_key;
 use crate::lifetime;
@@ -109,6 +110,9 @@ pub(crate) struct Options {
     /// Largest build log, in MiB of text; 0 = no limit
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     log_limit: u64,
+
+    #[command(flatten)]
+    publish: Publish,
 }
 
 /// Where to announce; `None` is nowhere.
@@ -170,6 +174,7 @@ impl Options {
             log_port: self.log_port,
             publish_port: self.publish_port,
             publish_url: self.publish_url,
+            publish: self.publish.check()?,
             cache: self.cache,
             store_directory,
             daemon,
