@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hauberk_daemon::{BuildDaemon, BuildMode, BuildTarget, ClientOptions, DaemonError};
 use hauberk_protocol::proto::{DeclineReason, Origin, Outcome, OutputInfo};
 use hauberk_store::nar::{Limits, Node};
-use hauberk_store::{Derivation, StorePath};
+use hauberk_store::{Derivation, Sha256, StorePath};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -126,7 +126,7 @@ impl Run<'_> {
             return self.success(Origin::AlreadyValid, Duration::ZERO, &mut daemon).await;
         }
         let inputs = direct_inputs(&derivation, &mut daemon).await?;
-        self.compare_inputs(&mut daemon).await?;
+        self.compare_inputs(&sources, &mut daemon).await?;
         self.fetch("inputs", inputs, &sources, &mut daemon).await?;
         self.inputs = Some(self.begun.elapsed());
 
@@ -228,31 +228,55 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Compares what is here with what the server knows, so that no closure is spliced of two builds.
-    async fn compare_inputs(&self, daemon: &mut dyn BuildDaemon) -> Result<(), Early> {
+    /// Compares what is here with what the server knows, so that no closure is spliced of two builds. What differs is replaced by
+    /// the farm's, unless something else is being built here now, which may be reading it.
+    async fn compare_inputs(&self, sources: &Sources, daemon: &mut dyn BuildDaemon) -> Result<(), Early> {
+        let mut different = self.different_inputs(daemon).await?;
+        if !different.is_empty()
+            && let Ok(_alone) = self.machine.building.try_write()
+        {
+            let mut left = Vec::new();
+            for (path, hash) in different {
+                if self.machine.fetcher.repair(&path, hash, sources).await {
+                    warn!(store.path = %path, "{path} differed from the farm's, and was replaced by it");
+                    self.context
+                        .log
+                        .note(&format!("{path} differed from the farm's, and was replaced by it"));
+                } else {
+                    left.push((path, hash));
+                }
+            }
+            different = left;
+        }
+        let Some((first, _)) = different.first() else { return Ok(()) };
+        let message = format!("{} inputs differ from the farm's, the first is {first}", different.len());
+        let paths = different.iter().map(|(path, _)| path.to_string()).collect();
+        Err(DeclineReport { reason: DeclineReason::InputDiffers, message, paths }.into())
+    }
+
+    /// The inputs that are valid here and have another hash than the server knows, each with the server's.
+    async fn different_inputs(
+        &self,
+        daemon: &mut dyn BuildDaemon,
+    ) -> Result<Vec<(StorePath, Sha256)>, DaemonError> {
         let listed: BTreeSet<StorePath> = self.assignment.inputs.keys().cloned().collect();
+        let mut different = Vec::new();
         if listed.is_empty() {
-            return Ok(());
+            return Ok(different);
         }
         for path in &listed {
             daemon.add_temp_root(path).await?;
         }
-        let mut different = Vec::new();
         for path in daemon.query_valid_paths(&listed).await? {
             let here = daemon.query_path_info(&path).await?;
             let known = self.assignment.inputs.get(&path);
             if let (Some(here), Some(known)) = (here, known)
                 && here.nar_hash != known.nar_hash
             {
-                different.push(path.to_string());
+                different.push((path, known.nar_hash));
             }
         }
-        if different.is_empty() {
-            return Ok(());
-        }
-        let message =
-            format!("{} inputs differ from the farm's, the first is {}", different.len(), different[0]);
-        Err(DeclineReport { reason: DeclineReason::InputDiffers, message, paths: different }.into())
+        Ok(different)
     }
 
     /// Makes sure that nothing but this derivation would be built.
@@ -274,6 +298,7 @@ impl Run<'_> {
     }
 
     async fn build(self, mode: BuildMode, daemon: &mut dyn BuildDaemon) -> Result<BuildReport, Early> {
+        let _building = self.machine.building.read().await;
         let begun = Instant::now();
         let limits = self.assignment.limits;
         let exceeded = Arc::new(Notify::new());

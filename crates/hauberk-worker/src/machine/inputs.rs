@@ -16,8 +16,8 @@ use hauberk_publish::client::{
     AskError, BaseUrl, Closure, ClosureError, ClosureLimits, FetchError, MissingPath, NarDownload, Source,
     SubstituteClient, ValidPaths,
 };
-use hauberk_store::{NarInfo, StorePath};
-use tracing::{debug, info};
+use hauberk_store::{NarInfo, Sha256, StorePath};
+use tracing::{debug, info, warn};
 
 /// Nars fetched at once for one attempt.
 const PARALLEL: usize = 4;
@@ -220,6 +220,40 @@ impl Fetcher {
         }
         let source = failure.unwrap_or(FetchError::Abandoned { path: path.clone() });
         Err(InputError::Transfer { path, source: Box::new(source) })
+    }
+
+    /// Replaces a path that is valid here by the farm's, whose nar has this hash. Nobody may be building meanwhile. False when the
+    /// server has no such path either, or the daemon does not replace what is valid.
+    pub(crate) async fn repair(&self, path: &StorePath, hash: Sha256, sources: &Sources) -> bool {
+        match self.try_repair(path, hash, sources).await {
+            Ok(repaired) => repaired,
+            Err(error) => {
+                warn!(store.path = %path, error = &error as &dyn std::error::Error, "cannot repair {path}");
+                false
+            }
+        }
+    }
+
+    async fn try_repair(
+        &self,
+        path: &StorePath,
+        hash: Sha256,
+        sources: &Sources,
+    ) -> Result<bool, InputError> {
+        let Some(server) = sources.narinfos.first() else { return Ok(false) };
+        let transfer = |source| InputError::Transfer { path: path.clone(), source: Box::new(source) };
+        let daemon_error = |source| InputError::Daemon { path: path.clone(), source };
+        let flight = self.flight(path);
+        let _alone = flight.lock().await;
+        let found = self.client.narinfo(&server.url, &path.hash()).await.map_err(transfer)?;
+        let Some(narinfo) = found.filter(|found| found.store_path == *path && found.nar_hash == hash) else {
+            return Ok(false);
+        };
+        let mut nar = self.client.nar(&server.url, &narinfo).await.map_err(transfer)?;
+        let mut daemon = self.pool.get().await.map_err(daemon_error)?;
+        daemon.add_nar(&path_info(&narinfo), &mut nar, true).await.map_err(daemon_error)?;
+        let here = daemon.query_path_info(path).await.map_err(daemon_error)?;
+        Ok(here.is_some_and(|here| here.nar_hash == hash))
     }
 
     /// Where the nar may be had, the server that named it last.

@@ -20,6 +20,7 @@ use hauberk_protocol::proto::Load;
 use hauberk_publish::client::{BaseUrl, SubstituteClient};
 use hauberk_store::StoreDirectory;
 use tokio::net::UnixStream;
+use tokio::sync::RwLock;
 
 use crate::AttemptId;
 use crate::assignment::Assignment;
@@ -43,6 +44,8 @@ pub(crate) struct Machine {
     substitutes: Vec<BaseUrl>,
     roots: Roots,
     disks: Disks,
+    /// Held by every build that runs, and alone by whoever replaces a path that a build may be reading.
+    building: RwLock<()>,
 }
 
 /// What a [`Machine`] is made of.
@@ -77,6 +80,7 @@ impl Machine {
             substitutes: parts.substitutes,
             roots: Roots::open(&parts.roots)?,
             disks: Disks { store: parts.store, build: parts.build_directory },
+            building: RwLock::new(()),
         })
     }
 

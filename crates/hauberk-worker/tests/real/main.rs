@@ -367,6 +367,35 @@ async fn an_input_that_differs_is_declined_and_so_are_other_outputs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_that_differs_is_replaced_by_the_farms() {
+    let mut farm = Farm::start().await;
+    // Another one each time it is built.
+    let dependency = script("dependency", "cat /proc/sys/kernel/random/uuid > $out", "");
+    let drv = farm.store.instantiate(&script("user", "cat $dep > $out", &format!("dep = {dependency};")));
+    let dependency_drv = farm.store.instantiate(&dependency);
+    let assign = farm.assignment(&dependency_drv);
+    let own = farm.build(assign).await;
+    assert_eq!(own.outcome(), Outcome::Succeeded, "{own:?}");
+    let path = farm.store.run("nix-build", &["--no-out-link", "-E", &dependency]);
+    let hash = farm.store.run("nix-store", &["--query", "--hash", &path]);
+    let hash = Sha256::parse(&hash).unwrap();
+    assert_ne!(own.outputs[0].nar_hash.as_ref(), hash.as_bytes());
+
+    let mut assign = farm.assignment(&drv);
+    let nar_hash = hash.as_bytes().to_vec().into();
+    assign.inputs = vec![proto::Input { path: path.clone(), nar_hash, nar_size: 1 }];
+    let finished = farm.build(assign).await;
+    assert_eq!(finished.outcome(), Outcome::Succeeded, "{finished:?}");
+    // It was made of the farm's.
+    let farms = farm.store.run(
+        "nix-build",
+        &["--no-out-link", "-E", &script("user", "cat $dep > $out", &format!("dep = {dependency};"))],
+    );
+    let farms = farm.store.run("nix-store", &["--query", "--hash", &farms]);
+    assert_eq!(finished.outputs[0].nar_hash.as_ref(), Sha256::parse(&farms).unwrap().as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_canceled_build_leaves_no_builder() {
     let mut farm = Farm::start().await;
     let drv = farm.store.instantiate(&script("endless", "echo begun; sleep 7779", ""));
