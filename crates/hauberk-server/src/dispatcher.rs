@@ -9,9 +9,10 @@ use std::time::Instant;
 
 use hauberk_database::attempts::OpenAttempt;
 use hauberk_database::dispatch::{
-    AttemptClass, AttemptOrigin, Built, Claim, Claimed, Ended, Fetched, KnownPath, Lane, Measures, ReadyBuild,
+    AttemptClass, AttemptOrigin, Built, Claim, Claimed, Consequence, Ended, Fetched, KnownPath, Lane,
+    Measures, ReadyBuild,
 };
-use hauberk_database::{AttemptId, WorkerId};
+use hauberk_database::{AttemptId, BuildId, WorkerId};
 use hauberk_protocol::proto::{
     Ack, Declined, Finished, Heartbeat, Hello, HelloAgain, Origin, Outcome, Pause, Release, Started,
 };
@@ -49,6 +50,8 @@ pub(crate) struct Dispatcher {
     returns: HashMap<AttemptId, Return>,
     /// What was decided about attempts before it was heard that they were recorded.
     early: HashMap<AttemptId, Early>,
+    /// Where builds that are to be tried again have failed by the farm's fault.
+    tried: HashMap<BuildId, Vec<WorkerId>>,
     effects: Vec<Effect>,
     refilling: bool,
 }
@@ -65,6 +68,7 @@ impl Dispatcher {
             attempts: HashMap::new(),
             returns: HashMap::new(),
             early: HashMap::new(),
+            tried: HashMap::new(),
             effects: Vec::new(),
             refilling: false,
         }
@@ -459,7 +463,7 @@ impl Dispatcher {
             let mut best = None;
             for (lane, rank) in self.queue.heads() {
                 if best.is_none_or(|(best_rank, _, _)| rank < best_rank)
-                    && let Some(session) = self.slots.choose(lane)
+                    && let Some(session) = self.slots.choose(lane, &self.avoided(rank.build()))
                 {
                     best = Some((rank, lane.id, session));
                 }
@@ -482,6 +486,12 @@ impl Dispatcher {
         }
     }
 
+    /// The sessions of workers on which a build has failed by the farm's fault: it is tried elsewhere if it can be.
+    fn avoided(&self, build: BuildId) -> Vec<SessionId> {
+        let tried = self.tried.get(&build).map_or(&[][..], Vec::as_slice);
+        tried.iter().filter_map(|worker| self.by_worker.get(worker).copied()).collect()
+    }
+
     /// Builds became ready by what this server did.
     pub(crate) fn ready(&mut self, builds: &[ReadyBuild]) {
         for build in builds {
@@ -502,6 +512,9 @@ impl Dispatcher {
             }
             Committed::Built(id) => {
                 let Some(attempt) = self.attempts.get_mut(&id) else { return };
+                if attempt.phase != Phase::Concluding {
+                    return;
+                }
                 attempt.phase = Phase::Fetching;
                 let (worker, build, name) = (attempt.worker, attempt.build, attempt.name.clone());
                 self.effects.push(Effect::Fetch(FetchJob { attempt: id, build, name }));
@@ -510,6 +523,7 @@ impl Dispatcher {
             Committed::Succeeded(id) => {
                 let Some(attempt) = self.attempts.remove(&id) else { return };
                 info!(build.id = %attempt.build, attempt.id = %id, "{} succeeded", attempt.name);
+                self.tried.remove(&attempt.build);
                 self.send_to_worker(attempt.worker, Release { attempts: vec![id.get()] });
             }
             Committed::Ended(id) => {
@@ -628,7 +642,17 @@ impl Dispatcher {
             build.id = %attempt.build, attempt.id = %id, attempt.class = %class,
             "{}: {class}{}{message}", attempt.name, if message.is_empty() { "" } else { ": " }
         );
-        let build = attempt.build;
+        let (build, worker) = (attempt.build, attempt.worker);
+        match consequence {
+            Consequence::Retry { .. } => {
+                let tried = self.tried.entry(build).or_default();
+                if !tried.contains(&worker) {
+                    tried.push(worker);
+                }
+            }
+            Consequence::Ready => {}
+            Consequence::Fail | Consequence::FailOther => drop(self.tried.remove(&build)),
+        }
         let ended = Ended { attempt: id, build, class, message, measures, consequence };
         self.effects.push(Effect::Commit(Op::End(ended)));
     }

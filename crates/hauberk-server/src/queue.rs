@@ -18,6 +18,11 @@ pub(crate) struct Rank {
 }
 
 impl Rank {
+    /// The build.
+    pub(crate) fn build(self) -> BuildId {
+        self.id
+    }
+
     fn of(build: &ReadyBuild) -> Self {
         Self { priority: build.priority, remaining_path: Reverse(build.remaining_path), id: build.id }
     }

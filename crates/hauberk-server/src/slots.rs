@@ -38,14 +38,18 @@ impl Slots {
         }
     }
 
-    /// Chooses a session for a build of a lane: the one with the most room, so that a burst spreads over the machines.
-    pub(crate) fn choose(&self, lane: &Lane) -> Option<SessionId> {
-        self.groups
-            .iter()
-            .filter(|(capabilities, _)| capabilities.can_run(lane))
-            .filter_map(|(_, sessions)| sessions.first())
-            .min()
-            .map(|(_, session)| *session)
+    /// Chooses a session for a build of a lane: the one with the most room, so that a burst spreads over the machines. One of
+    /// `avoided` only if no other has room.
+    pub(crate) fn choose(&self, lane: &Lane, avoided: &[SessionId]) -> Option<SessionId> {
+        let best = |avoided: &[SessionId]| {
+            self.groups
+                .iter()
+                .filter(|(capabilities, _)| capabilities.can_run(lane))
+                .filter_map(|(_, sessions)| sessions.iter().find(|(_, session)| !avoided.contains(session)))
+                .min()
+                .map(|(_, session)| *session)
+        };
+        best(avoided).or_else(|| if avoided.is_empty() { None } else { best(&[]) })
     }
 
     /// Tells whether any session has room.
@@ -88,13 +92,15 @@ mod tests {
         slots.set(id(1), &x86, 2);
         slots.set(id(2), &x86, 4);
         slots.set(id(3), &arm, 9);
-        assert_eq!(slots.choose(&lane("x86_64-linux")), Some(id(2)));
-        assert_eq!(slots.choose(&lane("builtin")), Some(id(3)));
+        assert_eq!(slots.choose(&lane("x86_64-linux"), &[]), Some(id(2)));
+        assert_eq!(slots.choose(&lane("builtin"), &[]), Some(id(3)));
+        assert_eq!(slots.choose(&lane("x86_64-linux"), &[id(2)]), Some(id(1)));
+        assert_eq!(slots.choose(&lane("x86_64-linux"), &[id(2), id(1)]), Some(id(2)));
         slots.set(id(2), &x86, 1);
-        assert_eq!(slots.choose(&lane("x86_64-linux")), Some(id(1)));
+        assert_eq!(slots.choose(&lane("x86_64-linux"), &[]), Some(id(1)));
         slots.set(id(1), &x86, 0);
         slots.remove(id(2));
-        assert_eq!(slots.choose(&lane("x86_64-linux")), None);
+        assert_eq!(slots.choose(&lane("x86_64-linux"), &[]), None);
         assert!(slots.any());
         slots.remove(id(3));
         assert!(!slots.any());

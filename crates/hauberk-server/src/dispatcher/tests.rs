@@ -1,11 +1,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use hauberk_database::dispatch::Consequence;
 use hauberk_database::late::{Reopened, Settled, Verdict, Word};
 use hauberk_database::workers::Order;
-use hauberk_database::{BuildId, LaneId, SpecificationId};
-use hauberk_protocol::proto::{OutputInfo, RunningAttempt, Welcome};
+use hauberk_database::{LaneId, SpecificationId};
+use hauberk_protocol::proto::{DeclineReason, OutputInfo, RunningAttempt, Welcome};
 use hauberk_store::StoreDirectory;
 
 use super::*;
@@ -708,4 +707,212 @@ fn what_a_restarted_server_finds_beside_another_is_settled_beside_it() {
     let [Effect::Fetch(job)] = &effects[..] else { panic!("{effects:?}") };
     bench.dispatcher.fetched(job, Ok(Vec::new()));
     assert!(matches!(bench.settle()[..], [Effect::Late(Late::Succeed(_))]));
+}
+
+#[test]
+fn what_failed_by_the_farms_fault_is_tried_elsewhere() {
+    let mut bench = Bench::new();
+    let first = bench.join(1, 1, 4);
+    bench.settle();
+    bench.queue(&[7]);
+    bench.settle();
+    bench.join(2, 2, 1);
+    bench.settle();
+    let declined =
+        Declined { attempt: 101, reason: DeclineReason::InputDiffers.into(), ..Declined::default() };
+    bench.dispatcher.declined(first, &declined);
+    assert_eq!(ended(&bench.settle()), [(101, AttemptClass::Declined, RETRY)]);
+    bench.committed(Committed::Ended(AttemptId::new(101)));
+    bench.settle();
+    // The first worker has more room.
+    bench.queue(&[7]);
+    assert_eq!(bench.claim().worker, WorkerId::new(2));
+}
+
+/// What comes of an event, in a word.
+fn word(effects: &[Effect]) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for effect in effects {
+        words.push(match effect {
+            Effect::Send(_, message) => message.body.kind().to_owned(),
+            Effect::Commit(Op::Start { .. }) => "start".to_owned(),
+            Effect::Commit(Op::Built(_)) => "built".to_owned(),
+            Effect::Commit(Op::Succeed(_)) => "succeed".to_owned(),
+            Effect::Commit(Op::End(ended)) => format!("end {}", ended.class),
+            Effect::Commit(Op::Claim(_)) => "claim".to_owned(),
+            Effect::Late(Late::TakeBack(_)) => "ask".to_owned(),
+            Effect::Late(Late::Succeed(_)) => "settle".to_owned(),
+            Effect::Fetch(_) => "fetch".to_owned(),
+            Effect::Refill => continue,
+            Effect::SessionEnded(_) => "left".to_owned(),
+        });
+    }
+    words.join(", ")
+}
+
+/// Every phase of an attempt, with everything that can be heard of it. A column for each phase, a row for each event.
+#[test]
+fn every_phase_decides_about_every_event() {
+    const PHASES: [&str; 8] =
+        ["unknown", "assigned", "running", "unheard", "concluding", "fetching", "giving up", "ending"];
+    // An event in its words, and what comes of it in each phase.
+    type Row = (&'static str, [&'static str; 8]);
+    const TABLE: &[Row] = &[
+        // The worker says that the build has begun.
+        ("started", ["", "start", "start", "start", "", "", "", ""]),
+        // It has succeeded. What is being recorded is acknowledged later; what is not known here is asked about.
+        ("succeeded", ["ask", "built", "built", "built", "", "Ack", "", ""]),
+        // It failed by the package's fault.
+        ("failed", ["ask", "end build_failed", "end build_failed", "end build_failed", "", "Ack", "", ""]),
+        // It failed by the farm's fault, or was stopped: nothing that would still count.
+        ("disk full", ["Ack, Release", "end disk_full", "end disk_full", "end disk_full", "", "Ack", "", ""]),
+        ("canceled", ["Ack, Release", "end canceled", "end canceled", "end canceled", "", "Ack", "", ""]),
+        // The worker will not take it.
+        ("declined", ["", "end declined", "end declined", "end declined", "", "", "", ""]),
+        // A heartbeat names it, or does not although it had seen the Assign.
+        ("heartbeat with", ["ask", "", "", "", "", "", "", ""]),
+        ("heartbeat without", ["", "end worker_lost", "end worker_lost", "", "", "", "", ""]),
+        // A new session begins with it running, with its result, or without it.
+        (
+            "hello with",
+            ["Welcome, ask", "Welcome", "Welcome", "Welcome", "Welcome", "Welcome", "Welcome", "Welcome"],
+        ),
+        (
+            "hello with its result",
+            ["Welcome", "Welcome", "Welcome", "Welcome", "Welcome", "Welcome", "Welcome", "Welcome"],
+        ),
+        (
+            "hello without",
+            [
+                "Welcome",
+                "Welcome, end worker_lost",
+                "Welcome, end worker_lost",
+                "Welcome, end worker_lost",
+                "Welcome",
+                "Welcome",
+                "Welcome",
+                "Welcome",
+            ],
+        ),
+        // The worker leaves; its connection breaks; a lease goes by.
+        (
+            "goodbye",
+            [
+                "left",
+                "left, end canceled",
+                "left, end canceled",
+                "left, end canceled",
+                "left",
+                "left",
+                "left",
+                "left",
+            ],
+        ),
+        ("undelivered", ["left", "left", "left", "left", "left", "left", "left", "left"]),
+        (
+            "lapse",
+            [
+                "left",
+                "left, end worker_lost",
+                "left, end worker_lost",
+                "left, end worker_lost",
+                "left",
+                "left",
+                "left",
+                "left",
+            ],
+        ),
+        // The outputs are in the cache, or never will be.
+        ("fetched", ["", "", "", "", "", "succeed", "", ""]),
+        ("not fetched", ["", "", "", "", "", "end transfer", "", ""]),
+        // An operator cancels it; another attempt counts.
+        ("stop", ["", "Cancel", "Cancel", "Cancel", "", "", "", ""]),
+        (
+            "superseded",
+            [
+                "",
+                "Cancel",
+                "Cancel",
+                "Cancel",
+                "Ack, Release",
+                "Ack, Release",
+                "Ack, Release",
+                "Ack, Release",
+            ],
+        ),
+        // What was to be recorded is.
+        ("built is recorded", ["", "", "", "", "fetch, Ack", "", "", ""]),
+        (
+            "the end is recorded",
+            [
+                "",
+                "Ack, Release",
+                "Ack, Release",
+                "Ack, Release",
+                "Ack, Release",
+                "Ack, Release",
+                "",
+                "Ack, Release",
+            ],
+        ),
+    ];
+    let id = AttemptId::new(101);
+    for (event, expected) in TABLE {
+        for (phase, expected) in PHASES.iter().zip(expected) {
+            let (mut bench, session) = Bench::with_attempt();
+            let attempt = bench.dispatcher.attempts.get_mut(&id).unwrap();
+            let until = bench.now + LEASE;
+            match *phase {
+                "unknown" => drop(bench.dispatcher.attempts.remove(&id)),
+                "assigned" => {}
+                "running" => attempt.phase = Phase::Running,
+                "unheard" => attempt.phase = Phase::Unheard { until },
+                "concluding" => attempt.phase = Phase::Concluding,
+                "fetching" => attempt.phase = Phase::Fetching,
+                "giving up" => attempt.phase = Phase::GivingUp,
+                _ => attempt.phase = Phase::Ending,
+            }
+            let heartbeat = |running: &[i64]| Heartbeat {
+                running: running
+                    .iter()
+                    .map(|attempt| RunningAttempt { attempt: *attempt, ..RunningAttempt::default() })
+                    .collect(),
+                last_assign_seen: 9,
+                granted: 1,
+                load: None,
+            };
+            let job = FetchJob { attempt: id, build: BuildId::new(7), name: "hello".to_owned() };
+            let now = bench.now;
+            let dispatcher = &mut bench.dispatcher;
+            match *event {
+                "started" => dispatcher.started(session, &Started { attempt: 101, inputs_ms: 1 }),
+                "succeeded" => dispatcher.finished(session, &success(101)),
+                "failed" => dispatcher.finished(session, &failure(101, Outcome::BuildFailed)),
+                "disk full" => dispatcher.finished(session, &failure(101, Outcome::DiskFull)),
+                "canceled" => dispatcher.finished(session, &failure(101, Outcome::Canceled)),
+                "declined" => {
+                    let reason = DeclineReason::Unsupported.into();
+                    dispatcher.declined(session, &Declined { attempt: 101, reason, ..Declined::default() });
+                }
+                "heartbeat with" => dispatcher.heartbeat(session, &heartbeat(&[101])),
+                "heartbeat without" => dispatcher.heartbeat(session, &heartbeat(&[])),
+                "hello with" => drop(bench.hello(1, 2, &running(101))),
+                "hello with its result" => {
+                    bench.hello(1, 2, &Hello { unacknowledged: vec![101], ..Hello::default() });
+                }
+                "hello without" => drop(bench.hello(1, 2, &Hello::default())),
+                "goodbye" => dispatcher.goodbye(session, ""),
+                "undelivered" => dispatcher.undelivered(RoutingId::from_number(1), now),
+                "lapse" => dispatcher.tick(now + LEASE + Duration::from_millis(1)),
+                "fetched" => dispatcher.fetched(&job, Ok(Vec::new())),
+                "not fetched" => dispatcher.fetched(&job, Err("gone".to_owned())),
+                "stop" => dispatcher.stop(&[id], now),
+                "superseded" => dispatcher.superseded(id),
+                "built is recorded" => dispatcher.committed(Committed::Built(id), now),
+                "the end is recorded" => dispatcher.committed(Committed::Ended(id), now),
+                other => panic!("no such event: {other}"),
+            }
+            assert_eq!(word(&bench.settle()), **expected, "{event}, while the attempt is {phase}");
+        }
+    }
 }
