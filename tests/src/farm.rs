@@ -4,11 +4,10 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use tokio_postgres::{Client, NoTls, Row, types::ToSql};
+use tokio_postgres::{Client, Row, types::ToSql};
 
 use crate::{
     directory::LabDirectory,
@@ -22,6 +21,7 @@ use crate::{
     program::{hauberk_program, require_root},
     repository::Repository,
     specification::Specification,
+    tables::Tables,
     wait::Deadline,
 };
 
@@ -29,8 +29,6 @@ use crate::{
 const WORKER_USER: u32 = 65534;
 /// The name of the server's signing key.
 const SERVER_KEY_NAME: &str = "farm.example-1";
-/// How often the database is asked whether a condition holds.
-const LOOK: Duration = Duration::from_millis(50);
 /// The ports, each in the server's own network.
 const PUBLISH_PORT: u16 = 5557;
 
@@ -111,7 +109,7 @@ pub struct Farm {
     config: FarmConfig,
     server_address: String,
     server_signing_key: String,
-    client: tokio::sync::Mutex<Option<Client>>,
+    tables: Tables,
     directory: LabDirectory,
 }
 
@@ -205,7 +203,7 @@ impl Farm {
             config,
             server_address,
             server_signing_key,
-            client: tokio::sync::Mutex::new(None),
+            tables: Tables::new(database),
             directory,
         })
     }
@@ -388,6 +386,7 @@ impl Farm {
                 gates: None,
                 substituters: vec![self.publish_url()],
                 settings: "connect-timeout = 5\ndownload-attempts = 2\n".to_owned(),
+                without_daemon: false,
             },
         )?;
         self.network.attach(&machine)?;
@@ -427,10 +426,7 @@ impl Farm {
     /// # Errors
     /// The database cannot be reached.
     pub async fn connect(&self) -> Result<Client> {
-        let (client, connection) =
-            tokio_postgres::connect(&self.postgres.connection_string(), NoTls).await.context("connecting")?;
-        tokio::spawn(connection);
-        Ok(client)
+        self.tables.connect().await
     }
 
     /// Asks the database; a lost connection is made again once.
@@ -438,12 +434,12 @@ impl Farm {
     /// # Errors
     /// The database cannot be reached or refuses the statement.
     pub async fn query(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
-        let mut client = self.client.lock().await;
-        if client.as_ref().is_none_or(Client::is_closed) {
-            *client = Some(self.connect().await?);
-        }
-        let connected = client.as_ref().context("connected just now")?;
-        connected.query(statement, parameters).await.with_context(|| format!("asking {statement}"))
+        self.tables.query(statement, parameters).await
+    }
+
+    /// Gives the tables, for a checker.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// Waits until `statement` gives a row whose first column is true.
@@ -457,28 +453,17 @@ impl Farm {
         statement: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<()> {
-        loop {
-            self.check_processes().with_context(|| format!("while waiting until {what}"))?;
-            // While the database is down the answer is "not yet".
-            let answer = self.query(statement, parameters).await;
-            if let Ok(rows) = &answer
-                && rows.first().is_some_and(|row| row.get::<_, bool>(0))
-            {
-                return Ok(());
+        let own = [&mut self.register, &mut self.server, &mut self.web];
+        let (tables, workers) = (&self.tables, &mut self.workers);
+        let mut processes: Vec<_> =
+            own.into_iter().chain(workers.iter_mut().map(|host| &mut host.process)).flatten().collect();
+        let look_after = || processes.iter_mut().try_for_each(|process| process.check());
+        match tables.wait_until(what, deadline, statement, parameters, look_after).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let described = format!("{}{}", self.describe_builds().await, self.log_tails());
+                Err(error.context(described))
             }
-            if deadline.is_over() {
-                let asked = match answer {
-                    Ok(_) => String::new(),
-                    Err(error) => format!(" (the database said: {error:#})"),
-                };
-                bail!(
-                    "{what}: not within {:?}{asked}\n{}{}",
-                    deadline.patience(),
-                    self.describe_builds().await,
-                    self.log_tails()
-                );
-            }
-            tokio::time::sleep(LOOK).await;
         }
     }
 

@@ -7,6 +7,7 @@
 //! Everything needs root, and everything ends with the process that made it: by `Drop` in the ordinary case, by parent-death
 //! signals when it is killed. Namespaces have no names, so nothing is left but a directory, which the next run removes.
 
+pub mod checker;
 mod directory;
 mod farm;
 mod gates;
@@ -18,8 +19,10 @@ mod postgres;
 mod process;
 mod program;
 mod repository;
+pub mod simulated;
 mod spawn;
 mod specification;
+mod tables;
 mod wait;
 
 pub use directory::LabDirectory;
@@ -31,7 +34,8 @@ pub use machine::{Machine, MachineConfig};
 pub use network::Network;
 pub use postgres::Postgres;
 pub use process::Process;
-pub use program::{free_port, hauberk_program, require_root};
+pub use program::{free_port, hauberk_program, program_beside, require_root};
 pub use repository::Repository;
 pub use specification::Specification;
+pub use tables::Tables;
 pub use wait::{Deadline, wait_for};

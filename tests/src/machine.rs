@@ -42,6 +42,8 @@ pub struct MachineConfig {
     pub gates: Option<PathBuf>,
     /// More lines for its nix.conf.
     pub settings: String,
+    /// It runs no nix-daemon: nothing is built on it.
+    pub without_daemon: bool,
 }
 
 /// A machine: network, mounts and processes of its own, a Nix store of its own, and a real nix-daemon.
@@ -107,7 +109,9 @@ impl Machine {
         let inner =
             children_of(outer.id()).first().copied().context("the machine's first process is gone")?;
         let mut machine = Self { name: config.name.clone(), directory, daemon: None, outer, inner };
-        machine.start_daemon()?;
+        if !config.without_daemon {
+            machine.start_daemon()?;
+        }
         Ok(machine)
     }
 
@@ -136,6 +140,27 @@ impl Machine {
             .env("HOME", self.directory.join("home"))
             .env("TMPDIR", self.directory.join("tmp"))
             .env("NIX_REMOTE", "daemon")
+    }
+
+    /// Lays a file system of its own, in memory and of this size (as `4m`), over a directory. The computer does not see it; see
+    /// [`Machine::inside`].
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn mount_small(&self, directory: &Path, size: &str) -> Result<()> {
+        self.command("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0777"), "none"])
+            .arg(directory)
+            .run()
+            .map(|_| ())
+    }
+
+    /// Gives where a path lies as the machine sees it, mounts included, for as long as it runs.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        Path::new("/proc")
+            .join(self.inner.to_string())
+            .join("root")
+            .join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// Starts the nix-daemon, if need be again, and waits for its socket.

@@ -60,15 +60,51 @@ impl Network {
     /// # Errors
     /// The machine is not on this network, or the filter cannot be set.
     pub fn cut(&self, machine: &Machine) -> Result<()> {
-        let number = self.port(machine)?;
-        let rules = format!(
-            "table bridge cut{number} {{\nchain drops {{\ntype filter hook forward priority 0\n\
-             iifname \"port{number}\" drop\noifname \"port{number}\" drop\n}}\n}}"
-        );
-        self.inside("nft").arg(rules).run().map(|_| ())
+        self.filter(machine, &["iifname {} drop", "oifname {} drop"])
     }
 
-    /// Ends a silent cut.
+    /// Drops everything a machine sends silently; what is sent to it still comes.
+    ///
+    /// # Errors
+    /// As [`Network::cut`].
+    pub fn cut_from(&self, machine: &Machine) -> Result<()> {
+        self.filter(machine, &["iifname {} drop"])
+    }
+
+    /// Drops everything that is sent to a machine silently; what it sends still goes out.
+    ///
+    /// # Errors
+    /// As [`Network::cut`].
+    pub fn cut_to(&self, machine: &Machine) -> Result<()> {
+        self.filter(machine, &["oifname {} drop"])
+    }
+
+    /// Loses so many of a hundred packets from and to a machine, at random.
+    ///
+    /// # Errors
+    /// As [`Network::cut`].
+    pub fn lose(&self, machine: &Machine, percent: u8) -> Result<()> {
+        self.filter(
+            machine,
+            &[
+                &format!("iifname {{}} numgen random mod 100 < {percent} drop"),
+                &format!("oifname {{}} numgen random mod 100 < {percent} drop"),
+            ],
+        )
+    }
+
+    fn filter(&self, machine: &Machine, rules: &[&str]) -> Result<()> {
+        let number = self.port(machine)?;
+        let rules: Vec<_> =
+            rules.iter().map(|rule| rule.replace("{}", &format!("\"port{number}\""))).collect();
+        let table = format!(
+            "table bridge cut{number} {{\nchain drops {{\ntype filter hook forward priority 0\n{}\n}}\n}}",
+            rules.join("\n")
+        );
+        self.inside("nft").arg(table).run().map(|_| ())
+    }
+
+    /// Ends a silent cut, or loss.
     ///
     /// # Errors
     /// There was none.

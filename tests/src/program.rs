@@ -15,18 +15,19 @@ pub fn hauberk_program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("HAUBERK_PROGRAM") {
         return Ok(PathBuf::from(path));
     }
+    program_beside("hauberk")
+        .context("build it first with `cargo build -p hauberk`, or name it in HAUBERK_PROGRAM")
+}
+
+/// Finds a program beside the running program, or beside its directory (tests).
+///
+/// # Errors
+/// There is none.
+pub fn program_beside(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("finding the running program")?;
-    let directories = own.ancestors().skip(1).take(2);
-    for directory in directories {
-        let candidate = directory.join("hauberk");
-        if candidate.is_file() {
-            return Ok(candidate);
-        }
-    }
-    bail!(
-        "no `hauberk` program beside {}: build it first with `cargo build -p hauberk`, or name it in HAUBERK_PROGRAM",
-        own.display()
-    )
+    let found =
+        own.ancestors().skip(1).take(2).map(|directory| directory.join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("no `{name}` program beside {}", own.display()))
 }
 
 /// Checks that the laboratory may make namespaces.

@@ -59,6 +59,8 @@ pub struct Limits {
     pub lease: Duration,
     /// A worker that was told to stop a build has so long to do it; then it is given up.
     pub stop_patience: Duration,
+    /// How often the queue is read anew without a wake-up: what a lost one costs at most. Not zero.
+    pub sweep: Duration,
     /// What to do after the farm's faults.
     pub retry: RetryPolicy,
     /// Largest log, in bytes of text; 0 = no limit.
@@ -78,6 +80,7 @@ impl Default for Limits {
             heartbeat: Duration::from_secs(15),
             lease: Duration::from_secs(60),
             stop_patience: Duration::from_secs(30),
+            sweep: Duration::from_secs(30),
             retry: RetryPolicy::default(),
             log: 256 << 20,
             output: 0,

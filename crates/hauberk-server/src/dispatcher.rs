@@ -14,7 +14,8 @@ use hauberk_database::dispatch::{
 };
 use hauberk_database::{AttemptId, BuildId, WorkerId};
 use hauberk_protocol::proto::{
-    Ack, Declined, Finished, Heartbeat, Hello, HelloAgain, Origin, Outcome, Pause, Release, Started,
+    Ack, Declined, Finished, Heartbeat, Hello, HelloAgain, Origin, Outcome, Pause, Refused, RefusedReason,
+    Release, Started,
 };
 use hauberk_protocol::socket::RoutingId;
 use hauberk_protocol::{ServerBody, ServerMessage};
@@ -136,8 +137,10 @@ impl Dispatcher {
     pub(crate) fn hello(&mut self, admitted: Admitted, hello: &Hello, now: Instant) {
         let worker = admitted.worker;
         if let Some(old) = self.by_worker.remove(&worker) {
-            self.sessions.remove(&old);
             self.slots.remove(old);
+            if let Some(old) = self.sessions.remove(&old).filter(|old| old.routing != admitted.routing) {
+                self.supersede(&old);
+            }
         }
         let mut session = Session::new(
             admitted.session,
@@ -172,6 +175,17 @@ impl Dispatcher {
         self.sessions.insert(id, session);
         self.by_worker.insert(worker, id);
         self.reconcile_hello(worker, id, hello);
+    }
+
+    /// Tells whoever holds an older session of a worker that it is over. A worker that connects anew has closed its old connection,
+    /// and does not hear it; a second process with the same key would else take the session back, again and again.
+    fn supersede(&mut self, old: &Session) {
+        let refused = Refused {
+            reason: RefusedReason::Superseded.into(),
+            message: format!("another process has joined as {}", old.name),
+            retry_after_s: 0,
+        };
+        self.effects.push(Effect::Send(old.routing, ServerMessage::new(0, 0, refused)));
     }
 
     /// Compares what a worker says it has with what the server believes it has.

@@ -220,9 +220,9 @@ pub async fn run(
         listener,
     };
     let task = Task::new(policy, database.clone(), (server, epoch), channels, open);
-    let end = core.clone();
+    let (sweep, end) = (config.limits.sweep, core.clone());
     parts.spawn(async move {
-        task.run(end).await;
+        task.run(sweep, end).await;
         ("dispatcher", Ok(()))
     });
 

@@ -26,8 +26,6 @@ use crate::step::{Committed, Effect, FetchJob, Late, Op, Policy};
 
 /// Leases are looked at so often.
 const TICK: Duration = Duration::from_secs(1);
-/// A lost wake-up costs so long at most.
-const SWEEP: Duration = Duration::from_secs(30);
 /// Waiting builds that a sweep recounts.
 const SLICE: i64 = 5000;
 /// Messages handled before builds are given out, and before anything else gets its turn.
@@ -82,6 +80,10 @@ pub(crate) struct Task {
     /// Connections whose Hello the registry has.
     joining: HashSet<RoutingId>,
     unknown: Ration,
+    /// When leases were last looked at.
+    ticked: Instant,
+    /// A longer pause between two looks is the server's own.
+    standstill: Duration,
 }
 
 impl Task {
@@ -93,6 +95,7 @@ impl Task {
         channels: Channels,
         open: Vec<OpenAttempt>,
     ) -> Self {
+        let standstill = (policy.lease / 2).max(2 * TICK);
         let mut dispatcher = Dispatcher::new(policy);
         if !open.is_empty() {
             info!(attempts.open = open.len(), "took over {} open attempts", open.len());
@@ -109,13 +112,15 @@ impl Task {
             deferred_at: None,
             joining: HashSet::new(),
             unknown: Ration::default(),
+            ticked: Instant::now(),
+            standstill,
         }
     }
 
-    /// Dispatches until `stop`, or until one of the other tasks is gone.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
+    /// Dispatches until `stop`, or until one of the other tasks is gone. A lost wake-up costs one `sweep` at most.
+    pub(crate) async fn run(mut self, sweep: Duration, stop: CancellationToken) {
         let mut tick = interval(TICK);
-        let mut sweep = interval(SWEEP);
+        let mut sweep = interval(sweep);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -144,7 +149,7 @@ impl Task {
                 }
                 heard = self.channels.listener.next() => self.heard(&heard),
                 Some(answered) = self.answered.1.recv() => self.take(answered),
-                _ = tick.tick() => self.dispatcher.tick(Instant::now()),
+                _ = tick.tick() => self.tick(Instant::now()),
                 _ = sweep.tick() => self.sweep(),
                 () = due => {
                     self.deferred_at = None;
@@ -156,6 +161,18 @@ impl Task {
                 break;
             }
         }
+    }
+
+    /// Looks at leases. A server that stood still itself (it was stopped, or its machine slept) has not read what workers sent
+    /// meanwhile: nobody is declared lost for that.
+    fn tick(&mut self, now: Instant) {
+        let pause = now.saturating_duration_since(self.ticked);
+        self.ticked = now;
+        if pause > self.standstill {
+            warn!("this server stood still for {} s; workers have another lease", pause.as_secs());
+            self.dispatcher.grace(now);
+        }
+        self.dispatcher.tick(now);
     }
 
     fn backend(&mut self, event: FromBackend) {

@@ -99,6 +99,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     stop_patience: u32,
 
+    /// The queue is read so often even if nothing wakes the server, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    sweep: u32,
+
     /// Tries after the first, for builds that failed by the farm's fault
     #[arg(long, value_name = "N", default_value_t = 3)]
     retries: u16,
@@ -185,6 +189,7 @@ impl Options {
                 heartbeat: Duration::from_secs(self.heartbeat.max(1).into()),
                 lease: Duration::from_secs(self.lease.max(2).into()),
                 stop_patience: Duration::from_secs(self.stop_patience.into()),
+                sweep: Duration::from_secs(self.sweep.max(1).into()),
                 retry: RetryPolicy {
                     tries: self.retries,
                     first_delay: self.retry_delay.clamp(0.0, 86_400.0),

@@ -1,0 +1,12 @@
+//! Proof by fault: a thousand simulated builds run, something is killed, stopped, cut off or filled up, and afterwards the checker
+//! must find that every build ended exactly once. See the README beside `tests/run` for the list.
+
+mod checker;
+mod crowd;
+mod form;
+mod kill;
+mod partition;
+mod restart;
+mod shape;
+mod stop;
+mod wake;

@@ -1,0 +1,84 @@
+//! Wake-ups that never come, and publications at the worst moment.
+
+use anyhow::Result;
+use hauberk_database::Database;
+use hauberk_tests::simulated::{Graph, Random, SimulatedFarm, SimulatedFarmConfig, publish};
+
+use crate::form::rounds;
+
+/// A role whose `pg_notify` is another function, that tells nobody anything.
+const DEAF: &str = "
+create role deaf superuser login;
+create schema deaf;
+create function deaf.pg_notify(text, text) returns void language sql as 'select';
+alter role deaf set search_path = deaf, public, pg_catalog;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_wake_up_costs_one_sweep() -> Result<()> {
+    let config = SimulatedFarmConfig {
+        server_arguments: vec!["--sweep".to_owned(), "2".to_owned()],
+        ..SimulatedFarmConfig::small()
+    };
+    let mut farm = SimulatedFarm::start(config).await?;
+    farm.tables.connect().await?.batch_execute(DEAF).await?;
+    let deaf = farm.postgres.connection_string().replace("user=hauberk", "user=deaf");
+    let deaf = Database::connect(&deaf.parse()?, 1).await?;
+    let mut random = Random::of_test("a_lost_wake_up_costs_one_sweep");
+    for _ in 0..rounds(2, 10) {
+        let tag = farm.tag();
+        let mut graph = Graph::new(&tag);
+        graph.add_tangle(50, &mut random);
+        farm.expect(&graph);
+        publish(&deaf, &graph).await?;
+        farm.settle().await?;
+    }
+    farm.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connection_that_listens_is_lost() -> Result<()> {
+    let config = SimulatedFarmConfig {
+        server_arguments: vec!["--sweep".to_owned(), "3600".to_owned()],
+        ..SimulatedFarmConfig::small()
+    };
+    let mut farm = SimulatedFarm::start(config).await?;
+    let mut random = Random::of_test("the_connection_that_listens_is_lost");
+    for _ in 0..rounds(3, 30) {
+        let tag = farm.tag();
+        let mut graph = Graph::new(&tag);
+        graph.add_tangle(50, &mut random);
+        // Every connection of everybody else, right before the publication.
+        farm.tables
+            .query(
+                "select pg_terminate_backend(pid) from pg_stat_activity \
+                 where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'",
+                &[],
+            )
+            .await?;
+        let mut tries = 0;
+        while let Err(error) = farm.publish(&graph).await {
+            // The pool finds out at the first use that its connections are gone.
+            tries += 1;
+            anyhow::ensure!(tries < 10, "cannot publish: {error:#}");
+        }
+        farm.settle().await?;
+    }
+    farm.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evaluations_are_published_while_results_arrive() -> Result<()> {
+    let mut farm = SimulatedFarm::start(SimulatedFarmConfig::small()).await?;
+    let mut random = Random::of_test("evaluations_are_published_while_results_arrive");
+    let mut graph = Graph::new("grows");
+    graph.add_many("slow", 100);
+    // Each publication needs builds of those before, which are ending at that moment.
+    for _ in 0..rounds(15, 100) {
+        graph.add_tangle(40, &mut random);
+        farm.publish(&graph).await?;
+        farm.checker.always(&farm.tables).await?.require_none()?;
+    }
+    farm.settle().await?;
+    farm.fill_all_slots().await?;
+    farm.stop()
+}
