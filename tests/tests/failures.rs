@@ -8,6 +8,7 @@ const GRAPH: &str = r#"
   broken = job "broken-1" "echo about to fail; exit 3";
   needs-broken = job "needs-broken-1" "cat ${broken} ${fine} > $out";
   needs-that = job "needs-that-1" "cat ${needs-broken} > $out";
+  no-space = job "no-space-1" "echo 'cannot write: No space left on device' >&2; exit 1";
   no-output = job "no-output-1" "echo forgot something";
   talker = job "talker-1" "while true; do echo still here; sleep 0.2; done" // { meta.timeout = 3; };
   sleeper = job "sleeper-1" "echo good night; sleep 1000" // { meta.maxSilent = 2; };
@@ -27,6 +28,8 @@ async fn failures_are_told_apart_and_reach_their_dependents() -> Result<()> {
         ("broken-1", "failed"),
         ("needs-broken-1", "failed_dependency"),
         ("needs-that-1", "failed_dependency"),
+        // There is plenty: what a log says proves nothing.
+        ("no-space-1", "failed"),
         ("no-output-1", "failed"),
         ("talker-1", "failed"),
         ("sleeper-1", "failed"),
@@ -35,6 +38,7 @@ async fn failures_are_told_apart_and_reach_their_dependents() -> Result<()> {
     .await?;
     for (name, class) in [
         ("broken-1", "build_failed"),
+        ("no-space-1", "build_failed"),
         ("no-output-1", "build_failed"),
         ("talker-1", "timed_out"),
         ("sleeper-1", "silent"),

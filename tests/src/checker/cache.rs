@@ -27,7 +27,8 @@ impl Checker {
                     self.read_outputs.insert(path);
                 }
                 Err(error) => {
-                    findings.push("an output is not in the cache as it must be", format!("{path}: {error:#}"))
+                    findings
+                        .push("an output is not in the cache as it must be", format!("{path}: {error:#}"));
                 }
             }
         }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use hauberk_store::signature::nix::PublicKey;
+use tokio_postgres::{IsolationLevel, Transaction};
 
 use crate::{simulated::LogText, tables::Tables};
 use rules::{Degree, RULES};
@@ -136,17 +137,29 @@ impl Checker {
         // One snapshot for all rules, whatever happens meanwhile.
         let snapshot = client
             .build_transaction()
-            .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+            .isolation_level(IsolationLevel::RepeatableRead)
             .read_only(true)
             .start()
             .await?;
+        self.rules_in(&snapshot, degree).await
+    }
+
+    /// Finds what the tables must not show when there is nothing left to do, as one transaction sees them.
+    ///
+    /// # Errors
+    /// The tables cannot be read.
+    pub async fn settled_in(&self, transaction: &Transaction<'_>) -> Result<Findings> {
+        self.rules_in(transaction, Degree::Settled).await
+    }
+
+    async fn rules_in(&self, transaction: &Transaction<'_>, degree: Degree) -> Result<Findings> {
         let lease = self.lease.as_secs_f64();
         let mut findings = Findings::default();
         for rule in RULES.iter().filter(|rule| rule.degree <= degree) {
             let rows = if rule.takes_lease {
-                snapshot.query(rule.query, &[&lease]).await
+                transaction.query(rule.query, &[&lease]).await
             } else {
-                snapshot.query(rule.query, &[]).await
+                transaction.query(rule.query, &[]).await
             };
             for row in rows.map_err(|error| anyhow::anyhow!("checking {}: {error:?}", rule.name))? {
                 findings.push(rule.name, row.get::<_, String>(0));

@@ -35,7 +35,7 @@ pub(super) const RULES: &[Rule] = &[
     always(
         "a build has several open attempts",
         "select 'build ' || build_id || ': ' || count(*) from attempts
-         where ended_at is null and kind <> 'check' group by build_id having count(*) > 1",
+         where ended_at is null and kind <> 'check' and not late group by build_id having count(*) > 1",
     ),
     always(
         "a build is under way without an open attempt",
@@ -49,7 +49,7 @@ pub(super) const RULES: &[Rule] = &[
         "select 'attempt ' || a.id || ' of build ' || b.id || ', which is ' || b.state
          from attempts a join builds b on b.id = a.build_id
          where a.ended_at is null and a.kind <> 'check'
-           and (b.state not in ('assigned', 'running', 'built', 'fetching') or b.attempt_id is distinct from a.id)",
+           and (b.state not in ('assigned', 'running', 'built', 'fetching') or (b.attempt_id is distinct from a.id and not a.late))",
     ),
     always(
         "a build and its open attempt are not at the same step",
@@ -153,11 +153,13 @@ pub(super) const RULES: &[Rule] = &[
     ),
     always(
         "the farm's faults are not those of the attempts",
+        // One that was given up and came back late may have been forgiven.
         "select 'build ' || b.id || ': ' || b.farm_faults || ', and ' || count(a.id) || ' attempts'
          from builds b
          left join attempts a on a.build_id = b.id and a.generation = b.generation
-              and a.class in ('missing_inputs', 'transfer', 'disk_full', 'out_of_memory', 'daemon', 'worker_lost', 'declined')
-         group by b.id having b.farm_faults <> count(a.id)",
+              and (a.late or a.class in ('missing_inputs', 'transfer', 'disk_full', 'out_of_memory', 'daemon', 'worker_lost', 'declined'))
+         group by b.id
+         having b.farm_faults > count(a.id) or b.farm_faults < count(a.id) filter (where not a.late)",
     ),
     Rule {
         name: "an open attempt has no server",

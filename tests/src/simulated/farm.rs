@@ -323,6 +323,43 @@ impl SimulatedFarm {
         self.beside_crew(crew, "stranger", &keys)
     }
 
+    /// Enrols a worker named `liar`, and starts it on the machine of the first crew; it takes so many attempts.
+    ///
+    /// # Errors
+    /// It cannot be enrolled or started.
+    pub async fn liar(&self, attempts: usize) -> Result<Process> {
+        let key = self.directory.path().join("keys/liar");
+        let curve = CurveKeyPair::generate();
+        curve.write_new(&key)?;
+        let signing = fs::read_to_string(self.directory.path().join("keys/worker.signing"))?;
+        let signing = SecretKey::parse(signing.trim())?.public_key().to_string();
+        let worker = NewWorker {
+            name: "liar",
+            public_key: &curve.public().to_string(),
+            signing_key: &signing,
+            enrolled_by: "test",
+        };
+        match workers::add(&self.database.client().await?, worker).await? {
+            Enrolment::Done(_) => {}
+            other => bail!("the liar cannot be enrolled: {other:?}"),
+        }
+        // It pretends to have what another has.
+        let rows = self
+            .tables
+            .query("select publish_url from workers where name = $1", &[&self.crews[0].names[0]])
+            .await?;
+        let publish_url: String = rows.first().context("the first worker has joined")?.get(0);
+        self.crews[0]
+            .machine
+            .command(program_beside("lying-worker")?)
+            .args(["--server", &format!("{}:5555", self.server_address), "--server-key", &self.server_key])
+            .arg("--key")
+            .arg(&key)
+            .args(["--name", "liar", "--signing-key", &signing, "--publish-url", &publish_url])
+            .args(["--attempts", &attempts.to_string()])
+            .start("liar", self.directory.path())
+    }
+
     fn beside_crew(&self, crew: usize, name: &str, keys: &Path) -> Result<Process> {
         let Crew { machine, address, names, .. } = &self.crews[crew];
         let directory = self.directory.subdirectory(name)?;

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use flate2::{Compression, write::GzEncoder};
-use hauberk_tests::Tables;
 use hauberk_tests::simulated::{Graph, SimulatedFarm, SimulatedFarmConfig};
 
 /// Statements that break sound tables, and the rules that must then be found broken. One may break others too.
@@ -112,6 +111,12 @@ const PLANTED: &[(&str, &str)] = &[
         "update builds set farm_faults = 1 where state = 'succeeded'",
         "the farm's faults are not those of the attempts",
     ),
+    (
+        "insert into attempts (build_id, derivation_id, generation, number, kind, worker_id, session, epoch, ended_at, class)
+         select build_id, derivation_id, generation, number + 1, 'retry', worker_id, session, epoch, now(), 'worker_lost'
+         from attempts where class = 'succeeded'",
+        "the farm's faults are not those of the attempts",
+    ),
     ("update server_epochs set ended_at = now()", "an open attempt has no server"),
     (
         "update workers set epoch = null, last_seen_at = now() - interval '1 hour';
@@ -124,10 +129,6 @@ const PLANTED: &[(&str, &str)] = &[
     (
         "update attempts set log_complete = false where class = 'build_failed'",
         "the log of an attempt that ended by its worker's word is not complete",
-    ),
-    (
-        "update attempts set log_bytes = log_bytes + 1 where class = 'build_failed'",
-        "a log is not as long as was recorded",
     ),
 ];
 
@@ -159,21 +160,6 @@ async fn farm_at_rest() -> Result<SimulatedFarm> {
     Ok(farm)
 }
 
-async fn copy_of_tables(farm: &SimulatedFarm, admin: &Tables) -> Result<Tables> {
-    for statement in [
-        "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'hauberk'",
-        "drop database if exists planted with (force)",
-        "create database planted template hauberk",
-    ] {
-        admin.query(statement, &[]).await?;
-    }
-    Ok(Tables::new(database_named(farm, "planted")))
-}
-
-fn database_named(farm: &SimulatedFarm, name: &str) -> String {
-    farm.postgres.connection_string().replace("dbname=hauberk", &format!("dbname={name}"))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_checker_finds_what_is_planted() -> Result<()> {
     let farm = farm_at_rest().await?;
@@ -181,14 +167,22 @@ async fn the_checker_finds_what_is_planted() -> Result<()> {
     let found = farm.new_checker().settled(&farm.tables).await?;
     assert_eq!(found.rules(), UNFINISHED, "{found}");
 
-    let admin = Tables::new(database_named(&farm, "postgres"));
+    let mut client = farm.tables.connect().await?;
     for (statements, rule) in PLANTED {
-        let planted = copy_of_tables(&farm, &admin).await?;
-        planted.connect().await?.batch_execute(statements).await.with_context(|| (*statements).to_owned())?;
-        let found = farm.new_checker().settled(&planted).await?;
+        // Planted, found, and taken back.
+        let transaction = client.transaction().await?;
+        transaction.batch_execute(statements).await.with_context(|| (*statements).to_owned())?;
+        let found = farm.checker.settled_in(&transaction).await?;
         assert!(found.rules().contains(rule), "{statements}\nshould break `{rule}`, and breaks:\n{found}");
         found.require_none().unwrap_err();
     }
+    client
+        .batch_execute("update attempts set log_bytes = log_bytes + 1 where class = 'build_failed'")
+        .await?;
+    require_rule(&farm, "a log is not as long as was recorded").await?;
+    client
+        .batch_execute("update attempts set log_bytes = log_bytes - 1 where class = 'build_failed'")
+        .await?;
     plant_in_logs(&farm).await?;
     plant_in_cache(&farm).await
 }

@@ -3,8 +3,10 @@
 
 mod checker;
 mod crowd;
+mod disk;
 mod form;
 mod kill;
+mod liar;
 mod partition;
 mod restart;
 mod shape;

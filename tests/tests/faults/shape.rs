@@ -25,12 +25,12 @@ async fn a_long_chain() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_of_10000_whose_first_link_fails() -> Result<()> {
+async fn a_long_chain_whose_first_link_fails() -> Result<()> {
     let mut farm =
         SimulatedFarm::start(SimulatedFarmConfig { crews: 1, ..SimulatedFarmConfig::small() }).await?;
     let mut graph = Graph::new("chain");
     let mut last = graph.add("failgate.now", &[]);
-    for _ in 1..10_000 {
+    for _ in 1..rounds(2000, 10_000) {
         last = graph.add("quick", &[last]);
     }
     farm.publish(&graph).await?;

@@ -321,7 +321,7 @@ fn a_worker_that_comes_back_with_its_attempt_goes_on() {
         let (mut bench, _) = Bench::with_attempt();
         let session = bench.hello(1, 2, &hello);
         let effects = bench.settle();
-        assert_eq!(sent(&effects), ["Welcome"]);
+        assert_eq!(sent(&effects), ["Refused", "Welcome"]);
         assert!(ended(&effects).is_empty());
         bench.dispatcher.finished(session, &success(101));
         assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Built(_))]));
@@ -645,7 +645,7 @@ fn a_canceled_build_is_stopped_and_given_up_after_a_while() {
     bench.dispatcher.stop(&[id], bench.now + Duration::from_secs(1));
     assert!(bench.settle().is_empty());
     bench.hello(1, 2, &running(101));
-    assert_eq!(sent(&bench.settle()), ["Welcome", "Cancel"]);
+    assert_eq!(sent(&bench.settle()), ["Refused", "Welcome", "Cancel"]);
     bench.dispatcher.tick(bench.now + PATIENCE - Duration::from_millis(1));
     assert!(bench.settle().is_empty());
     bench.dispatcher.tick(bench.now + PATIENCE);
@@ -772,26 +772,44 @@ fn every_phase_decides_about_every_event() {
         // A heartbeat names it, or does not although it had seen the Assign.
         ("heartbeat with", ["ask", "", "", "", "", "", "", ""]),
         ("heartbeat without", ["", "end worker_lost", "end worker_lost", "", "", "", "", ""]),
-        // A new session begins with it running, with its result, or without it.
+        // A new session begins with it running, with its result, or without it; the one before is told that it is over.
         (
             "hello with",
-            ["Welcome, ask", "Welcome", "Welcome", "Welcome", "Welcome", "Welcome", "Welcome", "Welcome"],
+            [
+                "Refused, Welcome, ask",
+                "Refused, Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome",
+            ],
         ),
         (
             "hello with its result",
-            ["Welcome", "Welcome", "Welcome", "Welcome", "Welcome", "Welcome", "Welcome", "Welcome"],
+            [
+                "Refused, Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome",
+            ],
         ),
         (
             "hello without",
             [
-                "Welcome",
-                "Welcome, end worker_lost",
-                "Welcome, end worker_lost",
-                "Welcome, end worker_lost",
-                "Welcome",
-                "Welcome",
-                "Welcome",
-                "Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome, end worker_lost",
+                "Refused, Welcome, end worker_lost",
+                "Refused, Welcome, end worker_lost",
+                "Refused, Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome",
+                "Refused, Welcome",
             ],
         ),
         // The worker leaves; its connection breaks; a lease goes by.
@@ -915,4 +933,24 @@ fn every_phase_decides_about_every_event() {
             assert_eq!(word(&bench.settle()), **expected, "{event}, while the attempt is {phase}");
         }
     }
+}
+
+#[test]
+fn the_newest_process_with_a_key_holds_the_session() {
+    let mut bench = Bench::new();
+    let old = bench.join(1, 1, 1);
+    bench.settle();
+    bench.join(1, 2, 1);
+    let effects = bench.settle();
+    let to_old: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Send(routing, message) if *routing == RoutingId::from_number(1) => Some(&message.body),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        matches!(to_old[..], [ServerBody::Refused(refused)] if refused.reason() == RefusedReason::Superseded)
+    );
+    assert!(!bench.dispatcher.heard(Some(old), RoutingId::from_number(1), 5, bench.now));
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use tracing::warn;
 
 use super::chunk::{self, CHUNK_TEXT};
 use super::index::{self, Mark};
@@ -20,6 +21,9 @@ pub(crate) enum ChunkStore {
     Memory(MemoryStore),
 }
 
+/// Bytes of one log that are kept in memory when the disk does not take them.
+const TAIL: u64 = 8 << 20;
+
 /// A stream file and its index.
 #[derive(Debug)]
 pub(crate) struct DiskStore {
@@ -28,11 +32,15 @@ pub(crate) struct DiskStore {
     stream: File,
     index: File,
     written: u64,
+    /// What the disk did not take, from the first chunk that it refused on: gone with the process.
+    tail: Option<MemoryStore>,
 }
 
 /// The bytes the server has not acknowledged yet.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore {
+    /// Where it began.
+    first: u64,
     /// Offset of the first kept chunk.
     start: u64,
     chunks: VecDeque<Bytes>,
@@ -42,7 +50,7 @@ impl ChunkStore {
     /// Appends one chunk whose end is described by `mark`.
     pub(crate) fn append(&mut self, chunk: Vec<u8>, mark: &Mark) -> io::Result<()> {
         match self {
-            Self::Disk(store) => store.append(&chunk, mark),
+            Self::Disk(store) => store.append(chunk, mark),
             Self::Memory(store) => {
                 if !chunk.is_empty() {
                     store.chunks.push_back(Bytes::from(chunk));
@@ -55,6 +63,9 @@ impl ChunkStore {
     /// Reads `length` bytes at `offset`, which lie in one chunk.
     pub(crate) fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
         match self {
+            Self::Disk(DiskStore { tail: Some(tail), .. }) if offset >= tail.first => {
+                tail.read(offset, length)
+            }
             Self::Disk(store) => {
                 let mut bytes = vec![0; length];
                 store.stream.read_exact_at(&mut bytes, offset)?;
@@ -66,15 +77,11 @@ impl ChunkStore {
 
     /// Forgets what lies before `offset`, where that saves anything.
     pub(crate) fn discard_before(&mut self, offset: u64) {
-        if let Self::Memory(store) = self {
-            while let Some(first) = store.chunks.front() {
-                let end = store.start + first.len() as u64;
-                if end > offset {
-                    break;
-                }
-                store.start = end;
-                store.chunks.pop_front();
+        match self {
+            Self::Memory(store) | Self::Disk(DiskStore { tail: Some(store), .. }) => {
+                store.discard_before(offset);
             }
+            Self::Disk(_) => {}
         }
     }
 
@@ -106,6 +113,25 @@ impl ChunkStore {
 }
 
 impl MemoryStore {
+    fn starting_at(offset: u64) -> Self {
+        Self { first: offset, start: offset, chunks: VecDeque::new() }
+    }
+
+    fn discard_before(&mut self, offset: u64) {
+        while let Some(first) = self.chunks.front() {
+            let end = self.start + first.len() as u64;
+            if end > offset {
+                break;
+            }
+            self.start = end;
+            self.chunks.pop_front();
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.len() as u64).sum()
+    }
+
     fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
         let mut start = self.start;
         for chunk in &self.chunks {
@@ -128,7 +154,7 @@ impl DiskStore {
             OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
         };
         let (stream, index) = (open(&stream_path)?, open(&index_path)?);
-        Ok(Self { stream_path, index_path, stream, index, written: 0 })
+        Ok(Self { stream_path, index_path, stream, index, written: 0, tail: None })
     }
 
     /// Opens what an earlier process left, cuts off what is torn, and tells where the log stands.
@@ -146,17 +172,43 @@ impl DiskStore {
         let written = marks.last().map_or(0, |mark| mark.stream);
         stream.set_len(written)?;
         index.set_len((whole * index::RECORD) as u64)?;
-        Ok((Self { stream_path, index_path, stream, index, written }, marks))
+        Ok((Self { stream_path, index_path, stream, index, written, tail: None }, marks))
     }
 
-    fn append(&mut self, chunk: &[u8], mark: &Mark) -> io::Result<()> {
-        if let Err(error) = self.stream.write_all_at(chunk, self.written) {
-            // A part may have been written: it lies behind the last mark and is overwritten or cut off.
-            let _ = self.stream.set_len(self.written);
-            return Err(error);
+    /// Appends to the files, or in memory from the moment on that the disk takes no more.
+    fn append(&mut self, chunk: Vec<u8>, mark: &Mark) -> io::Result<()> {
+        if self.tail.is_none() {
+            let Err(error) = self.append_to_files(&chunk, mark) else { return Ok(()) };
+            warn!(
+                %error,
+                "cannot write to {}: what follows of this log is kept in memory", self.stream_path.display()
+            );
         }
-        self.written += chunk.len() as u64;
-        self.index.write_all(&mark.encode())
+        let written = self.written;
+        let tail = self.tail.get_or_insert_with(|| MemoryStore::starting_at(written));
+        if tail.bytes() + chunk.len() as u64 > TAIL {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        if !chunk.is_empty() {
+            tail.chunks.push_back(Bytes::from(chunk));
+        }
+        Ok(())
+    }
+
+    fn append_to_files(&mut self, chunk: &[u8], mark: &Mark) -> io::Result<()> {
+        let appended =
+            self.stream.write_all_at(chunk, self.written).and_then(|()| self.index.write_all(&mark.encode()));
+        match appended {
+            Ok(()) => {
+                self.written += chunk.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // A part may have been written: it lies behind the last mark.
+                let _ = self.stream.set_len(self.written);
+                Err(error)
+            }
+        }
     }
 }
 

@@ -212,10 +212,17 @@ fn remove_all(directory: &Path, attempts: &[AttemptId]) -> Result<(), SpoolError
 
 fn write_durably(path: &Path, contents: &[u8]) -> Result<(), SpoolError> {
     let draft = path.with_extension("draft");
-    let mut file = File::create(&draft).at("create", &draft)?;
-    file.write_all(contents).at("write", &draft)?;
-    file.sync_data().at("sync", &draft)?;
-    fs::rename(&draft, path).at("rename", &draft)
+    let written = (|| {
+        let mut file = File::create(&draft).at("create", &draft)?;
+        file.write_all(contents).at("write", &draft)?;
+        file.sync_data().at("sync", &draft)?;
+        fs::rename(&draft, path).at("rename", &draft)
+    })();
+    if written.is_err() {
+        // Nobody asks for a draft; on a full disk it stands in the way of others.
+        let _ = fs::remove_file(&draft);
+    }
+    written
 }
 
 fn sync_directory(path: &Path) -> Result<(), SpoolError> {

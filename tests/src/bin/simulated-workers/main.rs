@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 use builder::Simulated;
 use gates::OpenGates;
 
-/// Sessions that share a ZeroMQ context: each may hold two connections, and a context holds 300.
-const SESSIONS_PER_CONTEXT: usize = 150;
+/// Sessions that share a ZeroMQ context: while they all connect anew, each needs several sockets, of which a context has 1,023.
+const SESSIONS_PER_CONTEXT: usize = 50;
 
 /// Run many workers whose builders are simulated
 #[derive(Debug, Parser)]
@@ -93,7 +93,7 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
-    match start(Options::parse()) {
+    match start(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -103,7 +103,7 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main(worker_threads = 2)]
-async fn start(options: Options) -> Result<()> {
+async fn start(options: &Options) -> Result<()> {
     let signing_key = SecretKey::parse(std::fs::read_to_string(&options.signing_key)?.trim())
         .context("reading the signing key")?;
     let store = OutputStore::open(options.store.clone())?;
