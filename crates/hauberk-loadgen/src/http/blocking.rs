@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use hauberk_store::Sha256;
+use hauberk_store::hash::Sha256Hasher;
 
 use super::{head, request};
 
@@ -30,6 +32,10 @@ impl BlockingClient {
 
     /// Asks for a file and takes all of it. Gives its length in bytes.
     pub(crate) fn get(&mut self, path: &str) -> Result<u64> {
+        self.get_with(path, |_| ())
+    }
+
+    fn get_with(&mut self, path: &str, mut take: impl FnMut(&[u8])) -> Result<u64> {
         self.stream.write_all(&request(path)).context("asking")?;
         let (mut filled, mut expected) = (0, None);
         while expected.is_none() {
@@ -43,13 +49,24 @@ impl BlockingClient {
         let (head, length) = expected.context("an answer has no head")?;
         let mut left =
             (head as u64 + length).checked_sub(filled as u64).context("more came than was announced")?;
+        take(&self.buffer[head..filled]);
         while left > 0 {
             match self.stream.read(&mut self.buffer).context("receiving")? {
                 0 => bail!("{path}: the connection ended, {left} bytes early"),
-                count => left = left.checked_sub(count as u64).context("more came than was announced")?,
+                count => {
+                    take(&self.buffer[..count]);
+                    left = left.checked_sub(count as u64).context("more came than was announced")?;
+                }
             }
         }
         Ok(length)
+    }
+
+    /// Asks for a file, takes all of it and hashes it, as whoever verifies it must.
+    pub(crate) fn get_hashed(&mut self, path: &str) -> Result<(u64, Sha256)> {
+        let mut hasher = Sha256Hasher::new();
+        let length = self.get_with(path, |bytes| hasher.update(bytes))?;
+        Ok((length, hasher.finish().0))
     }
 
     /// Gives the bytes of a whole answer, head and body.

@@ -6,7 +6,7 @@ mod echo;
 
 pub(crate) use blocking::BlockingClient;
 pub(crate) use crowd::Crowd;
-pub(crate) use echo::Echo;
+pub(crate) use echo::{Echo, EchoOptions, echo};
 
 use anyhow::{Context, Result, bail};
 

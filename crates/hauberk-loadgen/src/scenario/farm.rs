@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::figure::rounded;
 use crate::lab::{Crew, Lab, LabOptions, Server, Usage, Verdict, Workers};
 use hauberk_loadgen::simulated::{
-    Gauge, OUTPUT_SIZE, OutputStore, Outputs, Publication, SharedOutput, SimulatedBuilder, Work,
+    Gauge, OutputStore, Outputs, Publication, SharedOutput, SimulatedBuilder, Work,
 };
 
 /// How often the progress of a run is told.
@@ -69,7 +69,7 @@ impl Farm {
             }
             OutputKind::Fetched => {
                 let root = lab.directory().join("machines");
-                let store = OutputStore::open(root)?;
+                let store = OutputStore::open_sized(root, work.output_size)?;
                 let publication =
                     Publication::start(Ipv4Addr::LOCALHOST.into(), Arc::clone(&store), &signing_key)?;
                 (Outputs::Fresh(store), Some(publication))
@@ -104,6 +104,11 @@ impl Farm {
             .await?;
         self.crew = Some(crew);
         Ok(())
+    }
+
+    /// Gives the port that fetched outputs come from, where they are fetched.
+    pub(crate) fn publication_port(&self) -> Option<u16> {
+        self.publication.as_ref().map(Publication::port)
     }
 
     /// Waits until all workers have joined.
@@ -184,7 +189,8 @@ impl Farm {
                 "in the server's cache before the run: the fetch step finds them there".to_owned()
             }
             OutputKind::Fetched => {
-                format!("one signed file of {OUTPUT_SIZE} bytes each, fetched, verified and republished")
+                let bytes = self.work.output_size;
+                format!("one signed file of {bytes} bytes each, fetched, verified and republished")
             }
         };
         note("outputs", outputs.into());

@@ -2,6 +2,7 @@
 
 mod chain;
 mod farm;
+mod fetch;
 mod flat;
 mod join;
 mod refill;
@@ -23,6 +24,9 @@ pub(crate) enum Scenario {
     Join(join::Options),
     Restart(restart::Options),
     Serve(serve::Options),
+    Fetch(fetch::Options),
+    #[command(hide = true)]
+    Echo(crate::http::EchoOptions),
 }
 
 impl Scenario {
@@ -35,6 +39,8 @@ impl Scenario {
             Self::Join(options) => join::run(options, lab).await,
             Self::Restart(options) => restart::run(options, lab).await,
             Self::Serve(options) => serve::run(options, lab).await,
+            Self::Fetch(options) => fetch::run(options, lab).await,
+            Self::Echo(options) => crate::http::echo(*options).map(|()| Vec::new()),
         }
     }
 }

@@ -257,8 +257,8 @@ impl Bench {
         let (requests, span) = (self.stock.narinfos.clone(), self.span());
         let mut ours = BlockingClient::connect(self.server.publish_port())?;
         let size = ours.answer_size(&self.stock.narinfo_path)?;
-        let echo = Echo::start(requests[0].len(), size)?;
-        let mut echo = BlockingClient::connect(echo.port())?;
+        let process = Echo::start(requests[0].len(), size)?;
+        let mut echo = BlockingClient::connect(process.port())?;
         let both =
             rounds(|| ours.ask_again(&requests, size, span), || echo.ask_again(&requests, size, span))?;
         let mut parameters = both.parameters("narinfos_per_second", "pingpong_per_second");

@@ -59,6 +59,7 @@ impl Builder for SimulatedBuilder {
                 references: Vec::new(),
             });
         }
+        self.gauge.note_ended(assignment.build);
         let report = BuildReport::success(outputs, Origin::Built);
         Report::Finished(BuildReport { build: self.cost, ..report })
     }

@@ -24,6 +24,8 @@ struct Seen {
     joined: Option<Instant>,
     /// When each build was first begun.
     begun: HashMap<i64, Instant>,
+    /// When each build was ended by its builder.
+    ended: HashMap<i64, Instant>,
     released: HashSet<AttemptId>,
     /// When each release came, in order.
     releases: Vec<Instant>,
@@ -49,6 +51,18 @@ impl Gauge {
         if self.wanted.load(Ordering::Relaxed) == 0 {
             self.changed.notify_one();
         }
+    }
+
+    /// A builder has ended this build.
+    pub fn note_ended(&self, build: i64) {
+        self.seen().ended.insert(build, Instant::now());
+    }
+
+    /// Gives when builds were ended by their builders, in order.
+    pub fn ended(&self) -> Vec<Instant> {
+        let mut ended: Vec<Instant> = self.seen().ended.values().copied().collect();
+        ended.sort_unstable();
+        ended
     }
 
     /// The server needs the outputs of these attempts no more: they are recorded as succeeded, or failed.

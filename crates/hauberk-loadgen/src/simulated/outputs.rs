@@ -83,12 +83,19 @@ impl SharedOutput {
 #[derive(Debug)]
 pub struct OutputStore {
     root: PathBuf,
+    /// Bytes of each output's file.
+    size: usize,
     infos: Mutex<HashMap<StorePathHash, PathInfo>>,
 }
 
 impl OutputStore {
     /// Opens the store whose files are below `root`, which exists; what an earlier process made is there again.
     pub fn open(root: PathBuf) -> Result<Arc<Self>> {
+        Self::open_sized(root, OUTPUT_SIZE)
+    }
+
+    /// Does as [`Self::open`] with outputs of another size.
+    pub fn open_sized(root: PathBuf, size: usize) -> Result<Arc<Self>> {
         let directory = StoreDirectory::nix();
         let store = root.join(directory.as_str().trim_start_matches('/'));
         fs::create_dir_all(&store).with_context(|| format!("making {}", store.display()))?;
@@ -96,31 +103,33 @@ impl OutputStore {
         for entry in fs::read_dir(&store).with_context(|| format!("listing {}", store.display()))? {
             let entry = entry?;
             // One that was begun when the process was killed is made again with its attempt.
-            if entry.metadata()?.len() != OUTPUT_SIZE as u64 {
+            if entry.metadata()?.len() != size as u64 {
                 continue;
             }
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = StorePath::parse(&format!("{directory}/{name}"))
                 .with_context(|| format!("reading the name of {}", entry.path().display()))?;
-            infos.insert(path.hash(), info_of(&path)?);
+            let info = info_of(&path, contents_sized(&path, size))?;
+            infos.insert(path.hash(), info);
         }
-        Ok(Arc::new(Self { root, infos: Mutex::new(infos) }))
+        Ok(Arc::new(Self { root, size, infos: Mutex::new(infos) }))
     }
 
     /// Makes the output: a file whose contents follow from its path and cannot be compressed.
     pub fn make(&self, path: &StorePath) -> Result<PathInfo> {
         let file = self.root.join(path.to_string().trim_start_matches('/'));
-        fs::write(&file, contents_of(path)).with_context(|| format!("writing {}", file.display()))?;
-        let info = info_of(path)?;
+        let contents = contents_sized(path, self.size);
+        fs::write(&file, &contents).with_context(|| format!("writing {}", file.display()))?;
+        let info = info_of(path, contents)?;
         let mut infos = self.infos.lock().unwrap_or_else(PoisonError::into_inner);
         infos.insert(path.hash(), info.clone());
         Ok(info)
     }
 }
 
-/// What a build daemon would know of the output at `path`.
-fn info_of(path: &StorePath) -> Result<PathInfo> {
-    let nar = Node::file(contents_of(path)).to_nar()?;
+/// What a build daemon would know of the output at `path` with these contents.
+fn info_of(path: &StorePath, contents: Vec<u8>) -> Result<PathInfo> {
+    let nar = Node::file(contents).to_nar()?;
     Ok(PathInfo {
         path: path.clone(),
         deriver: None,
@@ -136,13 +145,17 @@ fn info_of(path: &StorePath) -> Result<PathInfo> {
 
 /// Gives the contents that the file of an output has.
 pub fn contents_of(path: &StorePath) -> Vec<u8> {
-    let mut contents = Vec::with_capacity(OUTPUT_SIZE);
+    contents_sized(path, OUTPUT_SIZE)
+}
+
+fn contents_sized(path: &StorePath, size: usize) -> Vec<u8> {
+    let mut contents = Vec::with_capacity(size + 32);
     let mut block = Sha256::digest(path.to_string().as_bytes());
-    while contents.len() < OUTPUT_SIZE {
+    while contents.len() < size {
         contents.extend_from_slice(block.as_bytes());
         block = Sha256::digest(block.as_bytes());
     }
-    contents.truncate(OUTPUT_SIZE);
+    contents.truncate(size);
     contents
 }
 

@@ -13,6 +13,8 @@ pub struct Work {
     pub registration: Registration,
     /// The output of each build.
     pub outputs: Vec<StorePath>,
+    /// Bytes of each output's file, where outputs are fetched.
+    pub output_size: usize,
 }
 
 impl Work {
@@ -35,7 +37,11 @@ impl Work {
         is_job: impl Fn(usize) -> bool,
     ) -> Result<Self> {
         let out: OutputName = "out".parse().context("naming an output")?;
-        let mut work = Self { registration: Registration::default(), outputs: Vec::with_capacity(count) };
+        let mut work = Self {
+            registration: Registration::default(),
+            outputs: Vec::with_capacity(count),
+            output_size: super::OUTPUT_SIZE,
+        };
         for index in 0..count {
             let name = format!("load-{:07}", index + 1);
             let output = store_path("output", &name)?;
