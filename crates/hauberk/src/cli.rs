@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    build, database, evaluation, key, register, remote_server, remote_worker, up, web, worker,
+    build, cache, database, evaluation, key, register, remote_server, remote_worker, up, web, worker,
 };
 use crate::logging::Logging;
 
@@ -35,6 +35,7 @@ pub(crate) enum Command {
     RemoteWorker(Box<remote_worker::Options>),
     Web(web::Options),
     Up(up::Options),
+    Cache(cache::Options),
     Key(key::Options),
     Worker(worker::Options),
     Build(build::Options),

@@ -84,6 +84,18 @@ impl Cache {
         Ok(Self(Arc::new(Inner { directory, nars, store_directory, scratch, committing })))
     }
 
+    /// Opens a cache that exists, of whichever store.
+    ///
+    /// # Errors
+    /// A directory that is no cache, and as [`Self::open`].
+    pub fn open_existing(directory: &Path) -> Result<Self, CacheError> {
+        let path = directory.join("nix-cache-info");
+        let read = fs::metadata(&path).and_then(|_| read_bounded(&path, cache_info::MAX_SIZE));
+        let text = read.map_err(CacheError::io("read", &path))?.unwrap_or_default();
+        let info = CacheInfo::parse(&text).map_err(|source| CacheError::CacheInfo { path, source })?;
+        Self::open(directory, &info.store_directory)
+    }
+
     /// Gives the store whose items the cache holds.
     pub fn store_directory(&self) -> &StoreDirectory {
         &self.0.store_directory

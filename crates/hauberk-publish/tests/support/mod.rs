@@ -100,6 +100,11 @@ impl PlainStore {
         self.infos.lock().unwrap().insert(path.hash(), info);
     }
 
+    /// Gives what the daemon would say.
+    pub(crate) fn info(&self, path: &StorePath) -> PathInfo {
+        self.infos.lock().unwrap()[&path.hash()].clone()
+    }
+
     pub(crate) fn forget(&self, path: &StorePath) {
         self.infos.lock().unwrap().remove(&path.hash());
     }

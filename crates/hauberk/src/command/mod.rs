@@ -1,6 +1,7 @@
 //! The subcommands, one module each.
 
 pub(crate) mod build;
+pub(crate) mod cache;
 pub(crate) mod database;
 pub(crate) mod evaluation;
 pub(crate) mod key;
@@ -26,6 +27,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::RemoteWorker(options) => remote_worker::run(*options).await,
         Command::Web(options) => web::run(options).await,
         Command::Up(options) => up::run(options).await,
+        Command::Cache(options) => cache::run(options).await,
         Command::Key(options) => key::run(options),
         Command::Worker(options) => worker::run(options).await,
         Command::Build(options) => build::run(options).await,
