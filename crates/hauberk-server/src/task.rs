@@ -27,7 +27,7 @@ use crate::step::{Committed, Effect, FetchJob, Late, Op, Policy};
 /// Leases are looked at so often.
 const TICK: Duration = Duration::from_secs(1);
 /// Waiting builds that a sweep recounts.
-const SLICE: i64 = 5000;
+const SLICE: i64 = 2000;
 /// Messages handled before builds are given out, and before anything else gets its turn.
 const BURST: usize = 512;
 
