@@ -1,6 +1,7 @@
 -- Whose log it is and where it goes.
 -- $1 attempt id
-select a.worker_id, w.public_key, a.log_path, a.log_complete, d.path as derivation
+select a.worker_id, w.public_key, a.log_path, a.log_complete or a.log_expired_at is not null as log_complete,
+       d.path as derivation
 from attempts a
 join workers w on w.id = a.worker_id
 join derivations d on d.id = a.derivation_id

@@ -1,10 +1,12 @@
 //! The table `attempts`, read one at a time.
 
+use std::time::Duration;
+
 use hauberk_store::{DrvPath, StorePath};
 
 use crate::dispatch::{BuiltOutput, store_paths};
 use crate::statement::statement;
-use crate::{AttemptId, BuildId, DatabaseError, Epoch, GenericClient, WorkerId};
+use crate::{AttemptId, BuildId, DatabaseError, Epoch, GenericClient, ServerId, WorkerId};
 
 /// An attempt that has not ended, as a server finds it at its start.
 #[derive(Debug, Clone)]
@@ -179,4 +181,48 @@ pub async fn latest_log(
 ) -> Result<Option<(String, bool)>, DatabaseError> {
     let row = statement!("attempts/latest_log").optional(client, &[&path.to_string()]).await?;
     row.map(|row| Ok((row.get("log_path")?, row.get("log_complete")?))).transpose()
+}
+
+/// Where a walk over old attempts stands, and what it found on its last step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldLogs {
+    /// Attempts whose logs have been kept long enough, and where those are below the log directory.
+    pub expired: Vec<(AttemptId, String)>,
+    /// The last attempt that was looked at, if it is old; nothing where the young ones begin.
+    pub next: Option<AttemptId>,
+}
+
+/// Finds logs of `server` that have been kept for `age`, among the `limit` attempts after `after`. Attempts that have not ended keep
+/// theirs.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn old_logs(
+    client: &impl GenericClient,
+    server: ServerId,
+    age: Duration,
+    after: Option<AttemptId>,
+    limit: i64,
+) -> Result<OldLogs, DatabaseError> {
+    let after = after.map_or(0, AttemptId::get);
+    let rows =
+        statement!("attempts/old_logs").all(client, &[&after, &server, &age.as_secs_f64(), &limit]).await?;
+    let mut found = OldLogs { expired: Vec::new(), next: None };
+    for row in &rows {
+        let id = row.get("id")?;
+        if row.get("expired")? {
+            found.expired.push((id, row.get("log_path")?));
+        }
+        found.next = Some(id).filter(|_| row.get("old").unwrap_or(false));
+    }
+    Ok(found)
+}
+
+/// Records that the logs of `attempts` were removed.
+///
+/// # Errors
+/// Any failure of the statement.
+pub async fn expire_logs(client: &impl GenericClient, attempts: &[AttemptId]) -> Result<(), DatabaseError> {
+    statement!("attempts/expire_logs").execute(client, &[&attempts]).await?;
+    Ok(())
 }

@@ -38,11 +38,15 @@ macro_rules! migration {
 }
 
 /// All steps; the first leads to version 1. Append only.
-const MIGRATIONS: &[Migration] =
-    &[migration!("0001_farm"), migration!("0002_control"), migration!("0003_waiting")];
+const MIGRATIONS: &[Migration] = &[
+    migration!("0001_farm"),
+    migration!("0002_control"),
+    migration!("0003_waiting"),
+    migration!("0004_log_expiry"),
+];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 3;
+const OLDEST_KNOWN: i32 = 4;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

@@ -65,6 +65,8 @@ pub struct Limits {
     pub retry: RetryPolicy,
     /// Largest log, in bytes of text; 0 = no limit.
     pub log: u64,
+    /// Logs are kept so long after the end of their attempts; none: for ever.
+    pub log_expiry: Option<Duration>,
     /// Largest output, in bytes of nar; 0 = no limit.
     pub output: u64,
     /// Attempts whose outputs are fetched at once.
@@ -74,7 +76,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Heartbeats each 15 s, leases of 60 s, 30 s to stop a build, logs of 256 MiB, 8 fetches at once, 10 s of grace.
+    /// Heartbeats each 15 s, leases of 60 s, 30 s to stop a build, logs of 256 MiB that are kept for 6 months of 30 days, 8 fetches at
+    /// once, 10 s of grace.
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(15),
@@ -83,6 +86,7 @@ impl Default for Limits {
             sweep: Duration::from_secs(30),
             retry: RetryPolicy::default(),
             log: 256 << 20,
+            log_expiry: Some(Duration::from_secs(180 * 24 * 60 * 60)),
             output: 0,
             fetches: 8,
             grace: Duration::from_secs(10),

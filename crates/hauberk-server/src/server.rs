@@ -24,7 +24,7 @@ use crate::committer::Committer;
 use crate::config::Config;
 use crate::error::ServerError;
 use crate::fetch::Fetcher;
-use crate::logs::{AttemptLogs, LogReceiver};
+use crate::logs::{AttemptLogs, LogJanitor, LogReceiver};
 use crate::registry::Registry;
 use crate::settler::Settler;
 use crate::step::Policy;
@@ -147,6 +147,15 @@ pub async fn run(
         .spawn_on_own_runtime(PUBLISH_THREADS, rest.clone())
         .map_err(listen_error)?;
     parts.spawn(async { ("publish server", running.join().await.map_err(ServerError::from)) });
+
+    if let Some(age) = config.limits.log_expiry {
+        let janitor = LogJanitor::new(database.clone(), server, log_directory.clone(), age);
+        let end = rest.clone();
+        parts.spawn(async move {
+            janitor.run(end).await;
+            ("log janitor", Ok(()))
+        });
+    }
 
     let receiver = LogReceiver::new(logs, database.clone(), log_directory);
     let end = rest.clone();

@@ -51,6 +51,8 @@ pub struct Attempt {
     pub log_bytes: Option<i64>,
     /// Whether the log is all there.
     pub log_complete: bool,
+    /// When the log was removed because it had been kept long enough.
+    pub log_expired_at: Option<Timestamp>,
     /// Tries to fetch the outputs.
     pub fetch_tries: i16,
     /// Why the last of them failed.
@@ -134,6 +136,7 @@ fn read(row: &Record) -> Result<Attempt, DatabaseError> {
         log_path: row.get("log_path")?,
         log_bytes: row.get("log_bytes")?,
         log_complete: row.get("log_complete")?,
+        log_expired_at: row.get("log_expired_at")?,
         fetch_tries: row.get("fetch_tries")?,
         fetch_error: row.get("fetch_error")?,
     })

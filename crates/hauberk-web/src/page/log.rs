@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt};
 use hauberk_database::pages::{self, Attempt, LogOwner};
 use hauberk_database::{AttemptId, BuildId};
+use jiff::Timestamp;
 use tokio_util::io::ReaderStream;
 
 use super::{Page, Parameters, parse, render};
@@ -130,6 +131,20 @@ async fn page(app: &App, id: AttemptId) -> Page {
     let client = app.database.client().await?;
     let others = pages::attempts(&client, attempt.build, ATTEMPTS).await?;
     drop(client);
+    if let Some(removed) = attempt.log_expired_at {
+        let notice = expired(removed);
+        return render(&LogPage {
+            build: attempt.build,
+            name: build_name,
+            others,
+            elsewhere: None,
+            html: String::new(),
+            omitted: 0,
+            follow_from: None,
+            notice: Some(notice),
+            attempt: Some(attempt),
+        });
+    }
     let tail = match &attempt.log_path {
         Some(path) => tail(app, path.clone()).await,
         None => Err(LogError::Missing),
@@ -170,6 +185,11 @@ async fn page(app: &App, id: AttemptId) -> Page {
     render(&page)
 }
 
+/// Says that a log is no longer there.
+fn expired(removed: Timestamp) -> String {
+    format!("The log was removed on {}: logs are kept for a limited time.", removed.strftime("%F"))
+}
+
 /// Words a failure for a page, and logs what only the operator can mend.
 fn told(error: &LogError, attempt: AttemptId) -> String {
     match error {
@@ -196,6 +216,9 @@ async fn tail(app: &App, path: String) -> Result<Tail, LogError> {
 
 async fn raw(app: &App, id: AttemptId, headers: &HeaderMap) -> Result<Response, PageFailure> {
     let LogOwner { attempt, .. } = owner(app, id).await?;
+    if let Some(removed) = attempt.log_expired_at {
+        return Ok((StatusCode::GONE, format!("{}\n", expired(removed))).into_response());
+    }
     let Some(path) = attempt.log_path else { return Ok(no_log(&LogError::Missing, id)) };
     let file = match open(app.logs.clone(), path).await {
         Ok(file) => file,

@@ -142,3 +142,16 @@ async fn without_a_folder_the_page_says_where_the_log_is() {
     assert!(page.contains("started without `--cache`"), "{page}");
     assert!(page.contains("href=\"http://head.example.org:5557/log/"), "{page}");
 }
+
+#[tokio::test]
+async fn a_log_that_was_removed_says_so() {
+    let farm = Farm::new().await;
+    farm.execute("update attempts set log_expired_at = '2024-02-03 12:00:00+00' where id = 2").await;
+    let notice = "The log was removed on 2024-02-03: logs are kept for a limited time.";
+    for path in ["/build/2/log", "/attempt/2/log"] {
+        let page = farm.page(path).await;
+        assert!(page.contains(notice) && !page.contains("data-follow"), "{page}");
+    }
+    let raw = farm.get("/attempt/2/log/raw").await;
+    assert_eq!((raw.status, raw.text()), (StatusCode::GONE, format!("{notice}\n").as_str()));
+}

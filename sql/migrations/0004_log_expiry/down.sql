@@ -1,0 +1,1 @@
+alter table attempts drop column log_expired_at;
