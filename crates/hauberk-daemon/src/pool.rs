@@ -3,11 +3,15 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tracing::debug;
 
 use crate::{
@@ -18,6 +22,9 @@ use crate::{
     operation::Operation,
     options::ClientOptions,
 };
+
+/// How long a connection is used. A daemon keeps what was added by a connection from being collected for as long as that stands.
+const LIFE: Duration = Duration::from_secs(60);
 
 /// Makes connections: to a daemon's socket or, in tests, to something that stands for one.
 #[async_trait]
@@ -45,7 +52,7 @@ impl Connector for SocketConnector {
 /// A bounded number of connections to one daemon, all with the same options.
 ///
 /// What broke while in use or idle is replaced on demand; so is a connection whose options its user changed, as settings once
-/// made cannot be taken back. Cloning gives another handle of the same pool.
+/// made cannot be taken back, and one that is older than a minute, in use or idle, as its temporary roots stand for as long. Cloning gives another handle of the same pool.
 #[derive(Clone)]
 pub struct Pool {
     shared: Arc<Shared>,
@@ -55,12 +62,53 @@ struct Shared {
     connector: Box<dyn Connector>,
     options: ClientOptions,
     permits: Arc<Semaphore>,
-    idle: Mutex<Vec<Box<dyn BuildDaemon>>>,
+    idle: Mutex<Idle>,
+}
+
+/// A connection and when it was made.
+struct Made {
+    at: Instant,
+    connection: Box<dyn BuildDaemon>,
+}
+
+#[derive(Default)]
+struct Idle {
+    connections: Vec<Made>,
+    /// Whether somebody closes those that grow old.
+    watched: bool,
 }
 
 impl Shared {
-    fn take_idle(&self) -> Option<Box<dyn BuildDaemon>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put_back(self: &Arc<Self>, made: Made) {
+        if made.at.elapsed() >= LIFE {
+            return;
+        }
+        let mut idle = self.idle();
+        idle.connections.push(made);
+        if !idle.watched
+            && let Ok(runtime) = Handle::try_current()
+        {
+            idle.watched = true;
+            runtime.spawn(close_old(Arc::downgrade(self)));
+        }
+    }
+}
+
+/// Closes idle connections that are old, until none is left.
+async fn close_old(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(LIFE).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let mut idle = shared.idle();
+        idle.connections.retain(|made| made.at.elapsed() < LIFE);
+        if idle.connections.is_empty() {
+            idle.watched = false;
+            return;
+        }
     }
 }
 
@@ -77,7 +125,7 @@ impl Pool {
             connector: Box::new(connector),
             options,
             permits: Arc::new(Semaphore::new(size.max(1))),
-            idle: Mutex::new(Vec::new()),
+            idle: Mutex::new(Idle::default()),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -104,29 +152,24 @@ impl Pool {
     pub async fn get(&self) -> Result<PooledConnection, DaemonError> {
         let permit = Arc::clone(&self.shared.permits).acquire_owned().await;
         let permit = permit.map_err(|_| DaemonError::Broken { operation: Operation::Handshake })?;
-        while let Some(mut idle) = self.shared.take_idle() {
-            if idle.is_usable() {
-                return Ok(PooledConnection {
-                    connection: Some(idle),
-                    shared: Arc::clone(&self.shared),
-                    _permit: permit,
-                });
+        let lent =
+            |made| PooledConnection { made: Some(made), shared: Arc::clone(&self.shared), _permit: permit };
+        loop {
+            let Some(mut made) = self.shared.idle().connections.pop() else { break };
+            if made.at.elapsed() < LIFE && made.connection.is_usable() {
+                return Ok(lent(made));
             }
-            debug!("dropped an idle connection to the build daemon that broke");
+            debug!("dropped an idle connection to the build daemon that broke or is old");
         }
         let mut connection = self.shared.connector.connect().await?;
         connection.set_options(&self.shared.options).await?;
-        Ok(PooledConnection {
-            connection: Some(connection),
-            shared: Arc::clone(&self.shared),
-            _permit: permit,
-        })
+        Ok(lent(Made { at: Instant::now(), connection }))
     }
 }
 
 /// A connection lent by a [`Pool`]; dropping it gives it back if it is in order.
 pub struct PooledConnection {
-    connection: Option<Box<dyn BuildDaemon>>,
+    made: Option<Made>,
     shared: Arc<Shared>,
     /// Freed after the connection is back, as fields are dropped after [`Drop::drop`].
     _permit: OwnedSemaphorePermit,
@@ -135,7 +178,7 @@ pub struct PooledConnection {
 impl PooledConnection {
     /// Closes the connection instead of giving it back.
     pub fn discard(mut self) {
-        self.connection = None;
+        self.made = None;
     }
 }
 
@@ -149,23 +192,23 @@ impl Deref for PooledConnection {
     type Target = dyn BuildDaemon;
 
     fn deref(&self) -> &Self::Target {
-        self.connection.as_deref().expect("the connection is there until it is dropped or discarded")
+        &*self.made.as_ref().expect("the connection is there until it is dropped or discarded").connection
     }
 }
 
 impl DerefMut for PooledConnection {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        self.connection.as_deref_mut().expect("the connection is there until it is dropped or discarded")
+        &mut *self.made.as_mut().expect("the connection is there until it is dropped or discarded").connection
     }
 }
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if let Some(mut connection) = self.connection.take()
-            && connection.is_usable()
-            && connection.options() == Some(&self.shared.options)
+        if let Some(mut made) = self.made.take()
+            && made.connection.is_usable()
+            && made.connection.options() == Some(&self.shared.options)
         {
-            self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            self.shared.put_back(made);
         }
     }
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use hauberk_daemon::{
-    BuildDaemon, ConnectOptions, Connection, DaemonAddress, DaemonError, InvalidDaemonAddress, NIX_SOCKET,
+    BuildDaemon, ConnectOptions, Connection, DaemonAddress, DaemonError, InvalidDaemonAddress, Keeper,
+    NIX_SOCKET,
 };
 use hauberk_store::StorePath;
 
@@ -36,6 +37,11 @@ impl NixDaemon {
     /// Connects to it.
     pub(crate) async fn connect(&self) -> Result<Box<dyn BuildDaemon>, DaemonError> {
         Ok(Box::new(Connection::connect(&self.address, &ConnectOptions::default()).await?))
+    }
+
+    /// Gives a keeper of paths in its store.
+    pub(crate) fn keeper(&self) -> Keeper {
+        Keeper::to_socket(self.address.clone(), ConnectOptions::default())
     }
 
     /// Tells where the file of a store path is, as we see it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use hauberk_daemon::DaemonError;
+use hauberk_daemon::{DaemonError, Keeper};
 use hauberk_database::checkouts::Checkout;
 use hauberk_database::evaluations::{self, EvaluationStatus, Latest};
 use hauberk_database::registration::{self, Published, Registration, RegistrationError};
@@ -27,6 +27,7 @@ pub(crate) struct Register {
     pub(crate) git: Git,
     pub(crate) state: PathBuf,
     pub(crate) daemon: NixDaemon,
+    pub(crate) keeper: Keeper,
     pub(crate) substitutes: SubstituteClient,
     pub(crate) urls: Vec<BaseUrl>,
 }
@@ -295,6 +296,10 @@ impl Register {
         let defaults =
             Defaults { timeout: specification.timeout.into(), max_silent: specification.max_silent.into() };
         let closing = async {
+            // They are kept until their lasting roots stand; one that was collected before is found out by reading.
+            let derivations: Vec<_> =
+                evaluated.jobs.iter().map(|job| job.derivation.as_path().clone()).collect();
+            self.keeper.keep(&derivations).await.map_err(FactsError::Daemon)?;
             let registration = closure::close(evaluated, defaults, &mut world).await?;
             roots::add(&self.state.join("roots"), evaluation, &registration, world.daemon.as_mut()).await?;
             Ok(registration)

@@ -88,6 +88,7 @@ pub async fn run(
         git: Git::prepare(&state).await?,
         substitutes: SubstituteClient::new(StoreDirectory::nix(), ClientConfig::internet())?,
         urls: config.substitute_urls.clone(),
+        keeper: config.daemon.keeper(),
         daemon: config.daemon.clone(),
         database,
         state,

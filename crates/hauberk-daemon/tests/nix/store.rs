@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, io, time::Duration};
 
 use hauberk_daemon::{
-    BuildDaemon, BuildMode, BuildTarget, ClientOptions, DaemonError, GarbageAction, GarbageRequest, PathInfo,
-    log::Discard,
+    BuildDaemon, BuildMode, BuildTarget, ClientOptions, ConnectOptions, DaemonError, GarbageAction,
+    GarbageRequest, Keeper, PathInfo, log::Discard,
 };
 use hauberk_store::{NarHash, StorePath, nar::Node, narinfo::fingerprint, signature::nix::SecretKey};
 
@@ -278,6 +278,26 @@ async fn roots_and_garbage() {
     std::fs::remove_file(&link).unwrap();
     other.collect_garbage(&list(GarbageAction::DeleteDead)).await.unwrap();
     assert!(other.query_valid_paths(&set(&[&program, &lib])).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_keeper_outlives_the_connection_it_takes_over_from() {
+    let machine = Machine::start("").await;
+    let mut connection = machine.connect().await;
+    let note = connection.add_text("note", b"kept", &BTreeSet::new()).await.unwrap();
+    let keeper = Keeper::to_socket(machine.address(), ConnectOptions::default());
+    keeper.keep(std::slice::from_ref(&note)).await.unwrap();
+    drop(connection);
+    let mut other = machine.connect().await;
+    for _ in 0..3 {
+        other.collect_garbage(&GarbageRequest::new(GarbageAction::DeleteDead)).await.unwrap();
+        assert!(other.is_valid_path(&note).await.unwrap());
+    }
+    drop(keeper);
+    while other.is_valid_path(&note).await.unwrap() {
+        // The daemon's process for the closed session takes a moment to end.
+        other.collect_garbage(&GarbageRequest::new(GarbageAction::DeleteDead)).await.unwrap();
+    }
 }
 
 #[tokio::test]

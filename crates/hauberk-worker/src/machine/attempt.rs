@@ -409,8 +409,7 @@ impl Run<'_> {
             let message = format!("the outputs have {total} bytes, {limit} are allowed");
             return Ok(times(BuildReport::failure(Outcome::OutputLimit, message)));
         }
-        let kept =
-            self.machine.roots.keep(self.assignment.attempt, self.assignment.outputs.values(), daemon).await;
+        let kept = self.machine.keep(self.assignment, daemon).await;
         if let Err(error) = kept {
             // They may be collected before the server has them; then it asks for another build.
             warn!(

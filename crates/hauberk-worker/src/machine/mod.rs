@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hauberk_daemon::{
-    ClientOptions, ConnectOptions, Connection, DaemonAddress, DaemonError, DaemonInfo, Pool,
+    BuildDaemon, ClientOptions, ConnectOptions, Connection, DaemonAddress, DaemonError, DaemonInfo, Keeper,
+    Pool,
 };
 use hauberk_protocol::proto::Load;
 use hauberk_publish::client::{BaseUrl, SubstituteClient};
@@ -28,7 +29,7 @@ use crate::builder::{AttemptContext, Builder, Report, Server, Unaccepted};
 use health::Disks;
 pub(crate) use health::memory_bytes;
 use inputs::Fetcher;
-use roots::Roots;
+use roots::{RootError, Roots};
 
 /// Connections by which inputs are added, for all attempts together.
 const ADDERS: usize = 8;
@@ -43,6 +44,7 @@ pub(crate) struct Machine {
     fetcher: Fetcher,
     substitutes: Vec<BaseUrl>,
     roots: Roots,
+    keeper: Keeper,
     disks: Disks,
     /// Held by every build that runs, and alone by whoever replaces a path that a build may be reading.
     building: RwLock<()>,
@@ -72,6 +74,7 @@ impl Machine {
         let pool = Pool::to_socket(parts.address.clone(), connect.clone(), ClientOptions::default(), ADDERS);
         Ok(Self {
             name: parts.name,
+            keeper: Keeper::to_socket(parts.address.clone(), connect.clone()),
             address: parts.address,
             connect,
             store_directory: parts.store_directory,
@@ -89,10 +92,16 @@ impl Machine {
         address: &DaemonAddress,
         store_directory: &StoreDirectory,
     ) -> Result<DaemonInfo, DaemonError> {
-        use hauberk_daemon::BuildDaemon as _;
         let connect =
             ConnectOptions { store_directory: Some(store_directory.clone()), ..ConnectOptions::default() };
         Ok(Connection::connect(address, &connect).await?.info().clone())
+    }
+
+    /// Keeps the outputs of an attempt until they are released, without a moment in which a collector could take them.
+    async fn keep(&self, assignment: &Assignment, daemon: &mut dyn BuildDaemon) -> Result<(), RootError> {
+        let outputs: Vec<_> = assignment.outputs.values().cloned().collect();
+        self.keeper.keep(&outputs).await.map_err(RootError::Keep)?;
+        self.roots.keep(assignment.attempt, &outputs, daemon).await
     }
 
     async fn connect(&self) -> Result<Connection<UnixStream>, DaemonError> {

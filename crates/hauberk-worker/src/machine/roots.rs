@@ -15,6 +15,9 @@ use crate::AttemptId;
 /// Why outputs could not be kept.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RootError {
+    /// The daemon does not keep them for now.
+    #[error("the build daemon does not keep the outputs")]
+    Keep(#[source] DaemonError),
     /// The link cannot be made.
     #[error("cannot make the link {}", link.display())]
     Link {
