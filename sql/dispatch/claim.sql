@@ -1,24 +1,44 @@
--- Takes ready builds for workers: the attempt exists before its message leaves. A build that is no longer ready gives no row.
+-- Takes ready builds for workers: the attempt exists before its message leaves. Gives all that the worker must be told, as
+-- dispatch/claimed does; a build that is no longer ready gives no row.
 -- $1 build ids, $2 worker ids, $3 sessions (parallel), $4 epoch, $5 server id
--- The state is compared in a way that no index serves: a plan that begins with all ready builds would be quadratic.
-with asked as (
-    select a.build_id, a.worker_id, a.session, nextval(pg_get_serial_sequence('attempts', 'id')) as attempt_id
-    from unnest($1::bigint[], $2::integer[], $3::bigint[]) as a (build_id, worker_id, session)
-), claimed as (
+-- The state is compared in a way that no index serves: a plan that begins with all ready builds would be quadratic. `offset 0`
+-- keeps the planner from reading all outputs for each build, which it prefers while the tables have no statistics.
+with claimed as (
     update builds b
-    set state = 'assigned', attempt_id = asked.attempt_id, not_before = null
-    from asked
+    set state = 'assigned', attempt_id = nextval('attempts_id_seq'), not_before = null
+    from unnest($1::bigint[], $2::integer[], $3::bigint[]) as asked (build_id, worker_id, session)
     where b.id = asked.build_id and b.state || '' = 'ready'
-    returning b.id, b.attempt_id, b.derivation_id, b.generation, asked.worker_id, asked.session
+    returning b.id, b.attempt_id, b.derivation_id, b.lane_id, b.generation, b.name, b.system, b.priority, b.timeout, b.max_silent,
+              b.farm_faults, asked.worker_id, asked.session
+), numbered as (
+    select c.*, (select coalesce(max(a.number), 0) + 1 from attempts a where a.build_id = c.id) as number from claimed c
+), recorded as (
+    insert into attempts (id, build_id, derivation_id, generation, number, kind, worker_id, session, epoch, log_server_id, log_path)
+    overriding system value
+    select c.attempt_id, c.id, c.derivation_id, c.generation, c.number, case when c.number = 1 then 'first' else 'retry' end,
+           c.worker_id, c.session, $4, $5, c.attempt_id / 1000 || '/' || c.attempt_id || '.gz'
+    from numbered c
 )
-insert into attempts (id, build_id, derivation_id, generation, number, kind, worker_id, session, epoch,
-                      log_server_id, log_path)
-overriding system value
-select c.attempt_id, c.id, c.derivation_id, c.generation, earlier.number + 1,
-       case when earlier.number = 0 then 'first' else 'retry' end,
-       c.worker_id, c.session, $4, $5, c.attempt_id / 1000 || '/' || c.attempt_id || '.gz'
-from claimed c
+select b.attempt_id, b.id as build_id, b.name, b.system, b.priority, b.timeout, b.max_silent, b.farm_faults,
+       b.worker_id, b.session, b.number, d.path as derivation, l.features,
+       gives.names as output_names, gives.paths as output_paths,
+       needs.paths as input_paths, needs.hashes as input_hashes, needs.sizes as input_sizes
+from numbered b
+cross join lateral (select d.path from derivations d where d.id = b.derivation_id offset 0) d
+cross join lateral (select l.features from lanes l where l.id = b.lane_id offset 0) l
 cross join lateral (
-    select coalesce(max(a.number), 0) as number from attempts a where a.build_id = c.id
-) earlier
-returning id as attempt_id
+    select coalesce(array_agg(o.name order by o.name), '{}') as names,
+           coalesce(array_agg(o.path order by o.name), '{}') as paths
+    from outputs o
+    where o.build_id = b.id
+) gives
+cross join lateral (
+    select coalesce(array_agg(o.path order by o.path), '{}') as paths,
+           coalesce(array_agg(o.nar_hash order by o.path), '{}') as hashes,
+           coalesce(array_agg(o.nar_size order by o.path), '{}') as sizes
+    from (select e.dependency_id from build_dependencies e where e.build_id = b.id offset 0) e
+    cross join lateral (
+        select o.path, o.nar_hash, o.nar_size from outputs o where o.build_id = e.dependency_id offset 0
+    ) o
+    where o.nar_hash is not null
+) needs

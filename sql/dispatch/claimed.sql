@@ -1,4 +1,4 @@
--- All that a worker must be told of attempts that have just been recorded.
+-- All that a worker must be told of attempts that are recorded already.
 -- `offset 0` keeps the planner from reading all outputs for each attempt, which it prefers while the tables have no statistics.
 -- $1 attempt ids
 select a.id as attempt_id, b.id as build_id, b.name, b.system, b.priority, b.timeout, b.max_silent, b.farm_faults,

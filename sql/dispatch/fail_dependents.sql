@@ -1,26 +1,26 @@
 -- Fails everything that needs one of these builds, at once and through all levels.
+-- `offset 0` keeps the planner on the index by dependency: made while there are no edges, another plan reads all of them.
 -- $1 build ids
 with recursive down (build_id, root) as (
-    select d.build_id, d.dependency_id
-    from build_dependencies d
-    where d.dependency_id = any ($1::bigint[])
+    select d.build_id, failed.id
+    from unnest($1::bigint[]) as failed (id)
+    cross join lateral (select e.build_id from build_dependencies e where e.dependency_id = failed.id offset 0) d
   union
     select d.build_id, down.root
-    from build_dependencies d
-    join down on d.dependency_id = down.build_id
+    from down
+    cross join lateral (select e.build_id from build_dependencies e where e.dependency_id = down.build_id offset 0) d
 ), doomed as (
     select build_id, min(root) as root from down group by build_id
 ), locked as (
-    select b.id
-    from builds b
-    where b.id in (select build_id from doomed)
-      and b.state in ('staged', 'held', 'waiting', 'deferred', 'ready')
+    select b.id, doomed.root
+    from doomed
+    join builds b on b.id = doomed.build_id
+    where b.state in ('staged', 'held', 'waiting', 'deferred', 'ready')
     order by b.id
-    for update
+    for update of b
 )
 update builds b
-set state = 'failed_dependency', failed_build_id = doomed.root, started_at = now(), finished_at = now(), not_before = null
-from doomed
-where b.id = doomed.build_id and b.id in (select id from locked)
-  and b.state in ('staged', 'held', 'waiting', 'deferred', 'ready')
+set state = 'failed_dependency', failed_build_id = locked.root, started_at = now(), finished_at = now(), not_before = null
+from locked
+where b.id = locked.id and b.state in ('staged', 'held', 'waiting', 'deferred', 'ready')
 returning b.id as build_id

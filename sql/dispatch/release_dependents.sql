@@ -1,19 +1,20 @@
 -- Tells the dependents of builds that have just succeeded. A statement of its own, after the one that made them succeed: only
 -- so does it see the edges of an evaluation that was published meanwhile.
+-- `offset 0` keeps the planner on the index by dependency: made while there are no edges, another plan reads all of them.
 -- $1 build ids
 with met as (
     select d.build_id, count(*)::integer as n
-    from build_dependencies d
-    where d.dependency_id = any ($1::bigint[])
+    from unnest($1::bigint[]) as done (id)
+    cross join lateral (select e.build_id from build_dependencies e where e.dependency_id = done.id offset 0) d
     group by d.build_id
 ), locked as (
-    select b.id from builds b where b.id in (select build_id from met) order by b.id for update
+    select b.id, met.n from met join builds b on b.id = met.build_id order by b.id for update of b
 ), told as (
     update builds b
-    set unmet = greatest(0, b.unmet - met.n),
-        state = case when b.state = 'waiting' and b.unmet <= met.n then 'ready' else b.state end
-    from met
-    where b.id = met.build_id and b.id in (select id from locked)
+    set unmet = greatest(0, b.unmet - locked.n),
+        state = case when b.state = 'waiting' and b.unmet <= locked.n then 'ready' else b.state end
+    from locked
+    where b.id = locked.id
     returning b.id, b.lane_id, b.priority, b.remaining_path, b.state, b.unmet
 )
 select id as build_id, lane_id, priority, remaining_path, state from told where state = 'ready' and unmet = 0

@@ -1,6 +1,6 @@
 -- Deferred builds whose time has come.
 with due as (
-    select id from builds where state = 'deferred' and not_before <= now() order by id for update
+    select id from builds where phase = 'deferred' and not_before <= now() order by id for update
 )
 update builds b
 set state = 'ready', not_before = null

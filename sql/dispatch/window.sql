@@ -5,7 +5,7 @@ from lanes l
 cross join lateral (
     select b.id, b.priority, b.remaining_path
     from builds b
-    where b.lane_id = l.id and b.state = 'ready'
+    where b.lane_id = l.id and b.phase = 'ready'
     order by b.priority, b.remaining_path desc, b.id
     limit $1
 ) r

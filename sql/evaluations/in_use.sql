@@ -4,5 +4,7 @@ select e.id
 from evaluations e
 where e.id = any ($1::bigint[])
   and (e.finished_at is null
-       or e.finished_at >= (select min(b.created_at) from builds b where b.status < 0)
+       or e.finished_at >= least(
+           (select min(b.created_at) from builds b where b.phase in ('ready', 'deferred', 'waiting')),
+           (select min(b.created_at) from builds b where b.phase = 'open'))
        or e.id = (select max(l.id) from evaluations l where l.specification_id = e.specification_id and l.status = 0))

@@ -2,7 +2,7 @@
 select b.id
   from (select id, system, finished_at
           from builds
-         where status >= 0 and finished_at is not null
+         where finished_at is not null
          order by finished_at desc, id desc
          limit case when $2::text is null then $1::bigint else 100000 end) b
  where $2::text is null or b.system = $2

@@ -6,7 +6,7 @@ select b.id, b.name, b.system, b.state, b.priority, b.created_at, b.started_at, 
  cross join lateral (
        select r.*
          from builds r
-        where r.lane_id = l.id and r.state = 'ready' and r.priority >= $1
+        where r.lane_id = l.id and r.phase = 'ready' and r.priority >= $1
           and (r.priority > $1 or r.remaining_path < $2 or (r.remaining_path = $2 and r.id > $3))
         order by r.priority, r.remaining_path desc, r.id
         limit $4) b

@@ -4,7 +4,7 @@ select b.id, b.name, b.system, b.state, b.priority, b.created_at, b.started_at, 
   from builds b
   join lanes l on l.id = b.lane_id
   join specifications s on s.id = l.specification_id
- where b.status = -2 and b.state <> 'staged'
+ where b.phase in ('ready', 'deferred', 'waiting')
    and (b.priority, b.created_at, b.id) > ($1, $2, $3)
  order by b.priority, b.created_at, b.id
  limit $4;

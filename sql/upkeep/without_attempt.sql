@@ -1,6 +1,6 @@
 -- Builds that are said to be tried, although their attempt is not open.
 select b.id as build_id
 from builds b
-where b.status < 0 and b.state in ('assigned', 'running', 'built', 'fetching')
+where b.phase = 'open'
   and not exists (select from attempts a where a.id = b.attempt_id and a.ended_at is null)
 order by b.id

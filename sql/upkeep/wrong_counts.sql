@@ -7,6 +7,6 @@ cross join lateral (
     join builds d on d.id = e.dependency_id
     where e.build_id = b.id
 ) n
-where b.status < 0 and b.state in ('held', 'waiting', 'deferred', 'ready')
+where b.phase in ('ready', 'deferred', 'waiting')
   and (b.unmet <> n.unmet or n.bad or b.state = 'waiting' and n.unmet = 0 or b.state in ('deferred', 'ready') and n.unmet > 0)
 order by b.id

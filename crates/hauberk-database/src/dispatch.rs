@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use hauberk_store::{DrvPath, StoreDirectory, StorePath};
+use tokio_postgres::types::ToSql;
 
 use crate::statement::{Record, statement};
 use crate::text_column::text_enum;
@@ -335,18 +336,16 @@ pub async fn claim(
     let sessions: Vec<_> = claims.iter().map(|claim| claim.session).collect();
     let mut rows = Vec::new();
     if again {
-        rows = statement!("dispatch/claimed_before")
+        let before = statement!("dispatch/claimed_before")
             .all(client, &[&builds, &workers, &sessions, &epoch])
             .await?;
+        let before: Vec<AttemptId> =
+            before.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
+        rows = statement!("dispatch/claimed").all(client, &[&before]).await?;
     }
     rows.extend(
         statement!("dispatch/claim").all(client, &[&builds, &workers, &sessions, &epoch, &server]).await?,
     );
-    let attempts: Vec<AttemptId> = rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
-    if attempts.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = statement!("dispatch/claimed").all(client, &[&attempts]).await?;
     rows.iter().map(claimed).collect()
 }
 
@@ -399,25 +398,55 @@ pub async fn start(
 /// # Errors
 /// Any failure of the statements.
 pub async fn built(client: &impl GenericClient, built: &[Built], epoch: Epoch) -> Result<(), DatabaseError> {
-    let attempts: Vec<_> = built.iter().map(|b| b.attempt).collect();
-    let origins: Vec<_> = built.iter().map(|b| b.origin.as_str()).collect();
-    let inputs_ms: Vec<_> = built.iter().map(|b| b.measures.inputs_ms).collect();
-    let build_ms: Vec<_> = built.iter().map(|b| b.measures.build_ms).collect();
-    let peak_memory: Vec<_> = built.iter().map(|b| b.measures.peak_memory).collect();
-    let log_bytes: Vec<_> = built.iter().map(|b| b.measures.log_bytes).collect();
-    let exit: Vec<_> = built.iter().map(|b| b.measures.exit_status).collect();
-    let rows = statement!("dispatch/built")
-        .all(client, &[&attempts, &origins, &inputs_ms, &build_ms, &peak_memory, &log_bytes, &exit, &epoch])
-        .await?;
+    let rows = statement!("dispatch/built").all(client, &Reports::of(built).parameters(&epoch)).await?;
     let taken: BTreeSet<AttemptId> =
         rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
+    add_outputs(client, outputs_of(built.iter().filter(|b| taken.contains(&b.attempt)))).await
+}
 
-    let outputs: Vec<_> = built
-        .iter()
-        .filter(|b| taken.contains(&b.attempt))
-        .flat_map(|b| b.outputs.iter().map(|output| (b.attempt, output)))
-        .collect();
-    add_outputs(client, outputs.into_iter()).await
+fn outputs_of<'a>(
+    built: impl Iterator<Item = &'a Built>,
+) -> impl Iterator<Item = (AttemptId, &'a BuiltOutput)> {
+    built.flat_map(|b| b.outputs.iter().map(|output| (b.attempt, output)))
+}
+
+/// What workers say of attempts that succeeded, column by column.
+struct Reports {
+    attempts: Vec<AttemptId>,
+    origins: Vec<&'static str>,
+    inputs_ms: Vec<Option<i64>>,
+    build_ms: Vec<Option<i64>>,
+    peak_memory: Vec<Option<i64>>,
+    log_bytes: Vec<Option<i64>>,
+    exit: Vec<Option<i32>>,
+}
+
+impl Reports {
+    fn of<'a>(built: impl IntoIterator<Item = &'a Built> + Clone) -> Self {
+        let built = || built.clone().into_iter();
+        Self {
+            attempts: built().map(|b| b.attempt).collect(),
+            origins: built().map(|b| b.origin.as_str()).collect(),
+            inputs_ms: built().map(|b| b.measures.inputs_ms).collect(),
+            build_ms: built().map(|b| b.measures.build_ms).collect(),
+            peak_memory: built().map(|b| b.measures.peak_memory).collect(),
+            log_bytes: built().map(|b| b.measures.log_bytes).collect(),
+            exit: built().map(|b| b.measures.exit_status).collect(),
+        }
+    }
+
+    fn parameters<'a>(&'a self, epoch: &'a Epoch) -> [&'a (dyn ToSql + Sync); 8] {
+        [
+            &self.attempts,
+            &self.origins,
+            &self.inputs_ms,
+            &self.build_ms,
+            &self.peak_memory,
+            &self.log_bytes,
+            &self.exit,
+            epoch,
+        ]
+    }
 }
 
 /// Records what attempts gave.
@@ -567,22 +596,61 @@ pub async fn succeed(
     server: ServerId,
 ) -> Result<Effects, DatabaseError> {
     let attempts: Vec<_> = fetched.iter().map(|f| f.attempt).collect();
-    let outputs: Vec<_> = fetched.iter().flat_map(|f| f.outputs.iter().map(|o| (f.attempt, o))).collect();
-    let of: Vec<_> = outputs.iter().map(|(attempt, _)| *attempt).collect();
-    let paths: Vec<_> = outputs.iter().map(|(_, output)| output.path.to_string()).collect();
-    let hashes: Vec<_> = outputs.iter().map(|(_, output)| output.nar_hash.as_slice()).collect();
-    let sizes: Vec<_> = outputs.iter().map(|(_, output)| output.nar_size).collect();
-    let rows = statement!("dispatch/succeed")
-        .all(client, &[&attempts, &epoch, &server, &of, &paths, &hashes, &sizes])
-        .await?;
+    let rows = statement!("dispatch/succeed").all(client, &[&attempts, &epoch]).await?;
+    after_success(client, &rows, fetched.iter(), server).await
+}
+
+/// Does what [`built`] and [`succeed`] do, for attempts of which both are known by now, in half as many writes.
+///
+/// # Errors
+/// Any failure of the statements, or a row that cannot be read.
+pub async fn finish(
+    client: &impl GenericClient,
+    finished: &[(Built, Fetched)],
+    epoch: Epoch,
+    server: ServerId,
+) -> Result<Effects, DatabaseError> {
+    let reports = Reports::of(finished.iter().map(|(built, _)| built));
+    let rows = statement!("dispatch/finish").all(client, &reports.parameters(&epoch)).await?;
+    let taken: BTreeSet<AttemptId> =
+        rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
+    let built = finished.iter().map(|(built, _)| built);
+    add_outputs(client, outputs_of(built.filter(|b| taken.contains(&b.attempt)))).await?;
+    after_success(client, &rows, finished.iter().map(|(_, fetched)| fetched), server).await
+}
+
+/// What follows from the success of the builds in `rows`.
+async fn after_success<'a>(
+    client: &impl GenericClient,
+    rows: &[Record],
+    fetched: impl Iterator<Item = &'a Fetched> + Clone,
+    server: ServerId,
+) -> Result<Effects, DatabaseError> {
     let finished: Vec<BuildId> = rows.iter().map(|row| row.get("build_id")).collect::<Result<_, _>>()?;
     if finished.is_empty() {
         return Ok(Effects::default());
     }
+    let taken: BTreeSet<AttemptId> =
+        rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
+    let outputs = fetched.filter(|f| taken.contains(&f.attempt)).flat_map(|f| &f.outputs);
+    hold_outputs(client, outputs, server).await?;
     let rows = statement!("dispatch/release_dependents").all(client, &[&finished]).await?;
     let ready = rows.iter().map(ready_build).collect::<Result<_, _>>()?;
     statement!("dispatch/weather").execute(client, &[&finished]).await?;
     Ok(Effects { ready, finished, deferred: false })
+}
+
+/// Records what the farm's cache has of the outputs of builds that succeed.
+pub(crate) async fn hold_outputs<'a>(
+    client: &impl GenericClient,
+    outputs: impl Iterator<Item = &'a KnownPath> + Clone,
+    server: ServerId,
+) -> Result<(), DatabaseError> {
+    let paths: Vec<_> = outputs.clone().map(|output| output.path.to_string()).collect();
+    let hashes: Vec<_> = outputs.clone().map(|output| output.nar_hash.as_slice()).collect();
+    let sizes: Vec<_> = outputs.map(|output| output.nar_size).collect();
+    statement!("dispatch/hold_outputs").execute(client, &[&server, &paths, &hashes, &sizes]).await?;
+    Ok(())
 }
 
 /// Makes deferred builds ready whose time has come.

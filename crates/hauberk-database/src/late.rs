@@ -5,7 +5,9 @@
 //! that follows is as if it had never been given up. Where another attempt of the build is open by then, a success stands beside it
 //! until its outputs are checked ([`succeed`]); only then the other is over.
 
-use crate::dispatch::{AttemptClass, AttemptKind, BuiltOutput, Effects, Fetched, Measures, ready_build};
+use crate::dispatch::{
+    AttemptClass, AttemptKind, BuiltOutput, Effects, Fetched, Measures, hold_outputs, ready_build,
+};
 use crate::statement::statement;
 use crate::{
     AttemptId, BuildId, BuildState, DatabaseError, Epoch, GenericClient, ServerId, WorkerId, dispatch,
@@ -283,12 +285,7 @@ pub async fn succeed(
     if let Some(other) = found.other {
         supersede(client, other, "the result of an earlier attempt was taken").await?;
     }
-    let paths: Vec<_> = fetched.outputs.iter().map(|output| output.path.to_string()).collect();
-    let hashes: Vec<_> = fetched.outputs.iter().map(|output| output.nar_hash.as_slice()).collect();
-    let sizes: Vec<_> = fetched.outputs.iter().map(|output| output.nar_size).collect();
-    statement!("late/hold_outputs")
-        .execute(client, &[&fetched.attempt, &server, &paths, &hashes, &sizes])
-        .await?;
+    hold_outputs(client, fetched.outputs.iter(), server).await?;
     statement!("late/succeed").execute(client, &[&found.build, &fetched.attempt]).await?;
     // A statement of its own, after the one above: only so it sees the edges of an evaluation published meanwhile.
     let rows = statement!("dispatch/release_dependents").all(client, &[&vec![found.build]]).await?;

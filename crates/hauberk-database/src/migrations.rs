@@ -43,10 +43,11 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0002_control"),
     migration!("0003_waiting"),
     migration!("0004_log_expiry"),
+    migration!("0005_hot_updates"),
 ];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 4;
+const OLDEST_KNOWN: i32 = 5;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

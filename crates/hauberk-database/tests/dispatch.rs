@@ -168,3 +168,47 @@ async fn a_started_build_is_running_and_its_fetch_is_shown() {
     assert!(attempts::latest_log(&client, &path(9)).await.unwrap().is_none());
     farm.check().await;
 }
+
+#[tokio::test]
+async fn what_is_built_and_fetched_at_once_succeeds_in_one_step_and_once() {
+    let farm = Farm::with(&[&[], &[0]]).await;
+    let claimed = farm.claim(0).await;
+    let output = BuiltOutput {
+        name: "out".into(),
+        path: path(0),
+        nar_hash: vec![7; 32],
+        nar_size: 100,
+        references: Vec::new(),
+    };
+    let known = KnownPath { path: path(0), nar_hash: vec![7; 32], nar_size: 100 };
+    let finished = [(
+        Built {
+            attempt: claimed.attempt,
+            build: claimed.build,
+            origin: AttemptOrigin::Built,
+            outputs: vec![output.clone()],
+            measures: Measures { build_ms: Some(5), ..Measures::default() },
+        },
+        Fetched { attempt: claimed.attempt, build: claimed.build, outputs: vec![known] },
+    )];
+    let client = farm.client().await;
+    let effects = dispatch::finish(&client, &finished, farm.epoch, farm.server).await.unwrap();
+    assert_eq!(effects.finished, [claimed.build]);
+    assert_eq!(effects.ready.iter().map(|ready| ready.id).collect::<Vec<_>>(), [farm.build(1).await]);
+    assert_eq!(attempts::outputs(&client, claimed.attempt).await.unwrap(), [output]);
+    let row = client
+        .query_one(
+            "select started_at is not null and built_at is not null and ended_at is not null, class, build_ms \
+             from attempts",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!((row.get(0), row.get(1), row.get(2)), (true, "succeeded", 5_i64));
+    let again = dispatch::finish(&client, &finished, farm.epoch, farm.server).await.unwrap();
+    assert!(again.finished.is_empty() && again.ready.is_empty());
+    assert_eq!(farm.states().await, ["succeeded", "ready"]);
+    let next = farm.claim(1).await;
+    assert_eq!(next.inputs.len(), 1);
+    farm.check().await;
+}

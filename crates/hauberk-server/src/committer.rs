@@ -4,19 +4,21 @@
 //! tried again until it is there; every step is guarded by attempt and epoch, so that a transaction whose end was not learned can be
 //! repeated. A batch that the database refuses is taken apart, so that one bad step does not hold up the others.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use hauberk_database::dispatch::{self, Claim, Effects};
 use hauberk_database::{AttemptId, BuildId, Client, Database, DatabaseError, Epoch, ServerId, begin, commit};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{error, warn};
 
 use crate::step::{Committed, Op};
 
 /// Steps in one transaction at most.
 const BATCH: usize = 2000;
+/// How long a result waits for its outputs, so that both are recorded together.
+const LINGER: Duration = Duration::from_millis(2);
 /// Pages are told that something changed at most so often.
 const CHANGED_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause before a transaction is tried again.
@@ -49,6 +51,7 @@ impl Committer {
                     if count == 0 {
                         break;
                     }
+                    linger(&mut ops, &mut batch).await;
                     let done = self.commit(std::mem::take(&mut batch)).await;
                     changed_at.get_or_insert_with(|| Instant::now() + CHANGED_INTERVAL);
                     if results.send(done).is_err() {
@@ -130,6 +133,14 @@ impl Committer {
             dispatch::built(&transaction, &batch.built, self.epoch).await?;
             done.extend(batch.built.iter().map(|built| Committed::Built(built.attempt)));
         }
+        if !batch.finished.is_empty() {
+            let effects = dispatch::finish(&transaction, &batch.finished, self.epoch, self.server).await?;
+            for (built, fetched) in &batch.finished {
+                done.push(Committed::Built(built.attempt));
+                done.push(Committed::Succeeded(fetched.attempt));
+            }
+            push_effects(&mut done, effects);
+        }
         if !batch.ended.is_empty() {
             let effects = dispatch::end(&transaction, &batch.ended, self.epoch).await?;
             done.extend(batch.ended.iter().map(|ended| Committed::Ended(ended.attempt)));
@@ -145,6 +156,18 @@ impl Committer {
     }
 }
 
+/// Waits a moment if nothing is to be recorded but the word of workers: where their outputs are there soon, both are one record, and
+/// nobody waits for the first alone.
+async fn linger(ops: &mut UnboundedReceiver<Op>, batch: &mut Vec<Op>) {
+    let deadline = Instant::now() + LINGER;
+    while batch.iter().all(|op| matches!(op, Op::Built(_))) {
+        match timeout_at(deadline, ops.recv_many(batch, BATCH)).await {
+            Ok(count) if count > 0 => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+}
+
 fn push_effects(done: &mut Vec<Committed>, effects: Effects) {
     if !effects.ready.is_empty() || effects.deferred {
         done.push(Committed::Effects(effects));
@@ -153,7 +176,7 @@ fn push_effects(done: &mut Vec<Committed>, effects: Effects) {
 
 /// Steps sorted by what they do, in the order in which a transaction does it: an attempt that starts and ends in the
 /// same batch starts before it ends. One that starts and succeeds in it needs no start of its own: the record of the success
-/// gives it the same times.
+/// gives it the same times. Neither does one that is built and succeeds in it need two records.
 #[derive(Default)]
 struct Batch {
     /// All builds that are touched directly.
@@ -161,6 +184,7 @@ struct Batch {
     claims: Vec<Claim>,
     started: Vec<(AttemptId, i64)>,
     built: Vec<dispatch::Built>,
+    finished: Vec<(dispatch::Built, dispatch::Fetched)>,
     ended: Vec<dispatch::Ended>,
     succeeded: Vec<dispatch::Fetched>,
     /// The builds of `started`, in its order.
@@ -185,7 +209,22 @@ impl Batch {
             }
         }
         batch.leave_out_starts();
+        batch.join_successes();
         batch
+    }
+
+    fn join_successes(&mut self) {
+        if self.built.is_empty() || self.succeeded.is_empty() {
+            return;
+        }
+        let mut built: HashMap<_, _> = self.built.drain(..).map(|built| (built.attempt, built)).collect();
+        for fetched in std::mem::take(&mut self.succeeded) {
+            match built.remove(&fetched.attempt) {
+                Some(built) => self.finished.push((built, fetched)),
+                None => self.succeeded.push(fetched),
+            }
+        }
+        self.built.extend(built.into_values());
     }
 
     fn leave_out_starts(&mut self) {
@@ -199,7 +238,12 @@ impl Batch {
     }
 
     fn len(&self) -> usize {
-        self.claims.len() + self.started.len() + self.built.len() + self.ended.len() + self.succeeded.len()
+        self.claims.len()
+            + self.started.len()
+            + self.built.len()
+            + 2 * self.finished.len()
+            + self.ended.len()
+            + self.succeeded.len()
     }
 
     fn into_ops(self) -> impl Iterator<Item = Op> {
@@ -212,6 +256,8 @@ impl Batch {
         let built = self.built.into_iter().map(Op::Built);
         let ended = self.ended.into_iter().map(Op::End);
         let succeeded = self.succeeded.into_iter().map(Op::Succeed);
-        claims.chain(started).chain(built).chain(ended).chain(succeeded)
+        let finished =
+            self.finished.into_iter().flat_map(|(built, fetched)| [Op::Built(built), Op::Succeed(fetched)]);
+        claims.chain(started).chain(built).chain(finished).chain(ended).chain(succeeded)
     }
 }

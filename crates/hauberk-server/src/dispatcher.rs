@@ -92,7 +92,10 @@ impl Dispatcher {
                 self.effects.push(Effect::Fetch(FetchJob {
                     attempt: attempt.attempt,
                     build: attempt.build,
+                    worker: attempt.worker,
                     name: attempt.name.clone(),
+                    expected: None,
+                    reported: None,
                 }));
                 Phase::Fetching
             } else {
@@ -108,6 +111,7 @@ impl Dispatcher {
                     late: attempt.late,
                     stop_by: None,
                     said: None,
+                    outputs: None,
                     phase,
                 },
             );
@@ -365,8 +369,12 @@ impl Dispatcher {
                         Origin::AlreadyValid => AttemptOrigin::AlreadyValid,
                         Origin::Built | Origin::Unspecified => AttemptOrigin::Built,
                     };
+                    // Fetched while its word is being recorded: the record of both is one step if they meet in a batch. One that
+                    // stands beside another succeeds elsewhere, so its word is recorded first.
+                    let fetch = (!attempt.late).then(|| attempt.fetch(attempt_id, Some(outputs.clone())));
                     let built = Built { attempt: attempt_id, build, origin, outputs, measures };
                     self.effects.push(Effect::Commit(Op::Built(built)));
+                    self.effects.extend(fetch.map(Effect::Fetch));
                 }
                 Err(problem) => {
                     let message = format!("the worker's report is not usable: {problem}");
@@ -526,12 +534,17 @@ impl Dispatcher {
             }
             Committed::Built(id) => {
                 let Some(attempt) = self.attempts.get_mut(&id) else { return };
-                if attempt.phase != Phase::Concluding {
+                if attempt.phase == Phase::Concluding {
+                    attempt.phase = Phase::Fetching;
+                } else if attempt.phase != Phase::Ending {
+                    // In Ending its outputs were there sooner; in any other phase it is not what was waited for.
                     return;
                 }
-                attempt.phase = Phase::Fetching;
-                let (worker, build, name) = (attempt.worker, attempt.build, attempt.name.clone());
-                self.effects.push(Effect::Fetch(FetchJob { attempt: id, build, name }));
+                if attempt.late {
+                    let job = attempt.fetch(id, None);
+                    self.effects.push(Effect::Fetch(job));
+                }
+                let worker = attempt.worker;
                 self.send_to_worker(worker, Ack { attempts: vec![id.get()] });
             }
             Committed::Succeeded(id) => {
@@ -568,7 +581,7 @@ impl Dispatcher {
     /// The outputs of an attempt are in the farm's cache, or never will be.
     pub(crate) fn fetched(&mut self, job: &FetchJob, result: Result<Vec<KnownPath>, String>) {
         let Some(attempt) = self.attempts.get_mut(&job.attempt) else { return };
-        if attempt.phase != Phase::Fetching {
+        if !matches!(attempt.phase, Phase::Concluding | Phase::Fetching) {
             return;
         }
         match result {
@@ -603,6 +616,7 @@ impl Dispatcher {
             late: false,
             stop_by: None,
             said: None,
+            outputs: Some(claimed.outputs.clone()),
             phase: Phase::GivingUp,
         };
         let session = self.by_worker.get(&claimed.worker).copied().filter(|id| id.get() == claimed.session);

@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use crate::sources::{Source as ResultSource, Sources};
 use crate::step::FetchJob;
 
 /// Times that outputs are tried to be fetched before the attempt is given up.
@@ -112,6 +113,8 @@ pub(crate) struct Fetcher {
     pub(crate) database: Database,
     /// The start of the server that fetches.
     pub(crate) epoch: Epoch,
+    /// Where workers' results are.
+    pub(crate) sources: Sources,
     /// Speaks to workers' publish servers.
     pub(crate) client: SubstituteClient,
     /// Where outputs go.
@@ -215,22 +218,15 @@ impl Fetcher {
         store: &UnboundedSender<ToStore>,
         permit: SemaphorePermit<'_>,
     ) -> Result<Vec<KnownPath>, JobError> {
-        let client = self.database.client().await?;
-        // All three travel together.
-        let (source, expected, reported) = tokio::try_join!(
-            attempts::result_source(&client, job.attempt),
-            attempts::expected_outputs(&client, job.attempt),
-            attempts::outputs(&client, job.attempt),
-        )?;
-        drop(client);
-        let source = source.ok_or(JobError::NoAttempt(job.attempt))?;
-        let worker = source.worker;
+        let Facts { source, expected, reported } = self.facts(job).await?;
+        let worker = source.worker.clone();
         check_outputs(&worker, &expected, &reported)?;
 
         let bad = |source| JobError::BadSource { worker: worker.clone(), source };
-        let url = source.publish_url.ok_or_else(|| JobError::NoPublishUrl { worker: worker.clone() })?;
-        let url = BaseUrl::parse(&url).map_err(|error| bad(error.into()))?;
-        let key = source.signing_key.unwrap_or_default();
+        let url =
+            source.publish_url.as_ref().ok_or_else(|| JobError::NoPublishUrl { worker: worker.clone() })?;
+        let url = BaseUrl::parse(url).map_err(|error| bad(error.into()))?;
+        let key = source.signing_key.as_deref().unwrap_or_default();
         let key: PublicKey = key.parse().map_err(|error| bad(Box::new(error)))?;
         let trusted = TrustedKeys::nix([key]);
 
@@ -270,6 +266,39 @@ impl Fetcher {
         Ok(self.outputs_in_cache(&reported, &committed))
     }
 
+    /// What is to be fetched, and from where: by what the job says and workers have said, and where that is not all, by the database.
+    async fn facts(&self, job: &FetchJob) -> Result<Facts, JobError> {
+        let source = self.sources.get(job.worker);
+        if let (Some(source), Some(expected), Some(reported)) = (&source, &job.expected, &job.reported) {
+            return Ok(Facts {
+                source: Arc::clone(source),
+                expected: expected.clone(),
+                reported: reported.clone(),
+            });
+        }
+        let client = self.database.client().await?;
+        // All three travel together.
+        let (row, expected, recorded) = tokio::try_join!(
+            attempts::result_source(&client, job.attempt),
+            attempts::expected_outputs(&client, job.attempt),
+            attempts::outputs(&client, job.attempt),
+        )?;
+        let row = row.ok_or(JobError::NoAttempt(job.attempt))?;
+        let read = || {
+            Arc::new(ResultSource {
+                worker: row.worker,
+                publish_url: row.publish_url,
+                signing_key: row.signing_key,
+            })
+        };
+        Ok(Facts {
+            source: source.unwrap_or_else(read),
+            expected,
+            // What the worker has just said may not be recorded yet.
+            reported: job.reported.clone().unwrap_or(recorded),
+        })
+    }
+
     /// What the cache has of the outputs; where it had one before, that one stays.
     fn outputs_in_cache(&self, reported: &[BuiltOutput], committed: &[Committed]) -> Vec<KnownPath> {
         let new: BTreeMap<_, _> =
@@ -292,6 +321,14 @@ impl Fetcher {
             })
             .collect()
     }
+}
+
+/// What a fetch must know.
+struct Facts {
+    source: Arc<ResultSource>,
+    /// Names and paths.
+    expected: Vec<(String, StorePath)>,
+    reported: Vec<BuiltOutput>,
 }
 
 fn check_outputs(

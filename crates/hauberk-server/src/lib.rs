@@ -15,6 +15,7 @@ mod server;
 mod session;
 mod settler;
 mod slots;
+mod sources;
 mod step;
 mod task;
 mod trust;

@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
 use crate::session::{Capabilities, SessionId};
+use crate::sources::{Source, Sources};
 use crate::step::Admitted;
 
 /// What workers said of their load is written together, so often.
@@ -65,6 +66,8 @@ pub(crate) struct Registry {
     pub(crate) welcome: Welcome,
     /// Workers must have an enrolled key.
     pub(crate) secure: bool,
+    /// Told where the results of workers are.
+    pub(crate) sources: Sources,
 }
 
 impl Registry {
@@ -184,6 +187,14 @@ impl Registry {
                 format!("`{}` was removed from the farm", worker.name),
             ));
         }
+        self.sources.put(
+            worker.id,
+            Source {
+                worker: worker.name.clone(),
+                publish_url: description.publish_url,
+                signing_key: worker.signing_key,
+            },
+        );
         let session = SessionId::from_random(getrandom::u64().map_err(|error| {
             refused(RefusedReason::NotReady, format!("the server has no randomness: {error}"))
         })?);

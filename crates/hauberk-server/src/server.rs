@@ -27,6 +27,7 @@ use crate::fetch::Fetcher;
 use crate::logs::{AttemptLogs, LogJanitor, LogReceiver};
 use crate::registry::Registry;
 use crate::settler::Settler;
+use crate::sources::Sources;
 use crate::step::Policy;
 use crate::task::{Channels, Task};
 use crate::trust;
@@ -176,10 +177,11 @@ pub async fn run(
         ("committer", Ok(()))
     });
 
+    let sources = Sources::default();
     let (registry, requests) = unbounded_channel();
     let (answers_sender, answers) = channel(BACKLOG);
     let secure = config.curve.is_some();
-    let keeper = Registry { database: database.clone(), epoch, welcome, secure };
+    let keeper = Registry { database: database.clone(), epoch, welcome, secure, sources: sources.clone() };
     parts.spawn(async move {
         keeper.run(requests, answers_sender).await;
         ("registry", Ok(()))
@@ -190,6 +192,7 @@ pub async fn run(
     let fetcher = Fetcher {
         database: database.clone(),
         epoch,
+        sources,
         client: SubstituteClient::new(config.store_directory.clone(), ClientConfig::farm())?,
         cache,
         signer: config.signer.clone(),

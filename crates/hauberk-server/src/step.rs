@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use hauberk_database::dispatch::{Built, Claim, Claimed, Effects, Ended, Fetched};
+use hauberk_database::dispatch::{Built, BuiltOutput, Claim, Claimed, Effects, Ended, Fetched};
 use hauberk_database::late::{Returned, Settled, Verdict};
 use hauberk_database::{AttemptId, BuildId, WorkerId};
 use hauberk_protocol::ServerMessage;
 use hauberk_protocol::proto::Welcome;
 use hauberk_protocol::socket::RoutingId;
+use hauberk_store::StorePath;
 
 use crate::outcome::RetryPolicy;
 use crate::session::{Capabilities, SessionId};
@@ -109,8 +110,14 @@ pub(crate) struct FetchJob {
     pub(crate) attempt: AttemptId,
     /// Its build.
     pub(crate) build: BuildId,
+    /// The worker that has them.
+    pub(crate) worker: WorkerId,
     /// Name and version, for people.
     pub(crate) name: String,
+    /// What they are to be, names and paths; `None` where only the database knows.
+    pub(crate) expected: Option<Vec<(String, StorePath)>>,
+    /// What the worker says they are; `None` where only the database knows.
+    pub(crate) reported: Option<Vec<BuiltOutput>>,
 }
 
 /// What the dispatcher wants done.

@@ -4,10 +4,12 @@ mod directory;
 mod disk;
 mod nginx;
 mod postgres;
+mod queue;
 mod server;
 mod store;
 mod usage;
 mod verdict;
+mod worker_process;
 mod workers;
 
 use std::path::PathBuf;
@@ -23,10 +25,12 @@ use hauberk_store::signature::nix::SecretKey;
 use serde_json::{Map, Value};
 
 pub(crate) use nginx::Nginx;
+pub(crate) use queue::Queue;
 pub(crate) use server::Server;
 pub(crate) use store::RealStore;
-pub(crate) use usage::Usage;
+pub(crate) use usage::{Memory, Usage, processor_seconds};
 pub(crate) use verdict::Verdict;
+pub(crate) use worker_process::WorkerProcess;
 pub(crate) use workers::{Crew, Workers};
 
 use directory::LabDirectory;
@@ -84,10 +88,17 @@ pub(crate) struct Lab {
 impl Lab {
     /// Starts PostgreSQL with an empty farm in it, and makes the server's keys.
     pub(crate) async fn start(options: &LabOptions) -> Result<Self> {
+        Self::start_with(options, None).await
+    }
+
+    /// Does what [`Self::start`] does, with a queue in the farm.
+    pub(crate) async fn start_with(options: &LabOptions, queue: Option<&Queue>) -> Result<Self> {
         let program = program(options)?;
         let directory = LabDirectory::create(&options.directory, options.keep)?;
         let cluster = directory.subdirectory("postgres")?;
-        let postgres = tokio::task::spawn_blocking(move || Postgres::start(&cluster)).await??;
+        let like = queue.map(|queue| queue.data().to_owned());
+        let postgres =
+            tokio::task::spawn_blocking(move || Postgres::start(&cluster, like.as_deref())).await??;
         let database = Database::connect_or_create(&postgres.location()?, POOL).await?;
         let curve = CurveKeyPair::generate();
         curve.write_new(&directory.path().join("curve")).context("writing the server's CURVE key")?;
@@ -96,6 +107,12 @@ impl Lab {
         directory.subdirectory("cache")?;
         let options = options.clone();
         Ok(Self { options, program, database, postgres, curve: *curve.public(), signing_key, directory })
+    }
+
+    /// Ends what runs, and gives PostgreSQL's data and the directory they are in.
+    fn into_data(self) -> (PathBuf, LabDirectory) {
+        drop(self.database);
+        (self.postgres.into_data(), self.directory)
     }
 
     /// Gives the farm's database.

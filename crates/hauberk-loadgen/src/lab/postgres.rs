@@ -10,12 +10,17 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail};
 use hauberk_database::ConnectionString;
 
-/// Makes a cluster, says so, and runs it until standard input ends. Given: the cluster's directory, and its log.
+/// Makes a cluster, says so, and runs it until standard input ends. Given: the directory it is made in, its settings,
+/// and the data of a cluster to copy, or nothing.
 const SCRIPT: &str = r#"
 set -eu
 for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done
 cd "$1"
-initdb --pgdata=data --auth=trust --username=farm --encoding=UTF8 --locale=C >log 2>&1 || { cat log >&2; exit 1; }
+if [ -n "$3" ]; then
+    cp -a "$3" data
+else
+    initdb --pgdata=data --auth=trust --username=farm --encoding=UTF8 --locale=C >log 2>&1 || { cat log >&2; exit 1; }
+fi
 settings=$2
 postgres -D data -c listen_addresses= -c unix_socket_directories="$1" $settings </dev/null >>log 2>&1 &
 server=$!
@@ -23,7 +28,9 @@ until pg_isready --quiet --host="$1" --username=farm --dbname=postgres; do
     kill -0 $server || { cat log >&2; exit 1; }
     sleep 0.02
 done
-createdb --host="$1" --username=farm farm >>log 2>&1 || { cat log >&2; exit 1; }
+if [ -z "$3" ]; then
+    createdb --host="$1" --username=farm farm >>log 2>&1 || { cat log >&2; exit 1; }
+fi
 echo "$server"
 read -r _ || true
 kill -INT $server
@@ -44,8 +51,9 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Makes a cluster in `directory`, which exists, with an empty database. As root it is run as user `postgres`.
-    pub(crate) fn start(directory: &Path) -> Result<Self> {
+    /// Makes a cluster in `directory`, which exists, with an empty database, or with all that the data of another cluster hold. As root
+    /// it is run as user `postgres`.
+    pub(crate) fn start(directory: &Path, like: Option<&Path>) -> Result<Self> {
         let mut command = Command::new("sh");
         if nix::unistd::geteuid().is_root() {
             let user = nix::unistd::User::from_name("postgres")?
@@ -56,6 +64,7 @@ impl Postgres {
             command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "sh"]);
         }
         command.args(["-c", SCRIPT, "sh"]).arg(directory).arg(SETTINGS);
+        command.arg(like.unwrap_or(Path::new("")));
         // Away from the terminal's Ctrl-C: the laboratory ends it in order.
         command.current_dir("/").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -81,6 +90,11 @@ impl Postgres {
     pub(crate) fn location(&self) -> Result<ConnectionString> {
         let text = format!("host={} user=farm dbname=farm", self.directory.display());
         text.parse().context("naming the database")
+    }
+
+    /// Ends it, and gives its data.
+    pub(crate) fn into_data(self) -> PathBuf {
+        self.directory.join("data")
     }
 
     /// Gives the id of its first process, the parent of the others.

@@ -61,6 +61,42 @@ impl Usage {
     }
 }
 
+/// Memory of a process, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Memory {
+    /// All that is resident, shared pages of files too.
+    pub(crate) resident: u64,
+    /// Its own: heaps and stacks.
+    pub(crate) anonymous: u64,
+    /// The most that was resident since its start.
+    pub(crate) peak: u64,
+}
+
+impl Memory {
+    /// Reads it.
+    pub(crate) fn read(id: u32) -> Result<Self> {
+        let path = format!("/proc/{id}/status");
+        let status = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        Self::parse(&status).with_context(|| format!("{path} does not tell of memory"))
+    }
+
+    /// Reads the lines of proc_pid_status(5).
+    fn parse(status: &str) -> Option<Self> {
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            let kibibytes: u64 = line.trim_start_matches(':').split_whitespace().next()?.parse().ok()?;
+            Some(kibibytes * 1024)
+        };
+        Some(Self { resident: bytes("VmRSS")?, anonymous: bytes("RssAnon")?, peak: bytes("VmHWM")? })
+    }
+}
+
+/// Processor seconds that a process has used so far.
+pub(crate) fn processor_seconds(id: u32) -> Result<f64> {
+    let process = Process::read(id).with_context(|| format!("process {id} has ended"))?;
+    Ok(process.own)
+}
+
 /// Seconds of processor time, of a process and of its children that were waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Process {
@@ -112,5 +148,14 @@ mod tests {
         assert_eq!(Process::parse(line), Some(Process { parent: 7, own: 2.0, waited: 0.25 }));
         assert_eq!(Process::parse("42 (a) S"), None);
         assert!(Process::read(std::process::id()).is_some());
+    }
+
+    #[test]
+    fn memory_is_told_in_bytes() {
+        let status = "Name:\tx\nVmHWM:\t    30 kB\nVmRSS:\t    20 kB\nRssAnon:\t     5 kB\n";
+        let memory = Memory { resident: 20 << 10, anonymous: 5 << 10, peak: 30 << 10 };
+        assert_eq!(Memory::parse(status), Some(memory));
+        assert_eq!(Memory::parse("Name:\tx\n"), None);
+        assert!(Memory::read(std::process::id()).unwrap().resident > 0);
     }
 }

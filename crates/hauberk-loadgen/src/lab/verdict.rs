@@ -19,8 +19,8 @@ select (select count(*) from builds) as builds,
         where not exists (select from attempts a where a.id = b.attempt_id and a.build_id = b.id and a.class = 'succeeded'
                           and a.started_at is not null and a.built_at is not null and a.ended_at is not null))
            as undecided_builds,
-       (select count(*) from attempt_outputs o join attempts a on a.id = o.attempt_id
-        where a.class = 'succeeded' and o.fetched_at is null) as unfetched_outputs,
+       (select count(*) from attempt_outputs o join attempts a on a.id = o.attempt_id join outputs p on p.path = o.path
+        where a.class = 'succeeded' and p.nar_hash is distinct from o.nar_hash) as differing_outputs,
        (select count(*) from outputs where nar_hash is null) as unknown_outputs";
 
 /// What the tables show after a run.
@@ -39,7 +39,7 @@ pub(crate) struct Verdict {
     /// Builds with more than one successful attempt.
     pub(crate) doubled_builds: i64,
     undecided_builds: i64,
-    unfetched_outputs: i64,
+    differing_outputs: i64,
     unknown_outputs: i64,
 }
 
@@ -57,7 +57,7 @@ impl Verdict {
             other_attempts: row.get("other_attempts"),
             doubled_builds: row.get("doubled_builds"),
             undecided_builds: row.get("undecided_builds"),
-            unfetched_outputs: row.get("unfetched_outputs"),
+            differing_outputs: row.get("differing_outputs"),
             unknown_outputs: row.get("unknown_outputs"),
         })
     }
@@ -75,6 +75,15 @@ impl Verdict {
             ..Self::default()
         };
         *self == whole && self.attempt_outputs >= expected
+    }
+
+    /// Checks that at least `expected` builds succeeded, none of them twice, while others still wait or run.
+    pub(crate) fn require_at_least(&self, expected: usize) -> Result<()> {
+        let expected = i64::try_from(expected).unwrap_or(i64::MAX);
+        if self.succeeded >= expected && self.doubled_builds == 0 && self.differing_outputs == 0 {
+            return Ok(());
+        }
+        bail!("the tables do not show {expected} builds that ended once: {self:?}")
     }
 
     /// Checks that each of `expected` builds succeeded with its first and only attempt.
@@ -122,7 +131,7 @@ mod tests {
             Verdict { open_attempts: 1, ..whole },
             Verdict { doubled_builds: 1, ..whole },
             Verdict { undecided_builds: 1, ..whole },
-            Verdict { unfetched_outputs: 1, ..whole },
+            Verdict { differing_outputs: 1, ..whole },
             Verdict { unknown_outputs: 1, ..whole },
         ] {
             wrong.require_exactly_once(2).unwrap_err();

@@ -55,9 +55,21 @@ impl Farm {
         kind: OutputKind,
         cost: Duration,
     ) -> Result<Self> {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(options.seconds);
         crate::progress(format_args!("starting PostgreSQL"));
         let lab = Lab::start(options).await?;
+        Self::on(lab, options, workers, work, kind, cost).await
+    }
+
+    /// Starts everything but the workers on a laboratory.
+    pub(crate) async fn on(
+        lab: Lab,
+        options: &LabOptions,
+        workers: Workers,
+        work: Work,
+        kind: OutputKind,
+        cost: Duration,
+    ) -> Result<Self> {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(options.seconds);
         let signing_key = SecretKey::generate("load-workers-1").context("making the workers' key")?;
         let gauge = Arc::new(Gauge::default());
         let (outputs, publication) = match kind {
@@ -166,17 +178,11 @@ impl Farm {
     }
 
     /// Notes what was used, ends everything in order and gives what the tables show.
-    pub(crate) async fn finish(mut self, parameters: &mut Map<String, Value>) -> Result<Verdict> {
+    pub(crate) async fn finish(self, parameters: &mut Map<String, Value>) -> Result<Verdict> {
         let used = self.lab.usage(&self.server).await?;
         used.since(&self.used_before, parameters);
         let fsyncs_after = self.lab.fsyncs_per_second().await?;
-        if let Some(crew) = self.crew.take() {
-            crew.stop().await?;
-        }
-        self.server.stop().await?;
-        if let Some(publication) = self.publication.take() {
-            publication.stop().await?;
-        }
+        end(self.crew, self.server, self.publication).await?;
         let verdict = Verdict::read(self.lab.database()).await?;
         let mut note = |name: &str, value: Value| parameters.insert(name.to_owned(), value);
         note("builds", self.work.outputs.len().into());
@@ -202,4 +208,20 @@ impl Farm {
         self.lab.note(parameters);
         Ok(verdict)
     }
+
+    /// Ends everything in order.
+    pub(crate) async fn stop(self) -> Result<()> {
+        end(self.crew, self.server, self.publication).await
+    }
+}
+
+async fn end(crew: Option<Crew>, server: Server, publication: Option<Publication>) -> Result<()> {
+    if let Some(crew) = crew {
+        crew.stop().await?;
+    }
+    server.stop().await?;
+    if let Some(publication) = publication {
+        publication.stop().await?;
+    }
+    Ok(())
 }

@@ -1,9 +1,11 @@
 //! The scenarios, one module each.
 
 mod chain;
+mod deep_queue;
 mod farm;
 mod fetch;
 mod flat;
+mod idle;
 mod join;
 mod refill;
 mod restart;
@@ -27,6 +29,8 @@ pub(crate) enum Scenario {
     Fetch(fetch::Options),
     #[command(hide = true)]
     Echo(crate::http::EchoOptions),
+    DeepQueue(deep_queue::Options),
+    Idle(idle::Options),
 }
 
 impl Scenario {
@@ -41,6 +45,8 @@ impl Scenario {
             Self::Serve(options) => serve::run(options, lab).await,
             Self::Fetch(options) => fetch::run(options, lab).await,
             Self::Echo(options) => crate::http::echo(*options).map(|()| Vec::new()),
+            Self::DeepQueue(options) => deep_queue::run(options, lab).await,
+            Self::Idle(options) => idle::run(options, lab).await,
         }
     }
 }

@@ -20,7 +20,12 @@ pub struct Work {
 impl Work {
     /// Makes builds that need nothing, each a job of its own.
     pub fn flat(count: usize) -> Result<Self> {
-        Self::make(count, |_, _| Vec::new(), |_| true)
+        Self::flat_after(0, count)
+    }
+
+    /// Makes builds that need nothing, other ones than the first `before` of [`Self::flat`].
+    pub fn flat_after(before: usize, count: usize) -> Result<Self> {
+        Self::make(before, count, |_, _| Vec::new(), |_| true)
     }
 
     /// Makes builds each of which needs the one before; the last is the only job.
@@ -28,10 +33,11 @@ impl Work {
         let before = |outputs: &[StorePath], index: usize| {
             index.checked_sub(1).and_then(|index| outputs.get(index)).cloned().into_iter().collect()
         };
-        Self::make(depth, before, |index| index + 1 == depth)
+        Self::make(0, depth, before, |index| index + 1 == depth)
     }
 
     fn make(
+        before: usize,
         count: usize,
         needs: impl Fn(&[StorePath], usize) -> Vec<StorePath>,
         is_job: impl Fn(usize) -> bool,
@@ -43,7 +49,7 @@ impl Work {
             output_size: super::OUTPUT_SIZE,
         };
         for index in 0..count {
-            let name = format!("load-{:07}", index + 1);
+            let name = format!("load-{:07}", before + index + 1);
             let output = store_path("output", &name)?;
             let derivation = DrvPath::try_from(store_path("derivation", &format!("{name}.drv"))?)?;
             work.registration.builds.push(NewBuild {

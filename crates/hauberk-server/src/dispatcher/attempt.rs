@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
-use hauberk_database::{BuildId, WorkerId};
+use hauberk_database::dispatch::BuiltOutput;
+use hauberk_database::{AttemptId, BuildId, WorkerId};
 use hauberk_protocol::proto::Finished;
+use hauberk_store::StorePath;
 
 use crate::session::SessionId;
+use crate::step::FetchJob;
 
 /// How far an attempt has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +19,7 @@ pub(super) enum Phase {
     Running,
     /// Its worker has no session: found at the server's start, or the worker's connection broke.
     Unheard { until: Instant },
-    /// The worker's word that it succeeded is being recorded.
+    /// The worker's word that it succeeded is being recorded, and its outputs are being fetched.
     Concluding,
     /// The outputs are being fetched, or wait for it.
     Fetching,
@@ -53,8 +56,24 @@ pub(super) struct Attempt {
     pub(super) stop_by: Option<Instant>,
     /// The result that came while it was being given up.
     pub(super) said: Option<Box<Finished>>,
+    /// What it is to give: names and paths. Not known of one that an earlier start of the server gave out.
+    pub(super) outputs: Option<Vec<(String, StorePath)>>,
     /// How far it has come.
     pub(super) phase: Phase,
+}
+
+impl Attempt {
+    /// What is to be fetched of it, `id`: what its worker has just `reported`, or what the database knows.
+    pub(super) fn fetch(&mut self, id: AttemptId, reported: Option<Vec<BuiltOutput>>) -> FetchJob {
+        FetchJob {
+            attempt: id,
+            build: self.build,
+            worker: self.worker,
+            name: self.name.clone(),
+            expected: self.outputs.take(),
+            reported,
+        }
+    }
 }
 
 /// Who decided that an attempt has ended.

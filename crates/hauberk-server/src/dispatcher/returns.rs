@@ -121,7 +121,8 @@ impl Dispatcher {
             Phase::Unheard { until: now + self.policy.lease }
         };
         let worker = returned.worker;
-        let attempt = Attempt { build, worker, name, farm_faults, late, stop_by: None, said: None, phase };
+        let (stop_by, said, outputs) = (None, None, None);
+        let attempt = Attempt { build, worker, name, farm_faults, late, stop_by, said, outputs, phase };
         self.attempts.insert(id, attempt);
         if let Some(said) = returned.said {
             self.conclude(id, &said);

@@ -254,17 +254,24 @@ fn a_burst_spreads_over_the_workers() {
     assert_eq!(workers, [1, 1, 2, 2]);
 }
 
+/// The fetch that begins as the worker's word goes to be recorded.
+fn fetched_with_record(effects: Vec<Effect>) -> FetchJob {
+    match <[Effect; 2]>::try_from(effects) {
+        Ok([Effect::Commit(Op::Built(built)), Effect::Fetch(job)]) if built.attempt == job.attempt => job,
+        other => panic!("a result is recorded and fetched: {other:?}"),
+    }
+}
+
 #[test]
 fn a_build_goes_from_assigned_to_succeeded() {
     let (mut bench, session) = Bench::with_attempt();
     bench.dispatcher.started(session, &Started { attempt: 101, inputs_ms: 5 });
     assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Start { .. })]));
     bench.dispatcher.finished(session, &success(101));
-    assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Built(_))]));
+    let job = fetched_with_record(bench.settle());
+    assert!(job.expected.is_some() && job.reported.is_some());
     bench.committed(Committed::Built(AttemptId::new(101)));
-    let effects = bench.settle();
-    assert_eq!(sent(&effects), ["Ack"]);
-    let Some(Effect::Fetch(job)) = effects.into_iter().next() else { panic!("nothing is fetched") };
+    assert_eq!(sent(&bench.settle()), ["Ack"]);
     bench.dispatcher.fetched(&job, Ok(Vec::new()));
     assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Succeed(_))]));
     bench.committed(Committed::Succeeded(AttemptId::new(101)));
@@ -273,6 +280,18 @@ fn a_build_goes_from_assigned_to_succeeded() {
     bench.dispatcher.finished(session, &success(101));
     assert_eq!(asked(&bench.settle()), [(101, Word::Succeeded)]);
     bench.committed(Committed::TakenBack(AttemptId::new(101), Some(Verdict::History)));
+    assert_eq!(sent(&bench.settle()), ["Ack", "Release"]);
+}
+
+#[test]
+fn outputs_that_are_there_before_the_result_is_recorded_wait_for_nothing() {
+    let (mut bench, session) = Bench::with_attempt();
+    bench.dispatcher.finished(session, &success(101));
+    let job = fetched_with_record(bench.settle());
+    bench.dispatcher.fetched(&job, Ok(Vec::new()));
+    assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Succeed(_))]));
+    bench.committed(Committed::Built(AttemptId::new(101)));
+    bench.committed(Committed::Succeeded(AttemptId::new(101)));
     assert_eq!(sent(&bench.settle()), ["Ack", "Release"]);
 }
 
@@ -294,10 +313,9 @@ fn a_result_is_acknowledged_when_it_is_recorded_and_not_before() {
 fn a_fetch_that_fails_for_good_is_the_farms_fault() {
     let (mut bench, session) = Bench::with_attempt();
     bench.dispatcher.finished(session, &success(101));
-    bench.settle();
+    let job = fetched_with_record(bench.settle());
     bench.committed(Committed::Built(AttemptId::new(101)));
     bench.settle();
-    let job = FetchJob { attempt: AttemptId::new(101), build: BuildId::new(7), name: "hello".to_owned() };
     bench.dispatcher.fetched(&job, Err("the nar is damaged".to_owned()));
     assert_eq!(ended(&bench.settle()), [(101, AttemptClass::Transfer, RETRY)]);
 }
@@ -324,7 +342,7 @@ fn a_worker_that_comes_back_with_its_attempt_goes_on() {
         assert_eq!(sent(&effects), ["Refused", "Welcome"]);
         assert!(ended(&effects).is_empty());
         bench.dispatcher.finished(session, &success(101));
-        assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Built(_))]));
+        assert_eq!(fetched_with_record(bench.settle()).attempt, AttemptId::new(101));
     }
 }
 

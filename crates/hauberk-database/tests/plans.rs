@@ -1,0 +1,137 @@
+//! The statements of a batch find their rows by keys, whatever the statistics say.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
+
+use std::path::Path;
+
+use hauberk_database::Client;
+use hauberk_database::testing::TestDatabase;
+use serde_json::Value;
+
+/// What the committer runs for every batch.
+const HOT: [&str; 15] = [
+    "lock_builds",
+    "claim",
+    "claimed",
+    "claimed_before",
+    "start",
+    "built",
+    "built_outputs",
+    "finish",
+    "succeed",
+    "hold_outputs",
+    "release_dependents",
+    "fail_dependents",
+    "weather",
+    "end_attempts",
+    "after_attempts",
+];
+/// Tables that grow with the farm's history.
+const GROWING: [&str; 7] =
+    ["builds", "jobs", "outputs", "derivations", "build_dependencies", "attempts", "attempt_outputs"];
+
+fn statement(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../sql/dispatch/{name}.sql"));
+    std::fs::read_to_string(path).unwrap().trim_end().trim_end_matches(';').to_owned()
+}
+
+/// Finds scans of growing tables that no key leads to.
+fn scans(plan: &Value, found: &mut Vec<String>) {
+    match plan {
+        Value::Array(items) => items.iter().for_each(|item| scans(item, found)),
+        Value::Object(fields) => {
+            let text = |key: &str| fields.get(key).and_then(Value::as_str);
+            let node = text("Node Type").unwrap_or_default();
+            let of_growing = text("Relation Name").is_none_or(|relation| GROWING.contains(&relation));
+            let keyless = node == "Seq Scan" || (node.contains("Index") && text("Index Cond").is_none());
+            if keyless && of_growing {
+                found.push(format!("{node} on {:?} by {:?}", text("Relation Name"), text("Index Name")));
+            }
+            fields.values().for_each(|value| scans(value, found));
+        }
+        _ => {}
+    }
+}
+
+async fn check(client: &mut Client) {
+    let transaction = client.transaction().await.unwrap();
+    transaction.batch_execute(&statement("settings")).await.unwrap();
+    let mut bad = String::new();
+    for name in HOT {
+        let text = statement(name);
+        let parameters = (1..).take_while(|number| text.contains(&format!("${number}"))).count();
+        transaction.batch_execute(&format!("prepare it as {text}")).await.unwrap();
+        let explain = format!("explain (format json) execute it({})", vec!["null"; parameters].join(", "));
+        let plan: Value = transaction.query_one(&explain, &[]).await.unwrap().get(0);
+        transaction.batch_execute("deallocate it").await.unwrap();
+        let mut found = Vec::new();
+        scans(&plan, &mut found);
+        if !found.is_empty() {
+            bad.push_str(&format!("{name}: {found:?}\n"));
+        }
+    }
+    assert!(bad.is_empty(), "{bad}");
+}
+
+#[tokio::test]
+async fn a_batch_finds_its_rows_by_keys_on_fresh_tables() {
+    let test = TestDatabase::new().await;
+    check(&mut test.client().await).await;
+}
+
+#[tokio::test]
+async fn a_batch_finds_its_rows_by_keys_when_the_farm_has_one_large_evaluation() {
+    let test = TestDatabase::new().await;
+    let mut client = test.client().await;
+    client
+        .batch_execute(
+            "insert into specifications (name, definition) values ('s', '{}');
+             insert into evaluations (specification_id, status) select id, 0 from specifications;
+             insert into lanes (specification_id, store_directory, system)
+                 select id, '/nix/store', 'x86_64-linux' from specifications;
+             insert into builds (lane_id, derivation_id, name, system, state)
+                 select l.id, n, 'b' || n, l.system, 'ready' from lanes l, generate_series(1, 20000) n order by n;
+             insert into derivations (path, build_id) select '/nix/store/' || id || '.drv', id from builds order by id;
+             insert into outputs (path, build_id, name) select '/nix/store/' || id, id, 'out' from builds;
+             insert into build_dependencies select id, id - 1 from builds where id > 1;
+             insert into jobs (evaluation_id, name, build_id, derivation_id)
+                 select e.id, b.name, b.id, b.id from evaluations e, builds b;
+             analyze",
+        )
+        .await
+        .unwrap();
+    check(&mut client).await;
+}
+
+#[tokio::test]
+async fn between_assignment_and_end_no_index_is_touched() {
+    let test = TestDatabase::new().await;
+    let client = test.client().await;
+    let indexed = |table: &'static str| {
+        let client = &client;
+        async move {
+            let rows = client
+                .query(
+                    "select distinct a.attname::text from pg_index i
+                     join pg_attribute a on a.attrelid = i.indrelid
+                     where i.indrelid = $1::text::regclass
+                       and (a.attnum = any (i.indkey)
+                            or pg_get_expr(i.indpred, i.indrelid) ~ ('\\m' || a.attname || '\\M'))",
+                    &[&table],
+                )
+                .await
+                .unwrap();
+            rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>()
+        }
+    };
+    // What the steps of an attempt write, its end excepted.
+    for column in ["state", "status", "started_at", "failed_build_id"] {
+        assert!(!indexed("builds").await.contains(&column.to_owned()), "builds.{column} stands in an index");
+    }
+    for column in ["started_at", "built_at", "origin", "log_bytes", "log_complete", "fetch_tries"] {
+        assert!(
+            !indexed("attempts").await.contains(&column.to_owned()),
+            "attempts.{column} stands in an index"
+        );
+    }
+}

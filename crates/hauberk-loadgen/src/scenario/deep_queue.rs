@@ -1,0 +1,137 @@
+//! `deep-queue`: what the length of the queue costs.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use hauberk_loadgen::simulated::Work;
+use hauberk_store::StorePath;
+use serde_json::{Map, Value};
+
+use super::farm::{Farm, OutputKind};
+use crate::figure::{Figure, rounded};
+use crate::lab::{Lab, LabOptions, Memory, Queue, Workers};
+
+/// A very long queue against a short one: what its length costs
+///
+/// rate_ratio: builds taken through all their states in a second while a million wait, over those while ten thousand do.
+///
+/// rate_ratio_old_snapshot: the same, while another session keeps a snapshot from before the long queue's first build open.
+///
+/// server_bytes_per_queued_build: how much more memory the server took at most, over how many builds more there were.
+///
+/// The queues are recorded once, and kept in --directory for later runs.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Builds in the long queue
+    #[arg(long, default_value_t = 1_000_000)]
+    queued: usize,
+
+    /// Builds in the short queue
+    #[arg(long, default_value_t = 10_000)]
+    few: usize,
+
+    /// Builds of each that are built; the rate is that of the middle eight tenths
+    #[arg(long, default_value_t = 10_000)]
+    builds: usize,
+
+    /// Builds at once, on all workers together
+    #[arg(long, default_value_t = 1000)]
+    slots: usize,
+
+    /// Workers
+    #[arg(long, default_value_t = 100)]
+    workers: usize,
+}
+
+struct Measured {
+    rate: f64,
+    memory: Memory,
+    parameters: Map<String, Value>,
+}
+
+/// Measures all three figures, each queue on a laboratory of its own.
+pub(crate) async fn run(options: &Options, lab: &LabOptions) -> Result<Vec<Figure>> {
+    if options.builds > options.few || options.few >= options.queued || options.builds < 10 {
+        bail!("it must be: 10 <= --builds <= --few < --queued");
+    }
+    let (short, long) = (Queue::of(options.few, lab).await?, Queue::of(options.queued, lab).await?);
+    crate::progress(format_args!("{} builds wait", options.few));
+    let few = measure(options, lab, &short, false).await?;
+    crate::progress(format_args!("{} builds wait", options.queued));
+    let many = measure(options, lab, &long, false).await?;
+    crate::progress(format_args!("{} builds wait, and a snapshot is open", options.queued));
+    let old = measure(options, lab, &long, true).await?;
+
+    let figure = |figure, value, unit, measured: &Measured| {
+        let mut parameters = measured.parameters.clone();
+        let mut note = |name: &str, value: Value| parameters.insert(name.to_owned(), value);
+        note("queued", options.queued.into());
+        note("queued_few", options.few.into());
+        note("builds_per_second", rounded(measured.rate, 1).into());
+        note("builds_per_second_few", rounded(few.rate, 1).into());
+        note("server_peak_bytes", measured.memory.peak.into());
+        note("server_peak_bytes_few", few.memory.peak.into());
+        Figure { scenario: "deep-queue", figure, value, unit, parameters }
+    };
+    let more = many.memory.peak.saturating_sub(few.memory.peak) as f64;
+    let bytes = more / (options.queued - options.few) as f64;
+    Ok(vec![
+        figure("rate_ratio", many.rate / few.rate, "", &many),
+        figure("rate_ratio_old_snapshot", old.rate / few.rate, "", &old),
+        figure("server_bytes_per_queued_build", bytes, "bytes", &many),
+    ])
+}
+
+async fn measure(
+    options: &Options,
+    lab_options: &LabOptions,
+    queue: &Queue,
+    snapshot: bool,
+) -> Result<Measured> {
+    let lab = Lab::start_with(lab_options, Some(queue)).await?;
+    // More than are waited for are begun before it is noticed that these have ended.
+    let outputs = first_outputs(&lab, options.builds + 4 * options.slots).await?;
+    let session = lab.database().client().await?;
+    if snapshot {
+        session
+            .batch_execute("begin isolation level repeatable read; select 1 from builds limit 1")
+            .await
+            .context("keeping a snapshot")?;
+    }
+    let work = Work { outputs, ..Work::flat(0)? };
+    let workers = Workers { count: options.workers, slots: options.slots, ahead: 0 };
+    let mut farm = Farm::on(lab, lab_options, workers, work, OutputKind::Cached, Duration::ZERO).await?;
+    farm.start_workers().await?;
+    let gauge = std::sync::Arc::clone(&farm.gauge);
+    farm.until("builds end", gauge.wait_released(options.builds)).await?;
+    let memory = Memory::read(farm.server.process())?;
+    if snapshot {
+        session.batch_execute("rollback").await.context("giving the snapshot up")?;
+    }
+    drop(session);
+    let releases = gauge.releases();
+    let tenth = options.builds / 10;
+    let (from, to) =
+        releases.get(tenth).zip(releases.get(options.builds - 1 - tenth)).context("too few builds ended")?;
+    let rate = (options.builds - 1 - 2 * tenth) as f64 / (*to - *from).as_secs_f64();
+    let mut parameters = Map::new();
+    farm.finish(&mut parameters).await?.require_at_least(options.builds)?;
+    Ok(Measured { rate, memory, parameters })
+}
+
+/// The outputs of the builds that are dispatched first: the server's cache is to have them.
+async fn first_outputs(lab: &Lab, count: usize) -> Result<Vec<StorePath>> {
+    let rows = lab
+        .database()
+        .client()
+        .await?
+        .query(
+            "select o.path from (select id from builds order by id limit $1) b join outputs o on o.build_id = b.id
+             order by b.id",
+            &[&i64::try_from(count).context("so many builds")?],
+        )
+        .await
+        .context("asking for the first builds")?;
+    rows.iter().map(|row| Ok(StorePath::parse(row.get(0))?)).collect()
+}
