@@ -11,6 +11,6 @@ set state = case when b.cancel_requested_at is not null and e.state in ('ready',
     cancel_requested_at = null
 from unnest($1::bigint[], $2::bigint[], $3::text[], $4::double precision[], $5::boolean[])
     as e (build_id, attempt_id, state, delay, fault)
-where b.id = e.build_id and b.attempt_id = e.attempt_id
+where b.id = any (array[e.build_id]) and b.attempt_id = e.attempt_id
   and b.state in ('assigned', 'running', 'built', 'fetching')
 returning b.id as build_id, b.lane_id, b.priority, b.remaining_path, b.state

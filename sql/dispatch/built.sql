@@ -8,12 +8,12 @@ with done as (
         exit_status = f.exit_status
     from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::integer[])
         as f (id, origin, inputs_ms, build_ms, peak_memory, log_bytes, exit_status)
-    where a.id = f.id and a.epoch + 0 = $8 and coalesce(a.ended_at, 'infinity') = 'infinity' and a.built_at is null
+    where a.id = any (array[f.id]) and a.epoch + 0 = $8 and coalesce(a.ended_at, 'infinity') = 'infinity' and a.built_at is null
     returning a.id, a.build_id
 ), moved as (
     update builds b
     set state = 'built', started_at = coalesce(b.started_at, now())
     from done
-    where b.id = done.build_id and b.attempt_id = done.id and b.state in ('assigned', 'running')
+    where b.id = any (array[done.build_id]) and b.attempt_id = done.id and b.state in ('assigned', 'running')
 )
 select id as attempt_id from done

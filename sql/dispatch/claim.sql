@@ -7,7 +7,7 @@ with claimed as (
     update builds b
     set state = 'assigned', attempt_id = nextval('attempts_id_seq'), not_before = null
     from unnest($1::bigint[], $2::integer[], $3::bigint[]) as asked (build_id, worker_id, session)
-    where b.id = asked.build_id and b.state || '' = 'ready'
+    where b.id = any (array[asked.build_id]) and b.state || '' = 'ready'
     returning b.id, b.attempt_id, b.derivation_id, b.lane_id, b.generation, b.name, b.system, b.priority, b.timeout, b.max_silent,
               b.farm_faults, asked.worker_id, asked.session
 ), numbered as (

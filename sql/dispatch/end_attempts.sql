@@ -9,5 +9,5 @@ set ended_at = now(), class = e.class, exit_status = coalesce(e.exit_status, a.e
     log_bytes = coalesce(e.log_bytes, a.log_bytes)
 from unnest($1::bigint[], $2::text[], $3::integer[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
     as e (id, class, exit_status, message, inputs_ms, build_ms, peak_memory, log_bytes)
-where a.id = e.id and a.epoch + 0 = $9 and coalesce(a.ended_at, 'infinity') = 'infinity'
+where a.id = any (array[e.id]) and a.epoch + 0 = $9 and coalesce(a.ended_at, 'infinity') = 'infinity'
 returning a.id as attempt_id, a.build_id

@@ -14,13 +14,13 @@ with recursive down (build_id, root) as (
 ), locked as (
     select b.id, doomed.root
     from doomed
-    join builds b on b.id = doomed.build_id
+    join builds b on b.id = any (array[doomed.build_id])
     where b.state in ('staged', 'held', 'waiting', 'deferred', 'ready')
-    order by b.id
+    order by b.id + 0
     for update of b
 )
 update builds b
 set state = 'failed_dependency', failed_build_id = locked.root, started_at = now(), finished_at = now(), not_before = null
 from locked
-where b.id = locked.id and b.state in ('staged', 'held', 'waiting', 'deferred', 'ready')
+where b.id = any (array[locked.id]) and b.state in ('staged', 'held', 'waiting', 'deferred', 'ready')
 returning b.id as build_id

@@ -9,11 +9,11 @@ with ended as (
         log_bytes = f.log_bytes, exit_status = f.exit_status
     from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::integer[])
         as f (id, origin, inputs_ms, build_ms, peak_memory, log_bytes, exit_status)
-    where a.id = f.id and a.epoch + 0 = $8 and coalesce(a.ended_at, 'infinity') = 'infinity'
+    where a.id = any (array[f.id]) and a.epoch + 0 = $8 and coalesce(a.ended_at, 'infinity') = 'infinity'
     returning a.id, a.build_id
 )
 update builds b
 set state = 'succeeded', started_at = coalesce(b.started_at, now()), finished_at = now(), failed_build_id = null
 from ended
-where b.id = ended.build_id and b.attempt_id = ended.id and b.state in ('assigned', 'running', 'built', 'fetching')
+where b.id = any (array[ended.build_id]) and b.attempt_id = ended.id and b.state in ('assigned', 'running', 'built', 'fetching')
 returning b.id as build_id, b.attempt_id

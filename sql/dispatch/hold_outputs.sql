@@ -3,4 +3,4 @@
 update outputs o
 set nar_hash = f.nar_hash, nar_size = f.nar_size, server_id = $1
 from unnest($2::text[], $3::bytea[], $4::bigint[]) as f (path, nar_hash, nar_size)
-where o.path = f.path
+where o.path = any (array[f.path])

@@ -8,13 +8,13 @@ with met as (
     cross join lateral (select e.build_id from build_dependencies e where e.dependency_id = done.id offset 0) d
     group by d.build_id
 ), locked as (
-    select b.id, met.n from met join builds b on b.id = met.build_id order by b.id for update of b
+    select b.id, met.n from met join builds b on b.id = any (array[met.build_id]) order by b.id + 0 for update of b
 ), told as (
     update builds b
     set unmet = greatest(0, b.unmet - locked.n),
         state = case when b.state = 'waiting' and b.unmet <= locked.n then 'ready' else b.state end
     from locked
-    where b.id = locked.id
+    where b.id = any (array[locked.id])
     returning b.id, b.lane_id, b.priority, b.remaining_path, b.state, b.unmet
 )
 select id as build_id, lane_id, priority, remaining_path, state from told where state = 'ready' and unmet = 0

@@ -26,4 +26,4 @@ with now_final as (
 update jobs j
 set weather = f.weather
 from now_final f
-where j.evaluation_id = f.evaluation_id and j.name = f.name and j.weather <> f.weather
+where j.evaluation_id = any (array[f.evaluation_id]) and j.name = any (array[f.name]) and j.weather <> f.weather

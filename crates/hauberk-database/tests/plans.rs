@@ -80,6 +80,14 @@ async fn a_batch_finds_its_rows_by_keys_on_fresh_tables() {
 }
 
 #[tokio::test]
+async fn a_batch_finds_its_rows_by_keys_on_tables_that_were_analyzed_while_they_were_empty() {
+    let test = TestDatabase::new().await;
+    let mut client = test.client().await;
+    client.batch_execute("analyze").await.unwrap();
+    check(&mut client).await;
+}
+
+#[tokio::test]
 async fn a_batch_finds_its_rows_by_keys_when_the_farm_has_one_large_evaluation() {
     let test = TestDatabase::new().await;
     let mut client = test.client().await;
