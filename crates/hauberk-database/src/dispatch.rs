@@ -595,28 +595,35 @@ pub async fn succeed(
     epoch: Epoch,
     server: ServerId,
 ) -> Result<Effects, DatabaseError> {
-    let attempts: Vec<_> = fetched.iter().map(|f| f.attempt).collect();
-    let rows = statement!("dispatch/succeed").all(client, &[&attempts, &epoch]).await?;
-    after_success(client, &rows, fetched.iter(), server).await
+    finish(client, &[], fetched, epoch, server).await
 }
 
-/// Does what [`built`] and [`succeed`] do, for attempts of which both are known by now, in half as many writes.
+/// Does what [`succeed`] does for `fetched`, and what [`built`] and [`succeed`] do for `finished`, in half as many writes.
 ///
 /// # Errors
 /// Any failure of the statements, or a row that cannot be read.
 pub async fn finish(
     client: &impl GenericClient,
     finished: &[(Built, Fetched)],
+    fetched: &[Fetched],
     epoch: Epoch,
     server: ServerId,
 ) -> Result<Effects, DatabaseError> {
-    let reports = Reports::of(finished.iter().map(|(built, _)| built));
-    let rows = statement!("dispatch/finish").all(client, &reports.parameters(&epoch)).await?;
-    let taken: BTreeSet<AttemptId> =
-        rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
-    let built = finished.iter().map(|(built, _)| built);
-    add_outputs(client, outputs_of(built.filter(|b| taken.contains(&b.attempt)))).await?;
-    after_success(client, &rows, finished.iter().map(|(_, fetched)| fetched), server).await
+    let mut rows = Vec::new();
+    if !finished.is_empty() {
+        let built = finished.iter().map(|(built, _)| built);
+        let reports = Reports::of(built.clone());
+        rows = statement!("dispatch/finish").all(client, &reports.parameters(&epoch)).await?;
+        let taken: BTreeSet<AttemptId> =
+            rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
+        add_outputs(client, outputs_of(built.filter(|b| taken.contains(&b.attempt)))).await?;
+    }
+    if !fetched.is_empty() {
+        let attempts: Vec<_> = fetched.iter().map(|f| f.attempt).collect();
+        rows.extend(statement!("dispatch/succeed").all(client, &[&attempts, &epoch]).await?);
+    }
+    let fetched = finished.iter().map(|(_, fetched)| fetched).chain(fetched);
+    after_success(client, &rows, fetched, server).await
 }
 
 /// What follows from the success of the builds in `rows`.

@@ -5,7 +5,9 @@
 mod farm;
 
 use farm::{Farm, path};
-use hauberk_database::dispatch::{self, AttemptClass, Consequence, KnownPath};
+use hauberk_database::dispatch::{
+    self, AttemptClass, AttemptOrigin, Built, BuiltOutput, Consequence, Fetched, KnownPath, Measures,
+};
 use hauberk_database::{AttemptId, BuildId, attempts, servers};
 
 #[tokio::test]
@@ -192,7 +194,7 @@ async fn what_is_built_and_fetched_at_once_succeeds_in_one_step_and_once() {
         Fetched { attempt: claimed.attempt, build: claimed.build, outputs: vec![known] },
     )];
     let client = farm.client().await;
-    let effects = dispatch::finish(&client, &finished, farm.epoch, farm.server).await.unwrap();
+    let effects = dispatch::finish(&client, &finished, &[], farm.epoch, farm.server).await.unwrap();
     assert_eq!(effects.finished, [claimed.build]);
     assert_eq!(effects.ready.iter().map(|ready| ready.id).collect::<Vec<_>>(), [farm.build(1).await]);
     assert_eq!(attempts::outputs(&client, claimed.attempt).await.unwrap(), [output]);
@@ -205,7 +207,7 @@ async fn what_is_built_and_fetched_at_once_succeeds_in_one_step_and_once() {
         .await
         .unwrap();
     assert_eq!((row.get(0), row.get(1), row.get(2)), (true, "succeeded", 5_i64));
-    let again = dispatch::finish(&client, &finished, farm.epoch, farm.server).await.unwrap();
+    let again = dispatch::finish(&client, &finished, &[], farm.epoch, farm.server).await.unwrap();
     assert!(again.finished.is_empty() && again.ready.is_empty());
     assert_eq!(farm.states().await, ["succeeded", "ready"]);
     let next = farm.claim(1).await;

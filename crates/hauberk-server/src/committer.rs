@@ -1,5 +1,6 @@
-//! The committer: makes the dispatcher's steps durable, as many at a time as have come together.
+//! The committers: make the dispatcher's steps durable, as many at a time as have come together.
 //!
+//! There are several, so that one can work while another waits for the disk; all steps of a build go to the same one, in their order.
 //! While one transaction is on its way to the disk, the next batch gathers. A batch that failed because the database is away is
 //! tried again until it is there; every step is guarded by attempt and epoch, so that a transaction whose end was not learned can be
 //! repeated. A batch that the database refuses is taken apart, so that one bad step does not hold up the others.
@@ -9,7 +10,8 @@ use std::time::Duration;
 
 use hauberk_database::dispatch::{self, Claim, Effects};
 use hauberk_database::{AttemptId, BuildId, Client, Database, DatabaseError, Epoch, ServerId, begin, commit};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{error, warn};
 
@@ -24,19 +26,51 @@ const CHANGED_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause before a transaction is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+/// Committers of a server: more than two have nothing to wait for but each other.
+const COMMITTERS: usize = 2;
+
+/// The ways to the committers.
+pub(crate) struct Committers(Vec<UnboundedSender<Op>>);
+
+impl Committers {
+    /// Starts them. They end when this is dropped, and then the other thing completes.
+    pub(crate) fn start(
+        database: &Database,
+        epoch: Epoch,
+        server: ServerId,
+        results: &UnboundedSender<Vec<Committed>>,
+    ) -> (Self, JoinSet<()>) {
+        let mut running = JoinSet::new();
+        let ways = (0..COMMITTERS).map(|_| {
+            let (way, ops) = unbounded_channel();
+            let committer = Committer { database: database.clone(), epoch, server };
+            running.spawn(committer.run(ops, results.clone()));
+            way
+        });
+        (Self(ways.collect()), running)
+    }
+
+    /// Hands a step to the committer of its build. False when that is gone.
+    pub(crate) fn send(&self, op: Op) -> bool {
+        let number = op.build().get().unsigned_abs() % self.0.len() as u64;
+        let way = usize::try_from(number).ok().and_then(|number| self.0.get(number));
+        way.is_some_and(|way| way.send(op).is_ok())
+    }
+}
+
 /// See the module's description.
-pub(crate) struct Committer {
+struct Committer {
     /// Where the steps go.
-    pub(crate) database: Database,
+    database: Database,
     /// The start of the server that makes them.
-    pub(crate) epoch: Epoch,
+    epoch: Epoch,
     /// The server.
-    pub(crate) server: ServerId,
+    server: ServerId,
 }
 
 impl Committer {
     /// Works until nobody sends steps any more.
-    pub(crate) async fn run(self, mut ops: UnboundedReceiver<Op>, results: UnboundedSender<Vec<Committed>>) {
+    async fn run(self, mut ops: UnboundedReceiver<Op>, results: UnboundedSender<Vec<Committed>>) {
         let mut batch = Vec::new();
         let mut changed_at: Option<Instant> = None;
         loop {
@@ -73,7 +107,16 @@ impl Committer {
     }
 
     async fn commit(&self, ops: Vec<Op>) -> Vec<Committed> {
-        let batch = Batch::new(ops);
+        let mut batch = Batch::new(ops);
+        if let Some(ends) = batch.split_ends() {
+            let mut done = self.record(batch).await;
+            done.extend(self.record(ends).await);
+            return done;
+        }
+        self.record(batch).await
+    }
+
+    async fn record(&self, batch: Batch) -> Vec<Committed> {
         let mut again = false;
         loop {
             match self.attempt(&batch, again).await {
@@ -133,22 +176,20 @@ impl Committer {
             dispatch::built(&transaction, &batch.built, self.epoch).await?;
             done.extend(batch.built.iter().map(|built| Committed::Built(built.attempt)));
         }
-        if !batch.finished.is_empty() {
-            let effects = dispatch::finish(&transaction, &batch.finished, self.epoch, self.server).await?;
-            for (built, fetched) in &batch.finished {
-                done.push(Committed::Built(built.attempt));
-                done.push(Committed::Succeeded(fetched.attempt));
-            }
-            push_effects(&mut done, effects);
-        }
         if !batch.ended.is_empty() {
             let effects = dispatch::end(&transaction, &batch.ended, self.epoch).await?;
             done.extend(batch.ended.iter().map(|ended| Committed::Ended(ended.attempt)));
             push_effects(&mut done, effects);
         }
-        if !batch.succeeded.is_empty() {
-            let effects = dispatch::succeed(&transaction, &batch.succeeded, self.epoch, self.server).await?;
-            done.extend(batch.succeeded.iter().map(|fetched| Committed::Succeeded(fetched.attempt)));
+        if !batch.finished.is_empty() || !batch.succeeded.is_empty() {
+            let (finished, succeeded) = (&batch.finished, &batch.succeeded);
+            let effects =
+                dispatch::finish(&transaction, finished, succeeded, self.epoch, self.server).await?;
+            for (built, fetched) in finished {
+                done.push(Committed::Built(built.attempt));
+                done.push(Committed::Succeeded(fetched.attempt));
+            }
+            done.extend(succeeded.iter().map(|fetched| Committed::Succeeded(fetched.attempt)));
             push_effects(&mut done, effects);
         }
         commit(transaction).await?;
@@ -211,6 +252,19 @@ impl Batch {
         batch.leave_out_starts();
         batch.join_successes();
         batch
+    }
+
+    /// Takes the ends without success out, if there are successes too: both go on to builds that depend on theirs, and two
+    /// transactions that do so twice each could wait for each other in a circle.
+    fn split_ends(&mut self) -> Option<Self> {
+        if self.ended.is_empty() || (self.finished.is_empty() && self.succeeded.is_empty()) {
+            return None;
+        }
+        let ended = std::mem::take(&mut self.ended);
+        let mut builds: Vec<_> = ended.iter().map(|ended| ended.build).collect();
+        builds.sort_unstable();
+        builds.dedup();
+        Some(Self { builds, ended, ..Self::default() })
     }
 
     fn join_successes(&mut self) {

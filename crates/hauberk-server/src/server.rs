@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backend;
-use crate::committer::Committer;
+use crate::committer::Committers;
 use crate::config::Config;
 use crate::error::ServerError;
 use crate::fetch::Fetcher;
@@ -162,7 +162,6 @@ pub async fn run(
     let end = rest.clone();
     parts.spawn(async move { ("log receiver", receiver.run(end).await.map_err(ServerError::from)) });
 
-    let (ops, ops_receiver) = unbounded_channel();
     let (committed_sender, committed) = unbounded_channel();
     let (late, late_steps) = unbounded_channel();
     let settler = Settler { database: database.clone(), epoch, server };
@@ -171,10 +170,11 @@ pub async fn run(
         settler.run(late_steps, settled_sender).await;
         ("settler", Ok(()))
     });
-    let committer = Committer { database: database.clone(), epoch, server };
+    let (ops, mut committers) = Committers::start(&database, epoch, server, &committed_sender);
+    drop(committed_sender);
     parts.spawn(async move {
-        committer.run(ops_receiver, committed_sender).await;
-        ("committer", Ok(()))
+        while let Some(Ok(())) = committers.join_next().await {}
+        ("committers", Ok(()))
     });
 
     let sources = Sources::default();
@@ -284,7 +284,7 @@ pub async fn run(
     let drained = timeout(config.limits.grace, async {
         // The dispatcher's end closes the channels of the others; the sockets go last.
         while let Some(ended) = parts.join_next().await {
-            if matches!(ended, Ok(("committer", _))) {
+            if matches!(ended, Ok(("committers", _))) {
                 rest.cancel();
             }
         }

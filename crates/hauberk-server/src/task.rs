@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::backend::{FromBackend, Received};
+use crate::committer::Committers;
 use crate::dispatcher::{Dispatcher, WINDOW};
 use crate::ration::Ration;
 use crate::registry::{Answer, Request};
 use crate::session::SessionId;
-use crate::step::{Committed, Effect, FetchJob, Late, Op, Policy};
+use crate::step::{Committed, Effect, FetchJob, Late, Policy};
 
 /// Leases are looked at so often.
 const TICK: Duration = Duration::from_secs(1);
@@ -37,11 +38,11 @@ pub(crate) struct Channels {
     pub(crate) backend: Receiver<FromBackend>,
     /// To the backend port.
     pub(crate) outgoing: UnboundedSender<(RoutingId, ServerMessage)>,
-    /// To the committer.
-    pub(crate) ops: UnboundedSender<Op>,
+    /// To the committers.
+    pub(crate) ops: Committers,
     /// To the settler.
     pub(crate) late: UnboundedSender<Late>,
-    /// From the committer and the settler.
+    /// From the committers and the settler.
     pub(crate) committed: UnboundedReceiver<Vec<Committed>>,
     /// To the registry.
     pub(crate) registry: UnboundedSender<Request>,
@@ -413,7 +414,7 @@ impl Task {
         for effect in self.dispatcher.take_effects() {
             let sent = match effect {
                 Effect::Send(routing, message) => self.channels.outgoing.send((routing, message)).is_ok(),
-                Effect::Commit(op) => self.channels.ops.send(op).is_ok(),
+                Effect::Commit(op) => self.channels.ops.send(op),
                 Effect::Late(step) => self.channels.late.send(step).is_ok(),
                 Effect::Fetch(job) => self.channels.fetches.send(job).is_ok(),
                 Effect::SessionEnded(worker) => self.channels.registry.send(Request::Left(worker)).is_ok(),
