@@ -398,7 +398,8 @@ pub async fn start(
 /// # Errors
 /// Any failure of the statements.
 pub async fn built(client: &impl GenericClient, built: &[Built], epoch: Epoch) -> Result<(), DatabaseError> {
-    let rows = statement!("dispatch/built").all(client, &Reports::of(built).parameters(&epoch)).await?;
+    let rows =
+        statement!("dispatch/built").all(client, &Reports::of(&built.iter()).parameters(&epoch)).await?;
     let taken: BTreeSet<AttemptId> =
         rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
     add_outputs(client, outputs_of(built.iter().filter(|b| taken.contains(&b.attempt)))).await
@@ -422,8 +423,8 @@ struct Reports {
 }
 
 impl Reports {
-    fn of<'a>(built: impl IntoIterator<Item = &'a Built> + Clone) -> Self {
-        let built = || built.clone().into_iter();
+    fn of<'a>(built: &(impl Iterator<Item = &'a Built> + Clone)) -> Self {
+        let built = || built.clone();
         Self {
             attempts: built().map(|b| b.attempt).collect(),
             origins: built().map(|b| b.origin.as_str()).collect(),
@@ -612,7 +613,7 @@ pub async fn finish(
     let mut rows = Vec::new();
     if !finished.is_empty() {
         let built = finished.iter().map(|(built, _)| built);
-        let reports = Reports::of(built.clone());
+        let reports = Reports::of(&built);
         rows = statement!("dispatch/finish").all(client, &reports.parameters(&epoch)).await?;
         let taken: BTreeSet<AttemptId> =
             rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;

@@ -779,7 +779,7 @@ fn every_phase_decides_about_every_event() {
         // The worker says that the build has begun.
         ("started", ["", "start", "start", "start", "", "", "", ""]),
         // It has succeeded. What is being recorded is acknowledged later; what is not known here is asked about.
-        ("succeeded", ["ask", "built", "built", "built", "", "Ack", "", ""]),
+        ("succeeded", ["ask", "built, fetch", "built, fetch", "built, fetch", "", "Ack", "", ""]),
         // It failed by the package's fault.
         ("failed", ["ask", "end build_failed", "end build_failed", "end build_failed", "", "Ack", "", ""]),
         // It failed by the farm's fault, or was stopped: nothing that would still count.
@@ -859,8 +859,8 @@ fn every_phase_decides_about_every_event() {
             ],
         ),
         // The outputs are in the cache, or never will be.
-        ("fetched", ["", "", "", "", "", "succeed", "", ""]),
-        ("not fetched", ["", "", "", "", "", "end transfer", "", ""]),
+        ("fetched", ["", "", "", "", "succeed", "succeed", "", ""]),
+        ("not fetched", ["", "", "", "", "end transfer", "end transfer", "", ""]),
         // An operator cancels it; another attempt counts.
         ("stop", ["", "Cancel", "Cancel", "Cancel", "", "", "", ""]),
         (
@@ -877,7 +877,7 @@ fn every_phase_decides_about_every_event() {
             ],
         ),
         // What was to be recorded is.
-        ("built is recorded", ["", "", "", "", "fetch, Ack", "", "", ""]),
+        ("built is recorded", ["", "", "", "", "Ack", "", "", "Ack"]),
         (
             "the end is recorded",
             [
@@ -917,7 +917,14 @@ fn every_phase_decides_about_every_event() {
                 granted: 1,
                 load: None,
             };
-            let job = FetchJob { attempt: id, build: BuildId::new(7), name: "hello".to_owned() };
+            let job = FetchJob {
+                attempt: id,
+                build: BuildId::new(7),
+                worker: WorkerId::new(1),
+                name: "hello".to_owned(),
+                expected: None,
+                reported: None,
+            };
             let now = bench.now;
             let dispatcher = &mut bench.dispatcher;
             match *event {
