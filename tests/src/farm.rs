@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Row, types::ToSql};
 use crate::{
     directory::LabDirectory,
     gates::Gates,
+    guix::GuixRoot,
     jobs::jobs,
     launch::Launch,
     machine::{Machine, MachineConfig},
@@ -31,6 +32,7 @@ const WORKER_USER: u32 = 65534;
 const SERVER_KEY_NAME: &str = "farm.example-1";
 /// The ports, each in the server's own network.
 const PUBLISH_PORT: u16 = 5557;
+const GUIX_PUBLISH_PORT: u16 = 5559;
 
 /// What is particular about a farm.
 #[derive(Clone, Debug)]
@@ -43,6 +45,17 @@ pub struct FarmConfig {
     pub durable: bool,
     /// The `hauberk` program.
     pub hauberk: PathBuf,
+    /// The Guix of the server's machine and of workers beside the others, each with that of its own; none for a farm of Nix alone.
+    pub guix: Option<GuixFarm>,
+}
+
+/// What a farm that holds Guix's store as well is made of.
+#[derive(Clone, Debug)]
+pub struct GuixFarm {
+    /// The Guix of the server's machine.
+    pub server: GuixRoot,
+    /// The Guix of each worker's machine; these workers come after those of Nix.
+    pub workers: Vec<GuixRoot>,
 }
 
 impl FarmConfig {
@@ -51,7 +64,7 @@ impl FarmConfig {
     /// # Errors
     /// There is no `hauberk` program.
     pub fn new() -> Result<Self> {
-        Ok(Self { workers: 2, slots: 1, durable: false, hauberk: hauberk_program()? })
+        Ok(Self { workers: 2, slots: 1, durable: false, hauberk: hauberk_program()?, guix: None })
     }
 }
 
@@ -137,19 +150,37 @@ impl Farm {
         let machines = directory.subdirectory("machines")?;
         let gates = Gates::create(&directory.path().join("gates"))?;
         let mut network = Network::create(directory.path())?;
+        if config.guix.is_some() {
+            hauberk.clone().args(["key", "signing", "--guix"]).arg(keys.join("server.guix.sec")).run()?;
+        }
         let server_machine = Machine::start(
             &machines,
-            &MachineConfig { name: "server".to_owned(), ..MachineConfig::default() },
+            &MachineConfig {
+                name: "server".to_owned(),
+                guix: config.guix.as_ref().map(|guix| guix.server.clone()),
+                ..MachineConfig::default()
+            },
         )?;
         let server_address = network.attach(&server_machine)?.to_string();
 
         let mut workers = Vec::new();
-        for number in 1..=config.workers {
-            let name = format!("worker-{number}");
+        let of_guix: Vec<Option<GuixRoot>> = std::iter::repeat_n(None, config.workers)
+            .chain(config.guix.iter().flat_map(|guix| guix.workers.iter().cloned().map(Some)))
+            .collect();
+        for (place, guix) in of_guix.into_iter().enumerate() {
+            let name = format!("worker-{}", place + 1);
             let curve = keys.join(format!("{name}.curve"));
             let signing = keys.join(format!("{name}.signing"));
             hauberk.clone().args(["key", "curve"]).arg(&curve).run()?;
-            hauberk.clone().args(["key", "signing", &format!("{name}.example-1")]).arg(&signing).run()?;
+            match &guix {
+                None => {
+                    let key_name = format!("{name}.example-1");
+                    hauberk.clone().args(["key", "signing", &key_name]).arg(&signing).run()?;
+                }
+                Some(_) => {
+                    hauberk.clone().args(["key", "signing", "--guix"]).arg(&signing).run()?;
+                }
+            }
             hauberk
                 .clone()
                 .args(["worker", "add", &name, "--database", &database, "--public-key"])
@@ -166,6 +197,7 @@ impl Farm {
                     name: name.clone(),
                     trusted_public_keys: vec![server_signing_key.clone()],
                     gates: Some(gates.directory().to_owned()),
+                    guix: guix.clone(),
                     ..MachineConfig::default()
                 },
             )?;
@@ -189,6 +221,7 @@ impl Farm {
                 .arg("--spool")
                 .arg(&spool)
                 .user(WORKER_USER);
+            // The kind of the key tells the store.
             workers.push(WorkerHost { process: None, machine, launch, address, name });
         }
         Ok(Self {
@@ -223,6 +256,11 @@ impl Farm {
         format!("http://{}:{PUBLISH_PORT}", self.server_address)
     }
 
+    /// Gives the URL the server publishes Guix's store at, in the farm's network.
+    pub fn guix_publish_url(&self) -> String {
+        format!("http://{}:{GUIX_PUBLISH_PORT}", self.server_address)
+    }
+
     /// Gives the server's public signing key, as Nix writes it.
     pub fn server_signing_key(&self) -> &str {
         &self.server_signing_key
@@ -245,6 +283,17 @@ impl Farm {
 
     /// Gives how the server is started.
     pub fn server_launch(&self) -> Launch {
+        let launch = self.nix_server_launch();
+        match self.config.guix {
+            None => launch,
+            Some(_) => launch
+                .arg("--signing-key")
+                .arg(self.key_file("server.guix.sec"))
+                .args(["--publish-url", &self.guix_publish_url()]),
+        }
+    }
+
+    fn nix_server_launch(&self) -> Launch {
         self.hauberk_on_server()
             .args(["remote-server", "--database", &self.postgres.connection_string(), "--cache"])
             .arg(self.cache())
@@ -386,7 +435,7 @@ impl Farm {
                 gates: None,
                 substituters: vec![self.publish_url()],
                 settings: "connect-timeout = 5\ndownload-attempts = 2\n".to_owned(),
-                without_daemon: false,
+                ..MachineConfig::default()
             },
         )?;
         self.network.attach(&machine)?;

@@ -11,6 +11,7 @@ pub mod checker;
 mod directory;
 mod farm;
 mod gates;
+mod guix;
 mod jobs;
 mod launch;
 mod machine;
@@ -26,8 +27,9 @@ mod tables;
 mod wait;
 
 pub use directory::LabDirectory;
-pub use farm::{Farm, FarmConfig, WorkerHost};
+pub use farm::{Farm, FarmConfig, GuixFarm, WorkerHost};
 pub use gates::Gates;
+pub use guix::{GuixRoot, GuixStore, Recipe};
 pub use jobs::jobs;
 pub use launch::Launch;
 pub use machine::{Machine, MachineConfig};

@@ -10,8 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use hauberk_daemon::DaemonAddress;
 
 use crate::{
+    guix::GuixRoot,
     launch::{Launch, Place},
     process::{Process, children_of},
     spawn::spawn,
@@ -23,6 +25,21 @@ const INIT: &str = r#"
 set -eu
 mount --bind "$1/nix" /nix
 mount --bind "$1/etc-nix" /etc/nix
+if [ -n "$2" ]; then
+    for directory in gnu var/guix etc/guix; do
+        mount --bind "$1/$directory" "/$directory"
+    done
+    # The root of the daemon must be a mount point itself, so that it can give its builders another.
+    mount --rbind "$2" "$2"
+    for directory in gnu var/guix etc/guix; do
+        mount --bind "$1/$directory" "$2/$directory"
+    done
+    mount --bind "$1/tmp" "$2/tmp"
+    # Where laboratories lie: the daemon follows roots to there.
+    mount --rbind /var/tmp "$2/var/tmp"
+    mount -t proc proc "$2/proc"
+    mount --rbind /dev "$2/dev"
+fi
 ip link set lo up
 echo ready
 exec >&- 2>&-
@@ -44,16 +61,23 @@ pub struct MachineConfig {
     pub settings: String,
     /// It runs no nix-daemon: nothing is built on it.
     pub without_daemon: bool,
+    /// The Guix it has beside Nix, if any.
+    pub guix: Option<GuixRoot>,
+    /// More arguments for its guix-daemon.
+    pub guix_options: Vec<String>,
 }
 
-/// A machine: network, mounts and processes of its own, a Nix store of its own, and a real nix-daemon.
+/// A machine: network, mounts and processes of its own, a Nix store of its own, and a real nix-daemon; if asked for also a Guix
+/// store and a real guix-daemon.
 ///
-/// Apart from `/nix` and `/etc/nix` it sees the computer's files. Everything in it ends with it.
+/// Apart from `/nix`, `/etc/nix`, `/gnu`, `/var/guix` and `/etc/guix` it sees the computer's files. Everything in it ends with it.
 #[derive(Debug)]
 pub struct Machine {
     name: String,
     directory: PathBuf,
     daemon: Option<Process>,
+    guix_daemon: Option<Process>,
+    config: MachineConfig,
     outer: Child,
     inner: u32,
 }
@@ -65,12 +89,16 @@ impl Machine {
     /// The namespaces cannot be made or the daemon does not start.
     pub fn start(directory: &Path, config: &MachineConfig) -> Result<Self> {
         let directory = directory.join(&config.name);
-        for name in ["nix", "etc-nix", "home", "tmp", "run"] {
+        let guix_directories = ["gnu/store", "var/guix", "etc/guix"];
+        let names = ["nix", "etc-nix", "home", "tmp", "run"];
+        for name in names.into_iter().chain(guix_directories.into_iter().filter(|_| config.guix.is_some())) {
             fs::create_dir_all(directory.join(name))
                 .with_context(|| format!("making {}/{name}", directory.display()))?;
         }
         // The mount points; they stay empty on the computer itself.
-        for mount_point in ["/nix", "/etc/nix"] {
+        let guix_points = ["/gnu", "/var/guix", "/etc/guix"];
+        let points = ["/nix", "/etc/nix"].into_iter();
+        for mount_point in points.chain(guix_points.into_iter().filter(|_| config.guix.is_some())) {
             fs::create_dir_all(mount_point)
                 .with_context(|| format!("making the mount point {mount_point}"))?;
         }
@@ -89,6 +117,7 @@ impl Machine {
             ])
             .args(["--propagation", "private", "--mount-proc", "bash", "-c", INIT, "init"])
             .arg(&directory)
+            .arg(config.guix.as_ref().map_or(Path::new(""), GuixRoot::path))
             .stdin(Stdio::null())
             .process_group(0)
             .stdout(Stdio::piped())
@@ -108,9 +137,20 @@ impl Machine {
         }
         let inner =
             children_of(outer.id()).first().copied().context("the machine's first process is gone")?;
-        let mut machine = Self { name: config.name.clone(), directory, daemon: None, outer, inner };
+        let mut machine = Self {
+            name: config.name.clone(),
+            directory,
+            daemon: None,
+            guix_daemon: None,
+            config: config.clone(),
+            outer,
+            inner,
+        };
         if !config.without_daemon {
             machine.start_daemon()?;
+        }
+        if config.guix.is_some() {
+            machine.start_guix_daemon()?;
         }
         Ok(machine)
     }
@@ -187,6 +227,55 @@ impl Machine {
     /// It did not run.
     pub fn kill_daemon(&mut self) -> Result<()> {
         self.daemon.take().context("the nix-daemon does not run")?.kill9()
+    }
+
+    /// Runs a program of its Guix, such as `guix` or `guile`, inside.
+    ///
+    /// # Errors
+    /// It has no Guix.
+    pub fn guix(&self, program: &str) -> Result<Launch> {
+        let root = self.config.guix.as_ref().context("the machine has no Guix")?;
+        Ok(self
+            .command("chroot")
+            .arg(root.path())
+            .arg(program)
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            // Messages in other languages than English are not understood.
+            .env("LC_ALL", "C.UTF-8")
+            .env("TMPDIR", "/tmp"))
+    }
+
+    /// Gives the address of its guix-daemon, as seen from outside.
+    pub fn guix_address(&self) -> DaemonAddress {
+        DaemonAddress::from_path(self.directory.join("var/guix/daemon-socket/socket"))
+    }
+
+    /// Starts the guix-daemon, if need be again, and waits for its socket.
+    ///
+    /// # Errors
+    /// It has no Guix, or the daemon does not start.
+    pub fn start_guix_daemon(&mut self) -> Result<()> {
+        let socket = self.directory.join("var/guix/daemon-socket/socket");
+        let _ = fs::remove_file(&socket);
+        let launch = self
+            .guix("guix-daemon")?
+            .args(["--build-users-group=guixbuild", "--substitute-urls=", "--no-offload"])
+            .args(&self.config.guix_options);
+        let mut daemon = launch.start("guix-daemon", &self.directory)?;
+        wait_for(&format!("the guix-daemon of {} listens", self.name), Deadline::seconds(30), || {
+            daemon.check_alive()?;
+            Ok(socket.exists().then_some(()))
+        })?;
+        self.guix_daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// Kills the guix-daemon and leaves its socket behind, as a crash does.
+    ///
+    /// # Errors
+    /// It did not run.
+    pub fn kill_guix_daemon(&mut self) -> Result<()> {
+        self.guix_daemon.take().context("the guix-daemon does not run")?.kill9()
     }
 
     pub(crate) fn set_address(&self, address: Ipv4Addr) -> Result<()> {

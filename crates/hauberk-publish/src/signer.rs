@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hauberk_store::{
     NarInfo, Sha256,
     signature::{
-        guix,
+        self, guix,
         nix::{PublicKey, SecretKey, Signature},
     },
 };
@@ -35,6 +35,22 @@ impl Signer {
     /// Takes a Guix key, and a host name to say beside its signatures.
     pub fn guix(host: &str, key: guix::SecretKey) -> Self {
         Self { nix: Arc::default(), guix: Some(Arc::new(GuixKey { host: host.to_owned(), key })) }
+    }
+
+    /// Takes keys of either kind, and a host name to say beside signatures of Guix's kind. Of several Guix keys the last one signs,
+    /// as a narinfo has only one signature of theirs.
+    pub fn of(host: &str, keys: impl IntoIterator<Item = signature::SecretKey>) -> Self {
+        let mut nix = Vec::new();
+        let mut guix = None;
+        for key in keys {
+            match key {
+                signature::SecretKey::Nix(key) => nix.push(key),
+                signature::SecretKey::Guix(key) => {
+                    guix = Some(Arc::new(GuixKey { host: host.to_owned(), key }));
+                }
+            }
+        }
+        Self { nix: nix.into(), guix }
     }
 
     /// Adds a signature of each key.
@@ -69,6 +85,11 @@ impl Signer {
         self.nix.iter().map(SecretKey::public_key)
     }
 
+    /// Gives the Guix key.
+    pub fn guix_key(&self) -> Option<&guix::SecretKey> {
+        self.guix.as_ref().map(|guix| &guix.key)
+    }
+
     /// Gives the public halves as clients take them: lines of `NAME:BASE64`, or Guix's S-expression.
     pub fn public_text(&self) -> String {
         let mut text: String = self.public_keys().map(|key| format!("{key}\n")).collect();
@@ -95,6 +116,14 @@ impl TrustedKeys {
     /// Takes the keys that a Guix machine has authorized.
     pub fn guix(acl: guix::Acl) -> Self {
         Self { nix: Arc::default(), guix: Some(Arc::new(acl)) }
+    }
+
+    /// Takes one key of either kind.
+    pub fn one(key: signature::PublicKey) -> Self {
+        match key {
+            signature::PublicKey::Nix(key) => Self::nix([key]),
+            signature::PublicKey::Guix(key) => Self::guix([key].into_iter().collect()),
+        }
     }
 
     /// Tells whether one of the keys has signed what `narinfo` says of its item.

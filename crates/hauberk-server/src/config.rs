@@ -1,7 +1,7 @@
 //! What a server is told.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hauberk_daemon::DaemonAddress;
@@ -28,26 +28,46 @@ pub struct Config {
     pub backend_port: u16,
     /// Port for logs.
     pub log_port: u16,
-    /// Port for substitutes.
-    pub publish_port: u16,
-    /// The URL workers and clients reach the publish server at, if it is not this host's address and port.
-    pub publish_url: Option<String>,
-    /// What else is chosen of the publish server.
+    /// What else is chosen of the publish servers. Listeners that are ports are used in place of the stores' own, in their order; others
+    /// serve the first store.
     pub publish: PublishOptions,
     /// Holds nars, narinfos and logs.
     pub cache: PathBuf,
-    /// The store directory whose builds it takes.
-    pub store_directory: StoreDirectory,
-    /// The local store's daemon; without one, only the cache is served.
-    pub daemon: Option<DaemonAddress>,
-    /// What narinfos are signed with.
-    pub signer: Signer,
+    /// The stores whose builds it takes, one at least, each of another directory. The first is the one told to those who ask for
+    /// one.
+    pub stores: Vec<StoreConfig>,
     /// The server's CURVE key pair; none only on a network that is trusted.
     pub curve: Option<CurveKeyPair>,
     /// Where to announce the server by mDNS; none for nowhere.
     pub announce: Option<Interfaces>,
     /// Times and limits.
     pub limits: Limits,
+}
+
+/// One of the stores whose builds a server takes. Each is published at a port of its own.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Its directory.
+    pub directory: StoreDirectory,
+    /// Port for its substitutes; 0 lets the system choose one.
+    pub publish_port: u16,
+    /// The URL workers and clients reach its publish server at, if it is not this host's address and port.
+    pub publish_url: Option<String>,
+    /// Its daemon on this machine; without one, only the cache is served.
+    pub daemon: Option<DaemonAddress>,
+    /// What its narinfos are signed with.
+    pub signer: Signer,
+}
+
+impl StoreConfig {
+    /// Gives the directory of its cache below the server's: that itself for Nix's usual store, and one named after the store for
+    /// any other, so that a store that is added later moves no files.
+    pub fn cache(&self, cache: &Path) -> PathBuf {
+        if self.directory == StoreDirectory::nix() {
+            return cache.to_owned();
+        }
+        cache.join(self.directory.as_str().trim_start_matches('/').replace('/', "-"))
+    }
 }
 
 /// Times and limits of a server.

@@ -52,6 +52,9 @@ pub enum ServerError {
         "cannot use the local build daemon: start it, name its socket with --daemon, or serve without a store by --daemon none"
     )]
     Daemon(#[source] DaemonError),
+    /// It is to hold no store.
+    #[error("the server needs one store at least")]
+    NoStore,
     /// The local daemon's store is another than the server's.
     #[error("the build daemon's store is {found}, and the server's {wanted}")]
     OtherStore {

@@ -4,7 +4,7 @@
 //! the hash the worker reported, each nar is verified while it streams, and whatever the outputs refer to must be in the cache or the
 //! local store, or comes along. Finished downloads of several attempts are made durable and visible together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use hauberk_publish::client::{
     AskError, BaseUrl, ClosureError, ClosureLimits, FetchError, Source, SubstituteClient, ValidPaths,
 };
 use hauberk_publish::{Cache, Signer, TrustedKeys};
-use hauberk_store::StorePath;
-use hauberk_store::signature::nix::PublicKey;
+use hauberk_store::signature::PublicKey;
+use hauberk_store::{StoreDirectory, StorePath};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::sleep;
@@ -65,6 +65,8 @@ enum JobError {
         #[source]
         source: Box<FetchError>,
     },
+    #[error("the outputs of attempt {0} belong to a store that this server does not hold")]
+    OtherStore(AttemptId),
     #[error("cannot find what the outputs refer to")]
     Closure(#[source] Box<ClosureError>),
     #[error("cannot store the outputs")]
@@ -86,6 +88,7 @@ impl JobError {
             | Self::NoPublishUrl { .. }
             | Self::BadSource { .. }
             | Self::OtherHash { .. }
+            | Self::OtherStore(_)
             | Self::Absent { .. } => false,
         }
     }
@@ -115,33 +118,46 @@ pub(crate) struct Fetcher {
     pub(crate) epoch: Epoch,
     /// Where workers' results are.
     pub(crate) sources: Sources,
+    /// Where outputs go, by their store directory.
+    pub(crate) shelves: HashMap<StoreDirectory, Shelf>,
+    /// Attempts whose outputs are fetched at once.
+    pub(crate) parallel: usize,
+}
+
+/// Where the outputs of one store directory go.
+pub(crate) struct Shelf {
     /// Speaks to workers' publish servers.
     pub(crate) client: SubstituteClient,
-    /// Where outputs go.
+    /// Keeps outputs.
     pub(crate) cache: Cache,
     /// Signs them.
     pub(crate) signer: Signer,
     /// The local store, if the server has one.
     pub(crate) store: Option<Pool>,
-    /// Attempts whose outputs are fetched at once.
-    pub(crate) parallel: usize,
 }
 
 type Done = (FetchJob, Result<Vec<KnownPath>, String>);
+/// The ways to those who make downloads durable, by store directory.
+type Committers = HashMap<StoreDirectory, UnboundedSender<ToStore>>;
 type Stored = Result<Vec<Committed>, Arc<CacheError>>;
 
 impl Fetcher {
     /// Fetches until nobody sends jobs any more.
     pub(crate) async fn run(self, mut jobs: UnboundedReceiver<FetchJob>, done: UnboundedSender<Done>) {
         let permits = Arc::new(Semaphore::new(self.parallel));
-        let (store, to_store) = unbounded_channel();
-        tokio::spawn(commit_together(self.cache.clone(), self.signer.clone(), to_store));
+        let mut committers = HashMap::new();
+        for (directory, shelf) in &self.shelves {
+            let (store, to_store) = unbounded_channel();
+            tokio::spawn(commit_together(shelf.cache.clone(), shelf.signer.clone(), to_store));
+            committers.insert(directory.clone(), store);
+        }
+        let committers = Arc::new(committers);
         let fetcher = Arc::new(self);
         while let Some(job) = jobs.recv().await {
             let (fetcher, permits) = (Arc::clone(&fetcher), Arc::clone(&permits));
-            let (store, done) = (store.clone(), done.clone());
+            let (committers, done) = (Arc::clone(&committers), done.clone());
             tokio::spawn(async move {
-                let result = fetcher.persist(&job, &permits, &store).await;
+                let result = fetcher.persist(&job, &permits, &committers).await;
                 // Nobody listens any more when the server is ending; the next start finds the job again.
                 let _ = done.send((job, result));
             });
@@ -153,13 +169,13 @@ impl Fetcher {
         &self,
         job: &FetchJob,
         permits: &Semaphore,
-        store: &UnboundedSender<ToStore>,
+        committers: &Committers,
     ) -> Result<Vec<KnownPath>, String> {
         let mut tries = 0;
         let mut pause = FIRST_PAUSE;
         loop {
             let result = match permits.acquire().await {
-                Ok(permit) => self.shown(job, store, permit).await,
+                Ok(permit) => self.shown(job, committers, permit).await,
                 Err(_) => Err(JobError::Ending),
             };
             let error = match result {
@@ -196,10 +212,10 @@ impl Fetcher {
     async fn shown(
         &self,
         job: &FetchJob,
-        store: &UnboundedSender<ToStore>,
+        committers: &Committers,
         permit: SemaphorePermit<'_>,
     ) -> Result<Vec<KnownPath>, JobError> {
-        let mut fetch = Box::pin(self.fetch(job, store, permit));
+        let mut fetch = Box::pin(self.fetch(job, committers, permit));
         tokio::select! {
             result = &mut fetch => return result,
             () = sleep(SHOWN_AFTER) => {}
@@ -215,7 +231,7 @@ impl Fetcher {
     async fn fetch(
         &self,
         job: &FetchJob,
-        store: &UnboundedSender<ToStore>,
+        committers: &Committers,
         permit: SemaphorePermit<'_>,
     ) -> Result<Vec<KnownPath>, JobError> {
         let Facts { source, expected, reported } = self.facts(job).await?;
@@ -228,12 +244,17 @@ impl Fetcher {
         let url = BaseUrl::parse(url).map_err(|error| bad(error.into()))?;
         let key = source.signing_key.as_deref().unwrap_or_default();
         let key: PublicKey = key.parse().map_err(|error| bad(Box::new(error)))?;
-        let trusted = TrustedKeys::nix([key]);
+        let trusted = TrustedKeys::one(key);
+        // Of one directory all, as they are those of one derivation.
+        let directory = reported.first().map(|output| output.path.directory().clone());
+        let place = directory
+            .and_then(|directory| Some((self.shelves.get(&directory)?, committers.get(&directory)?)));
+        let (shelf, store) = place.ok_or(JobError::OtherStore(job.attempt))?;
 
         let sources = [Source { url: url.clone(), trusted: Some(trusted.clone()) }];
-        let mut known = Known { cache: &self.cache, store: self.store.as_ref(), outputs: &reported };
+        let mut known = Known { cache: &shelf.cache, store: shelf.store.as_ref(), outputs: &reported };
         let roots = reported.iter().map(|output| output.path.clone());
-        let closure = self
+        let closure = shelf
             .client
             .closure(roots, &sources, &mut known, ClosureLimits::default())
             .await
@@ -254,8 +275,9 @@ impl Fetcher {
             }
         }
         let downloads = closure.missing.iter().map(|missing| async {
-            self.client
-                .fetch(&url, &missing.narinfo, &trusted, &self.cache)
+            shelf
+                .client
+                .fetch(&url, &missing.narinfo, &trusted, &shelf.cache)
                 .await
                 .map_err(|source| JobError::Fetch { worker: worker.clone(), source: Box::new(source) })
         });
@@ -263,7 +285,7 @@ impl Fetcher {
         // Others may fetch while this one waits for the disk: the more come together there, the less each waits.
         drop(permit);
         let committed = store_together(store, pending).await?;
-        Ok(self.outputs_in_cache(&reported, &committed))
+        Ok(shelf.outputs_in_cache(&reported, &committed))
     }
 
     /// What is to be fetched, and from where: by what the job says and workers have said, and where that is not all, by the database.
@@ -298,7 +320,9 @@ impl Fetcher {
             reported: job.reported.clone().unwrap_or(recorded),
         })
     }
+}
 
+impl Shelf {
     /// What the cache has of the outputs; where it had one before, that one stays.
     fn outputs_in_cache(&self, reported: &[BuiltOutput], committed: &[Committed]) -> Vec<KnownPath> {
         let new: BTreeMap<_, _> =

@@ -21,7 +21,7 @@ mod task;
 mod trust;
 mod wording;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Limits, StoreConfig};
 pub use error::ServerError;
 pub use outcome::RetryPolicy;
 pub use server::run;

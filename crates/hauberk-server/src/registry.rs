@@ -1,6 +1,6 @@
 //! The registry: lets workers join, and keeps the table of workers true, one step after the other.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use hauberk_protocol::keys::CurvePublicKey;
 use hauberk_protocol::proto::{Hello, Load, Refused, RefusedReason, Welcome, hello};
 use hauberk_protocol::socket::RoutingId;
 use hauberk_store::StoreDirectory;
+use hauberk_store::signature::PublicKey;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use tokio::time::{MissedTickBehavior, interval};
@@ -62,8 +63,8 @@ pub(crate) struct Registry {
     pub(crate) database: Database,
     /// The start of the server.
     pub(crate) epoch: Epoch,
-    /// What every Welcome says; session and peer address are filled in.
-    pub(crate) welcome: Welcome,
+    /// What every Welcome says to workers of a store directory; session and peer address are filled in.
+    pub(crate) welcomes: BTreeMap<StoreDirectory, Welcome>,
     /// Workers must have an enrolled key.
     pub(crate) secure: bool,
     /// Told where the results of workers are.
@@ -143,6 +144,8 @@ impl Registry {
             ));
         }
         let capabilities = capabilities(hello)?;
+        let welcome = self.welcome_for(&capabilities.store_directory)?;
+        let signing_key = signing_key(hello, welcome)?;
         let worker = self.identify(user, hello).await?;
         if worker.name != hello.name {
             return Err(refused(
@@ -159,12 +162,15 @@ impl Registry {
                 format!("`{}` was removed from the farm", worker.name),
             ));
         }
-        if worker.signing_key.as_deref() != Some(hello.signing_key.as_str()) {
+        // However either is spelt: one may be the text of a file, with its line ends.
+        let pinned = worker.signing_key.as_deref().and_then(|key| key.parse::<PublicKey>().ok());
+        if pinned.as_ref() != Some(&signing_key) {
             return Err(refused(
                 RefusedReason::SigningKey,
                 format!(
                     "`{}` is enrolled with another signing key than `{}`; remove and add the worker to change it",
-                    worker.name, hello.signing_key
+                    worker.name,
+                    signing_key.to_line()
                 ),
             ));
         }
@@ -198,7 +204,7 @@ impl Registry {
         let session = SessionId::from_random(getrandom::u64().map_err(|error| {
             refused(RefusedReason::NotReady, format!("the server has no randomness: {error}"))
         })?);
-        let welcome = Welcome { session: session.to_wire(), peer_address: address, ..self.welcome.clone() };
+        let welcome = Welcome { session: session.to_wire(), peer_address: address, ..welcome.clone() };
         Ok(Admitted {
             worker: worker.id,
             name: worker.name,
@@ -208,6 +214,21 @@ impl Registry {
             session,
             routing,
             welcome,
+        })
+    }
+
+    /// What to say to a worker of this store directory.
+    fn welcome_for(&self, directory: &StoreDirectory) -> Result<&Welcome, Refused> {
+        self.welcomes.get(directory).ok_or_else(|| {
+            let held: Vec<_> = self.welcomes.keys().map(StoreDirectory::to_string).collect();
+            refused(
+                RefusedReason::StoreDirectory,
+                format!(
+                    "this server holds {}, and the worker builds in {directory}; give the server --store {directory} \
+                     and a signing key for it",
+                    held.join(" and ")
+                ),
+            )
         })
     }
 
@@ -221,7 +242,8 @@ impl Registry {
                     format!(
                         "the key {key} is not enrolled; on the server: hauberk worker add {} --public-key '{key}' \
                          --signing-key '{}'",
-                        hello.name, hello.signing_key
+                        hello.name,
+                        hello.signing_key.split_whitespace().collect::<Vec<_>>().join(" ")
                     ),
                 )
             });
@@ -296,6 +318,26 @@ fn capabilities(hello: &Hello) -> Result<Capabilities, Refused> {
         features: words("features", &hello.features)?,
         mandatory_features: words("mandatory features", &hello.mandatory_features)?,
     })
+}
+
+/// Reads the key a worker signs with, which must be of the kind that its store's narinfos are signed by.
+fn signing_key(hello: &Hello, welcome: &Welcome) -> Result<PublicKey, Refused> {
+    let is_guix = |key: &PublicKey| matches!(key, PublicKey::Guix(_));
+    let key: PublicKey = hello.signing_key.parse().map_err(|error| {
+        refused(RefusedReason::SigningKey, format!("its signing key cannot be read: {error}"))
+    })?;
+    let ours = welcome.signing_keys.iter().find_map(|key| key.key.parse().ok());
+    match ours {
+        Some(ours) if is_guix(&ours) != is_guix(&key) => Err(refused(
+            RefusedReason::SigningKey,
+            format!(
+                "results of {} are signed with keys of {} here; make one with `hauberk key signing`",
+                hello.store_directory,
+                if is_guix(&ours) { "Guix" } else { "Nix" }
+            ),
+        )),
+        _ => Ok(key),
+    }
 }
 
 fn is_name(name: &str) -> bool {

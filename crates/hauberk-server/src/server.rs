@@ -1,5 +1,6 @@
 //! Starts the parts of a server, and ends them in order.
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use hauberk_protocol::PROTOCOL_VERSION;
 use hauberk_protocol::proto::{SigningKey, Welcome, welcome};
 use hauberk_protocol::socket::{Context, RouterOptions, RouterSocket, ServerSecurity};
 use hauberk_publish::client::ClientConfig;
+use hauberk_publish::server::PublishOptions;
 use hauberk_publish::{Cache, PublishConfig, StoreSource, SubstituteClient};
 use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::task::JoinSet;
@@ -21,9 +23,9 @@ use tracing::{info, warn};
 
 use crate::backend;
 use crate::committer::Committers;
-use crate::config::Config;
+use crate::config::{Config, StoreConfig};
 use crate::error::ServerError;
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Shelf};
 use crate::logs::{AttemptLogs, LogJanitor, LogReceiver};
 use crate::registry::Registry;
 use crate::settler::Settler;
@@ -66,22 +68,17 @@ pub async fn run(
     let backend =
         RouterSocket::bind(&context, address(config.backend_port), security, &RouterOptions::backend())?;
     let logs = RouterSocket::bind(&context, address(config.log_port), security, &RouterOptions::logs())?;
-    let publish_address = address(config.publish_port);
-    let listen_error = |source| ServerError::Listen { address: publish_address, source };
-    let mut publish_options = std::mem::take(&mut config.publish);
-    let publish = match publish_options.take_port() {
-        Some(listener) => listener,
-        None => TcpListener::bind(publish_address).map_err(listen_error)?,
-    };
-    let publish_port = publish.local_addr().map_err(listen_error)?.port();
     let (backend_port, log_port) = (backend.endpoint().port(), logs.endpoint().port());
 
-    let cache = Cache::open(&config.cache, &config.store_directory)?;
+    let mut stores = Vec::new();
+    let mut publish_options = std::mem::take(&mut config.publish);
+    for store in &config.stores {
+        stores.push(Store::open(store, publish_options.take_port(), &config).await?);
+    }
+    let first = stores.first().ok_or(ServerError::NoStore)?;
     let log_directory = config.cache.join("logs");
     std::fs::create_dir_all(&log_directory)
         .map_err(|source| ServerError::Logs { path: log_directory.clone(), source })?;
-    let store = local_store(&config).await?;
-    let probe = trust::probe(&config.store_directory, &config.signer)?;
 
     let database = Database::connect(&config.database, DATABASE_POOL).await?;
     let listener = Listener::connect(&config.database, &[listen::READY, listen::CONTROL]).await?;
@@ -96,7 +93,7 @@ pub async fn run(
             backend_port,
             log_port,
             publish_url: Some(
-                config.publish_url.clone().unwrap_or_else(|| format!("http://{host}:{publish_port}")),
+                first.config.publish_url.clone().unwrap_or_else(|| format!("http://{host}:{}", first.port)),
             ),
             public_key: public_key.map(|key| key.to_string()),
             version: VERSION.to_owned(),
@@ -114,40 +111,55 @@ pub async fn run(
         version: VERSION.to_owned(),
         epoch: epoch.get(),
         log_port: log_port.into(),
-        publish: Some(match &config.publish_url {
-            Some(url) => welcome::Publish::PublishUrl(url.clone()),
-            None => welcome::Publish::PublishPort(publish_port.into()),
-        }),
-        signing_keys: signing_keys(&config),
+        publish: None,
+        signing_keys: Vec::new(),
         heartbeat_interval_ms: millis(config.limits.heartbeat),
         lease_ms: millis(config.limits.lease),
-        trust_probe: Some(probe),
+        trust_probe: None,
         peer_address: String::new(),
     };
+    let mut welcomes = BTreeMap::new();
+    for store in &stores {
+        welcomes.insert(store.config.directory.clone(), store.welcome(&welcome)?);
+    }
+    let publish_ports: Vec<_> = stores.iter().map(|store| store.port).collect();
 
     // `core` ends the dispatcher; the parts that serve others end after what it has said is written and sent.
     let core = stop.child_token();
     let rest = CancellationToken::new();
     let mut parts: JoinSet<Part> = JoinSet::new();
 
-    let mut publishing = PublishConfig::new(config.store_directory.clone());
-    publishing.signer = config.signer.clone();
-    publishing.cache = Some(cache.clone());
-    // A pool of its own, so that users of the farm never keep its fetcher waiting.
-    publishing.store = config
-        .daemon
-        .as_ref()
-        .map(|address| StoreSource::new(pool(address), &address.store_root(&config.store_directory)));
-    publishing.logs = Some(std::sync::Arc::new(AttemptLogs {
-        database: database.clone(),
-        directory: log_directory.clone(),
-    }));
-    publishing.limits.grace = config.limits.grace;
-    let running = publish_options
-        .server(publish, publishing)
-        .spawn_on_own_runtime(PUBLISH_THREADS, rest.clone())
-        .map_err(listen_error)?;
-    parts.spawn(async { ("publish server", running.join().await.map_err(ServerError::from)) });
+    let mut shelves = HashMap::new();
+    for store in stores {
+        let Store { config: store, listener, port, cache, pool: local } = store;
+        let mut publishing = PublishConfig::new(store.directory.clone());
+        publishing.signer = store.signer.clone();
+        publishing.cache = Some(cache.clone());
+        // A pool of its own, so that users of the farm never keep its fetcher waiting.
+        publishing.store = store
+            .daemon
+            .as_ref()
+            .map(|address| StoreSource::new(pool(address, &store), &address.store_root(&store.directory)));
+        publishing.logs = Some(std::sync::Arc::new(AttemptLogs {
+            database: database.clone(),
+            directory: log_directory.clone(),
+        }));
+        publishing.limits.grace = config.limits.grace;
+        let options = PublishOptions {
+            // All of them, so that the next store gets none.
+            listeners: std::mem::take(&mut publish_options.listeners),
+            tls: publish_options.tls.clone(),
+            ttl: publish_options.ttl,
+            packing: publish_options.packing.clone(),
+        };
+        let running = options
+            .server(listener, publishing)
+            .spawn_on_own_runtime(PUBLISH_THREADS, rest.clone())
+            .map_err(|source| ServerError::Listen { address: address(port), source })?;
+        parts.spawn(async { ("publish server", running.join().await.map_err(ServerError::from)) });
+        let client = SubstituteClient::new(store.directory.clone(), ClientConfig::farm())?;
+        shelves.insert(store.directory, Shelf { client, cache, signer: store.signer, store: local });
+    }
 
     if let Some(age) = config.limits.log_expiry {
         let janitor = LogJanitor::new(database.clone(), server, log_directory.clone(), age);
@@ -181,7 +193,7 @@ pub async fn run(
     let (registry, requests) = unbounded_channel();
     let (answers_sender, answers) = channel(BACKLOG);
     let secure = config.curve.is_some();
-    let keeper = Registry { database: database.clone(), epoch, welcome, secure, sources: sources.clone() };
+    let keeper = Registry { database: database.clone(), epoch, welcomes, secure, sources: sources.clone() };
     parts.spawn(async move {
         keeper.run(requests, answers_sender).await;
         ("registry", Ok(()))
@@ -189,16 +201,8 @@ pub async fn run(
 
     let (fetches, jobs) = unbounded_channel();
     let (fetched_sender, fetched) = unbounded_channel();
-    let fetcher = Fetcher {
-        database: database.clone(),
-        epoch,
-        sources,
-        client: SubstituteClient::new(config.store_directory.clone(), ClientConfig::farm())?,
-        cache,
-        signer: config.signer.clone(),
-        store,
-        parallel: config.limits.fetches,
-    };
+    let fetcher =
+        Fetcher { database: database.clone(), epoch, sources, shelves, parallel: config.limits.fetches };
     parts.spawn(async move {
         fetcher.run(jobs, fetched_sender).await;
         ("fetcher", Ok(()))
@@ -250,8 +254,8 @@ pub async fn run(
                 version: VERSION.to_owned(),
                 backend_port,
                 log_port: Some(log_port),
-                publish_port: Some(publish_port),
-                store_directories: vec![config.store_directory.to_string()],
+                publish_port: publish_ports.first().copied(),
+                store_directories: config.stores.iter().map(|store| store.directory.to_string()).collect(),
                 server_key: public_key,
             };
             Some(Advertiser::start(&advertisement, interfaces)?)
@@ -260,7 +264,9 @@ pub async fn run(
 
     info!(
         server.name = %config.name, server.epoch = %epoch,
-        "{} serves: workers on {backend_port}, logs on {log_port}, substitutes on {publish_port}", config.name
+        "{} serves: workers on {backend_port}, logs on {log_port}, substitutes on {}",
+        config.name,
+        publish_ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" and ")
     );
     ready();
 
@@ -306,23 +312,69 @@ pub async fn run(
     outcome
 }
 
-/// Opens the local store, if there is to be one, and checks that it is the right one.
-async fn local_store(config: &Config) -> Result<Option<Pool>, ServerError> {
-    let Some(address) = &config.daemon else { return Ok(None) };
-    let pool =
-        Pool::to_socket(address.clone(), ConnectOptions::default(), ClientOptions::default(), DAEMON_POOL);
-    let found = pool.get().await.map_err(ServerError::Daemon)?.info().store_directory.clone();
-    if found != config.store_directory {
-        return Err(ServerError::OtherStore {
-            found: found.to_string(),
-            wanted: config.store_directory.to_string(),
-        });
-    }
-    Ok(Some(pool))
+/// One store, open.
+struct Store {
+    config: StoreConfig,
+    listener: TcpListener,
+    port: u16,
+    cache: Cache,
+    pool: Option<Pool>,
 }
 
-fn pool(address: &DaemonAddress) -> Pool {
-    Pool::to_socket(address.clone(), ConnectOptions::default(), ClientOptions::default(), DAEMON_POOL)
+impl Store {
+    /// Opens its port, unless it was handed over, its cache, and its daemon's socket if there is to be one.
+    async fn open(
+        config: &StoreConfig,
+        handed: Option<TcpListener>,
+        server: &Config,
+    ) -> Result<Self, ServerError> {
+        let address = SocketAddr::new(server.listen, config.publish_port);
+        let listen_error = |source| ServerError::Listen { address, source };
+        let listener = match handed {
+            Some(listener) => listener,
+            None => TcpListener::bind(address).map_err(listen_error)?,
+        };
+        let port = listener.local_addr().map_err(listen_error)?.port();
+        let cache = Cache::open(&config.cache(&server.cache), &config.directory)?;
+        let pool = match &config.daemon {
+            Some(address) => Some(local_store(address, config).await?),
+            None => None,
+        };
+        Ok(Self { config: config.clone(), listener, port, cache, pool })
+    }
+
+    /// Fills in what a Welcome says of this store.
+    fn welcome(&self, general: &Welcome) -> Result<Welcome, ServerError> {
+        Ok(Welcome {
+            publish: Some(match &self.config.publish_url {
+                Some(url) => welcome::Publish::PublishUrl(url.clone()),
+                None => welcome::Publish::PublishPort(self.port.into()),
+            }),
+            signing_keys: signing_keys(&self.config),
+            trust_probe: Some(trust::probe(&self.config.directory, &self.config.signer)?),
+            ..general.clone()
+        })
+    }
+}
+
+/// Connects to the daemon of a local store and checks that it is of the right kind.
+async fn local_store(address: &DaemonAddress, config: &StoreConfig) -> Result<Pool, ServerError> {
+    let usual = ConnectOptions::default();
+    let probe = Pool::to_socket(address.clone(), usual, ClientOptions::default(), 1);
+    let found = probe.get().await.map_err(ServerError::Daemon)?.info().store_directory.clone();
+    if found != config.directory {
+        return Err(ServerError::OtherStore {
+            found: found.to_string(),
+            wanted: config.directory.to_string(),
+        });
+    }
+    Ok(pool(address, config))
+}
+
+fn pool(address: &DaemonAddress, config: &StoreConfig) -> Pool {
+    let connect =
+        ConnectOptions { store_directory: Some(config.directory.clone()), ..ConnectOptions::default() };
+    Pool::to_socket(address.clone(), connect, ClientOptions::default(), DAEMON_POOL)
 }
 
 /// Shows that the server lives, until `stop` or until a newer start of the same server has taken over.
@@ -352,11 +404,11 @@ async fn beat(
 }
 
 /// The keys that workers must trust: a Nix key a line, or one S-expression of Guix.
-fn signing_keys(config: &Config) -> Vec<SigningKey> {
+fn signing_keys(config: &StoreConfig) -> Vec<SigningKey> {
     let text = config.signer.public_text();
     let keys: Vec<&str> = if text.starts_with('(') { vec![&text] } else { text.lines().collect() };
     keys.into_iter()
-        .map(|key| SigningKey { store_directory: config.store_directory.to_string(), key: key.to_owned() })
+        .map(|key| SigningKey { store_directory: config.directory.to_string(), key: key.to_owned() })
         .collect()
 }
 

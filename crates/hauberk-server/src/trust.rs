@@ -1,9 +1,13 @@
 //! The trust probe: a path that nobody needs, signed by the server, for a worker to find out whether its daemon accepts the key.
 
+use std::io::{self, Write};
+
 use hauberk_protocol::proto::TrustProbe;
 use hauberk_publish::Signer;
+use hauberk_store::export::{ExportItem, ExportWriter};
 use hauberk_store::nar::{EncodeError, Node};
 use hauberk_store::narinfo::{Compression, NarInfo, NarUrl};
+use hauberk_store::signature::guix::SecretKey;
 use hauberk_store::store_path::StorePathError;
 use hauberk_store::{Sha256, StoreDirectory, StorePath};
 
@@ -16,14 +20,16 @@ pub enum ProbeError {
     /// It has no nar.
     #[error("the trust probe has no nar")]
     Nar(#[from] EncodeError),
+    /// It cannot be exported.
+    #[error("the trust probe cannot be exported")]
+    Export(#[source] io::Error),
 }
 
 /// Makes the probe for workers of a store directory.
 ///
 /// Its path is not content-addressed, so that a daemon takes it only on the word of a key that it trusts.
 pub(crate) fn probe(store_directory: &StoreDirectory, signer: &Signer) -> Result<TrustProbe, ProbeError> {
-    let keys: Vec<_> = signer.public_keys().map(|key| key.to_string()).collect();
-    let keys = keys.join(" ");
+    let keys = signer.public_text().split_whitespace().collect::<Vec<_>>().join(" ");
     let text =
         format!("This path shows that the build daemon accepts what {keys} signs. It can be removed.\n");
     let nar = Node::file(text).to_nar()?;
@@ -50,7 +56,21 @@ pub(crate) fn probe(store_directory: &StoreDirectory, signer: &Signer) -> Result
         guix_signature: None,
     };
     signer.sign(&mut narinfo);
-    Ok(TrustProbe { narinfo: narinfo.to_string(), nar: nar.into() })
+    let export = match signer.guix_key() {
+        Some(key) => export(&narinfo.store_path, &nar, key).map_err(ProbeError::Export)?,
+        None => Vec::new(),
+    };
+    Ok(TrustProbe { narinfo: narinfo.to_string(), nar: nar.into(), export: export.into() })
+}
+
+/// Writes an item as `guix archive --export` does.
+fn export(path: &StorePath, nar: &[u8], key: &SecretKey) -> io::Result<Vec<u8>> {
+    let mut stream = ExportWriter::new(Vec::new());
+    let mut item = stream.item()?;
+    item.write_all(nar)?;
+    let about = ExportItem { path: path.clone(), references: Default::default(), deriver: None };
+    item.finish(&about, Some(key))?;
+    stream.finish()
 }
 
 #[cfg(test)]
@@ -69,6 +89,22 @@ mod tests {
         assert!(narinfo.verify(&[public]).is_some());
         assert_eq!(narinfo.nar_hash, Sha256::digest(&made.nar));
         assert!(narinfo.ca.is_none());
+        assert!(made.export.is_empty());
         assert_eq!(probe(&StoreDirectory::nix(), &signer).unwrap().narinfo, made.narinfo);
+    }
+
+    #[test]
+    fn the_probe_of_guix_is_an_export_with_a_signature() {
+        use hauberk_publish::TrustedKeys;
+        use hauberk_store::signature::guix::SecretKey;
+
+        let key = SecretKey::generate().unwrap();
+        let acl = [key.public_key().clone()].into_iter().collect();
+        let made = probe(&StoreDirectory::guix(), &Signer::guix("farm", key)).unwrap();
+        let narinfo = NarInfo::parse(&StoreDirectory::guix(), &made.narinfo).unwrap();
+        assert!(TrustedKeys::guix(acl).vouch_for(&narinfo));
+        assert!(made.export.windows(made.nar.len()).any(|bytes| bytes == made.nar));
+        let text = String::from_utf8_lossy(&made.export);
+        assert!(text.contains(&narinfo.store_path.to_string()) && text.contains("(signature"), "{text}");
     }
 }

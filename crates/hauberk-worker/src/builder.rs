@@ -53,6 +53,8 @@ pub struct TrustProbe {
     pub narinfo: String,
     /// Its nar.
     pub nar: bytes::Bytes,
+    /// Both as a signed export stream, from a server that signs as Guix does; empty from others.
+    pub export: bytes::Bytes,
 }
 
 /// Why a server is not accepted.

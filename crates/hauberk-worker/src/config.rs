@@ -8,7 +8,7 @@ use hauberk_daemon::DaemonAddress;
 use hauberk_protocol::keys::{CurveKeyPair, CurvePublicKey};
 use hauberk_protocol::socket::{ClientSecurity, Context, ServerAddress};
 use hauberk_store::StoreDirectory;
-use hauberk_store::signature::nix::SecretKey;
+use hauberk_store::signature::SecretKey;
 
 use crate::spool::LogLimits;
 
@@ -153,7 +153,7 @@ pub struct SessionConfig {
     pub ahead: u32,
     /// Where others reach the publish server.
     pub publish: PublishAddress,
-    /// The public key that results are signed with, `NAME:BASE64`.
+    /// The public key that results are signed with: `NAME:BASE64`, or the S-expression of Guix.
     pub signing_key: String,
     /// Cores of the machine.
     pub cores: u32,

@@ -148,7 +148,7 @@ fn publish_server(config: &Config, root: &Path) -> Result<(PublishServer, u16), 
         ConnectOptions { store_directory: Some(config.store_directory.clone()), ..ConnectOptions::default() };
     let pool = Pool::to_socket(config.daemon.clone(), connect, ClientOptions::default(), ASKERS);
     let publish = PublishConfig {
-        signer: Signer::nix([config.signing_key.clone()]),
+        signer: Signer::of(&host_name(), [config.signing_key.clone()]),
         store: Some(StoreSource::new(pool, root)),
         ..PublishConfig::new(config.store_directory.clone())
     };

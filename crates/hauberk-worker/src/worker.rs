@@ -410,8 +410,11 @@ impl Worker {
             .filter(|key| key.store_directory == self.store_directory)
             .map(|key| key.key)
             .collect();
-        let trust_probe =
-            welcome.trust_probe.map(|probe| TrustProbe { narinfo: probe.narinfo, nar: probe.nar });
+        let trust_probe = welcome.trust_probe.map(|probe| TrustProbe {
+            narinfo: probe.narinfo,
+            nar: probe.nar,
+            export: probe.export,
+        });
         info!(server.name = welcome.server, server.epoch = welcome.epoch, "joined {}", welcome.server);
         match u16::try_from(welcome.log_port) {
             Ok(port) if port != 0 => self.workshop.courier.target(at_port(host, port)),

@@ -101,6 +101,7 @@ impl From<ServerError> for Failure {
             ServerError::Cache(_)
             | ServerError::Logs { .. }
             | ServerError::OtherStore { .. }
+            | ServerError::NoStore
             | ServerError::Superseded { .. } => Exit::Configuration,
             ServerError::Publish(_)
             | ServerError::Client(_)

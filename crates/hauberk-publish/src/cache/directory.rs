@@ -12,13 +12,13 @@ use std::{
 use hauberk_store::{
     NarInfo, StoreDirectory, StorePathHash,
     cache_info::{self, CacheInfo},
-    narinfo,
+    narinfo::{self, Compression, NarUrl},
 };
 
 use tracing::warn;
 
 use super::{error::CacheError, nar_file::NarFile, pending::Pending, scratch::Scratch};
-use crate::signer::Signer;
+use crate::{describe::item_nar_url, signer::Signer};
 
 /// A stock Nix binary cache on disk: `nix-cache-info`, `HASH.narinfo`, `nar/…`. Clones are the same cache.
 ///
@@ -233,6 +233,8 @@ impl Cache {
                 // Clients of Nix refuse a narinfo with a choice.
                 item.narinfo.urls.truncate(1);
                 item.nars.truncate(1);
+            } else if item.nars.iter().all(|nar| nar.compression == Compression::Zstd) {
+                offer_gzip(&mut item.narinfo);
             }
             signer.sign(&mut item.narinfo);
             let path = self.narinfo_path(&hash);
@@ -295,4 +297,20 @@ fn write_whole(scratch: &Scratch, bytes: &[u8], path: &Path) -> io::Result<()> {
 fn sync_directory(path: &Path) -> Result<(), CacheError> {
     let synced = File::open(path).and_then(|directory| directory.sync_all());
     synced.map_err(CacheError::io("sync", path))
+}
+
+/// Adds the place where the server packs an item anew while it is fetched, as not every Guix can unpack zstd.
+///
+/// What that place gives has no size beforehand. Guix 1.2 pairs places with sizes by their order and forgets those that are left over,
+/// so no place has one; Guix then takes the compression it deems the best of those it can unpack.
+fn offer_gzip(narinfo: &mut NarInfo) {
+    for place in &mut narinfo.urls {
+        (place.file_size, place.file_hash) = (None, None);
+    }
+    narinfo.urls.push(NarUrl {
+        url: item_nar_url(&Compression::Gzip, &narinfo.store_path),
+        compression: Compression::Gzip,
+        file_size: None,
+        file_hash: None,
+    });
 }

@@ -91,23 +91,6 @@ pub(super) fn store_nar_url(hash: &StorePathHash, nar_hash: &NarHash) -> String 
     format!("nar/{hash}-{}.nar", nar_hash.to_base32())
 }
 
-/// Gives the URL, relative to the server, under which an item is served by name, as Guix has it.
-pub(super) fn item_nar_url(compression: &Compression, item: &StorePath) -> String {
-    let mut url = String::from("nar/");
-    if *compression != Compression::None {
-        url.push_str(compression.as_str());
-        url.push('/');
-    }
-    for byte in item.base_name().bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            url.push(char::from(byte));
-        } else {
-            url.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    url
-}
-
 fn nar(directory: &StoreDirectory, rest: &str) -> Option<Route> {
     let rest = percent_decode(rest)?;
     if let Some((compression, item)) = rest.split_once('/') {
@@ -163,6 +146,7 @@ fn percent_decode(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::describe::item_nar_url;
 
     const HASH: &str = "x73mwwgn48z7flxzwmsfk9d0fnjcbcj0";
     const NAR_HASH: &str = "1impfw8zdgisxkghq9a3q7cn7jb9zyzgxdydiamp8z2nlyyl0h5h";

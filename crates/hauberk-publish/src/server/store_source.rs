@@ -15,7 +15,8 @@ use hauberk_store::{
     narinfo::{Compression, NarUrl},
 };
 
-use super::route::{item_nar_url, store_nar_url};
+use super::route::store_nar_url;
+use crate::describe::item_nar_url;
 use crate::{describe::describe, recent::Recent, signer::Signer};
 
 /// Store items remembered, at most twice as many; about a kilobyte each.

@@ -1,8 +1,8 @@
 //! Brings what an attempt needs into the store, as a step of its own, before the build.
 //!
-//! The daemon fetches nothing: what it asks its substitute servers by itself it remembers for hours when it is not there, and a server
+//! A Nix daemon fetches nothing: what it asks its substitute servers by itself it remembers for hours when it is not there, and a server
 //! that is down fails the build. Narinfos come from the farm's server, or from the caches that the operator named; each nar is
-//! added with the signature of its narinfo, which the daemon checks.
+//! added with the signature of its narinfo, which the daemon checks. A Guix daemon is served differently, see [`GuixInputs`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -11,13 +11,20 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use hauberk_daemon::{BuildDaemon, DaemonError, PathInfo, Pool};
+use hauberk_daemon::{
+    BuildDaemon, ClientOptions, ConnectOptions, DaemonAddress, DaemonError, Dialect, PathInfo, Pool,
+};
 use hauberk_publish::client::{
     AskError, BaseUrl, Closure, ClosureError, ClosureLimits, FetchError, MissingPath, NarDownload, Source,
     SubstituteClient, ValidPaths,
 };
 use hauberk_store::{NarInfo, Sha256, StorePath};
 use tracing::{debug, info, warn};
+
+use super::guix_inputs::GuixInputs;
+
+/// Connections by which inputs are added, for all attempts together.
+const ADDERS: usize = 8;
 
 /// Nars fetched at once for one attempt.
 const PARALLEL: usize = 4;
@@ -85,6 +92,8 @@ pub(crate) struct Sources {
 pub(crate) struct Fetcher {
     client: SubstituteClient,
     pool: Pool,
+    address: DaemonAddress,
+    connect: ConnectOptions,
     flights: Arc<Mutex<HashMap<StorePath, Weak<tokio::sync::Mutex<()>>>>>,
 }
 
@@ -98,9 +107,10 @@ pub(crate) struct Fetched {
 }
 
 impl Fetcher {
-    /// Fetches by `client` and adds by connections of `pool`.
-    pub(crate) fn new(client: SubstituteClient, pool: Pool) -> Self {
-        Self { client, pool, flights: Arc::default() }
+    /// Fetches by `client` and adds by connections to the daemon at `address`.
+    pub(crate) fn new(client: SubstituteClient, address: DaemonAddress, connect: ConnectOptions) -> Self {
+        let pool = Pool::to_socket(address.clone(), connect.clone(), ClientOptions::default(), ADDERS);
+        Self { client, pool, address, connect, flights: Arc::default() }
     }
 
     /// Makes `roots` and their closures valid. `keeper` keeps everything from being collected for as long as it stands;
@@ -112,6 +122,7 @@ impl Fetcher {
         keeper: &mut dyn BuildDaemon,
         plan: impl FnOnce(Fetched),
     ) -> Result<Fetched, InputError> {
+        let dialect = keeper.info().dialect;
         let mut store = Kept(keeper);
         let closure = self
             .client
@@ -132,7 +143,13 @@ impl Fetcher {
             Fetched { paths: missing.len(), bytes: missing.iter().map(|item| item.narinfo.nar_size).sum() };
         if planned.paths > 0 {
             plan(planned);
-            self.add_all(missing, sources).await?;
+            match dialect {
+                Dialect::Nix => self.add_all(missing, sources).await?,
+                Dialect::Guix => {
+                    let (client, address, connect) = (&self.client, &self.address, &self.connect);
+                    GuixInputs { client, address, connect, sources }.add_all(missing).await?;
+                }
+            }
         }
         Ok(planned)
     }

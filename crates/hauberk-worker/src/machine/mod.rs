@@ -1,6 +1,7 @@
 //! The real builder: the build daemon of the machine, asked over its socket.
 
 mod attempt;
+mod guix_inputs;
 mod health;
 mod inputs;
 mod roots;
@@ -14,8 +15,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hauberk_daemon::{
-    BuildDaemon, ClientOptions, ConnectOptions, Connection, DaemonAddress, DaemonError, DaemonInfo, Keeper,
-    Pool,
+    BuildDaemon, ConnectOptions, Connection, DaemonAddress, DaemonError, DaemonInfo, Keeper,
 };
 use hauberk_protocol::proto::Load;
 use hauberk_publish::client::{BaseUrl, SubstituteClient};
@@ -30,9 +30,6 @@ use health::Disks;
 pub(crate) use health::memory_bytes;
 use inputs::Fetcher;
 use roots::{RootError, Roots};
-
-/// Connections by which inputs are added, for all attempts together.
-const ADDERS: usize = 8;
 
 /// Builds through the daemon of the machine.
 pub(crate) struct Machine {
@@ -71,7 +68,7 @@ impl Machine {
             store_directory: Some(parts.store_directory.clone()),
             ..ConnectOptions::default()
         };
-        let pool = Pool::to_socket(parts.address.clone(), connect.clone(), ClientOptions::default(), ADDERS);
+        let fetcher = Fetcher::new(parts.client, parts.address.clone(), connect.clone());
         Ok(Self {
             name: parts.name,
             keeper: Keeper::to_socket(parts.address.clone(), connect.clone()),
@@ -79,7 +76,7 @@ impl Machine {
             connect,
             store_directory: parts.store_directory,
             cores: (parts.cores / parts.slots.get()).max(1),
-            fetcher: Fetcher::new(parts.client, pool),
+            fetcher,
             substitutes: parts.substitutes,
             roots: Roots::open(&parts.roots)?,
             disks: Disks { store: parts.store, build: parts.build_directory },
@@ -150,11 +147,21 @@ fn sources(
 ) -> Result<inputs::Sources, hauberk_publish::client::BaseUrlError> {
     use hauberk_publish::TrustedKeys;
     use hauberk_publish::client::Source;
-    use hauberk_store::signature::nix::PublicKey;
+    use hauberk_store::signature::PublicKey;
 
-    let keys: Vec<PublicKey> =
-        server.signing_keys.iter().filter_map(|key| PublicKey::parse(key).ok()).collect();
-    let trusted = (!keys.is_empty()).then(|| TrustedKeys::nix(keys));
+    let (mut nix, mut guix) = (Vec::new(), Vec::new());
+    for key in &server.signing_keys {
+        match key.parse() {
+            Ok(PublicKey::Nix(key)) => nix.push(key),
+            Ok(PublicKey::Guix(key)) => guix.push(key),
+            Err(error) => tracing::warn!(%error, "a key of server {} cannot be read", server.name),
+        }
+    }
+    let trusted = match (nix.is_empty(), guix.is_empty()) {
+        (true, true) => None,
+        (false, _) => Some(TrustedKeys::nix(nix)),
+        (true, false) => Some(TrustedKeys::guix(guix.into_iter().collect())),
+    };
     let mut narinfos = vec![Source { url: BaseUrl::parse(&server.publish_url)?, trusted }];
     // What comes from elsewhere is checked by the daemon, against the keys its operator trusts.
     narinfos.extend(substitutes.iter().map(|url| Source { url: url.clone(), trusted: None }));

@@ -18,7 +18,7 @@ use hauberk_publish::{
 };
 use hauberk_store::nar::Node;
 use hauberk_store::narinfo::{Compression, NarUrl};
-use hauberk_store::signature::nix::SecretKey;
+use hauberk_store::signature::{self, nix::SecretKey};
 use hauberk_store::{DrvPath, NarInfo, Sha256, StoreDirectory, StorePath};
 use hauberk_worker::{Config, LogLimits, ServerLocation, TrustCheck, WorkerError, native_system};
 use machine::{Machine, processes_with, script};
@@ -77,7 +77,7 @@ fn trust_probe(key: &SecretKey) -> proto::TrustProbe {
         guix_signature: None,
     };
     narinfo.sign(key);
-    proto::TrustProbe { narinfo: narinfo.to_string(), nar: nar.into() }
+    proto::TrustProbe { narinfo: narinfo.to_string(), nar: nar.into(), export: Default::default() }
 }
 
 impl Farm {
@@ -118,7 +118,7 @@ impl Farm {
             features: Vec::new(),
             mandatory_features: Vec::new(),
             store_directory: StoreDirectory::nix(),
-            signing_key: SecretKey::generate("w1-1").unwrap(),
+            signing_key: signature::SecretKey::Nix(SecretKey::generate("w1-1").unwrap()),
             security: security(&server),
             server: ServerLocation::Address(server.backend.endpoint().to_string().parse().unwrap()),
             publish_listen: [127, 0, 0, 1].into(),
@@ -243,7 +243,7 @@ async fn a_build_whose_input_comes_from_the_server() {
     // It serves what it made, signed with its key, and a client that believes the key takes it.
     let client = SubstituteClient::new(StoreDirectory::nix(), ClientConfig::farm()).unwrap();
     let base = BaseUrl::parse(&format!("http://127.0.0.1:{}", farm.worker_port)).unwrap();
-    let trusted = TrustedKeys::nix([farm.config.signing_key.public_key()]);
+    let trusted = TrustedKeys::one(farm.config.signing_key.public_key());
     let path = StorePath::parse(&output).unwrap();
     let narinfo = client.trusted_narinfo(&base, &path, &trusted).await.unwrap().unwrap();
     assert_eq!(narinfo.nar_hash.as_bytes().as_slice(), info.nar_hash.as_ref());

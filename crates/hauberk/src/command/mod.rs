@@ -9,6 +9,7 @@ mod publish_options;
 pub(crate) mod register;
 pub(crate) mod remote_server;
 pub(crate) mod remote_worker;
+pub(crate) mod store;
 pub(crate) mod up;
 pub(crate) mod web;
 pub(crate) mod worker;

@@ -4,16 +4,19 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::Args;
 use hauberk_daemon::DaemonAddress;
 use hauberk_discovery::Interfaces;
 use hauberk_protocol::keys::CurveKeyPair;
 use hauberk_publish::Signer;
-use hauberk_server::{Config, Limits, RetryPolicy};
+use hauberk_server::{Config, Limits, RetryPolicy, StoreConfig};
 use hauberk_store::StoreDirectory;
+use hauberk_store::signature::SecretKey;
 
 use crate::command::DatabaseLocation;
 use crate::command::publish_options::Publish;
+use crate::command::store::{parse_store, usual_daemon};
 use crate::exit::Failure;
 use crate::keys::read_signing_key;
 use crate::lifetime;
@@ -31,7 +34,8 @@ pub(crate) struct Options {
     #[arg(short, long, value_name = "DIRECTORY", default_value = "/var/cache/hauberk")]
     cache: PathBuf,
 
-    /// The secret key that published results are signed with (`hauberk key signing`); may be given several times
+    /// The secret key that published results are signed with (`hauberk key signing`); may be given several times. Keys of Nix sign
+    /// what is in Nix's stores, one of Guix what is in Guix's
     #[arg(long, value_name = "FILE", required = true)]
     signing_key: Vec<PathBuf>,
 
@@ -55,13 +59,14 @@ pub(crate) struct Options {
     #[arg(short, long, value_name = "PORT", default_value_t = 5556)]
     log_port: u16,
 
-    /// Port for substitutes
-    #[arg(short, long, value_name = "PORT", default_value_t = 5557)]
-    publish_port: u16,
+    /// Port for substitutes; given again, for those of the next store [default: 5557, and 5559 for a second store]
+    #[arg(short, long, value_name = "PORT")]
+    publish_port: Vec<u16>,
 
-    /// The URL under which workers and users reach the publish port, if not by this host's address
+    /// The URL under which workers and users reach the publish port, if not by this host's address; given again, for the next
+    /// store
     #[arg(long, value_name = "URL")]
-    publish_url: Option<String>,
+    publish_url: Vec<String>,
 
     /// The stable name of this server, unique in the farm [default: the host's name]
     #[arg(long)]
@@ -75,13 +80,15 @@ pub(crate) struct Options {
     #[arg(long, value_name = "WHERE", default_value = "all", value_parser = parse_announce)]
     announce: Announce,
 
-    /// The build daemon of the local store, which is served as well; `none` for a server without a store
-    #[arg(long, value_name = "SOCKET|none", default_value = "/nix/var/nix/daemon-socket/socket")]
-    daemon: String,
+    /// The build daemon of the local store, which is served as well; `none` for a server without a store; given again, for the
+    /// next store [default: the usual one of the store]
+    #[arg(long, value_name = "SOCKET|none")]
+    daemon: Vec<String>,
 
-    /// The store directory whose builds this server takes
-    #[arg(long, value_name = "DIRECTORY", default_value = "/nix/store")]
-    store: String,
+    /// A store whose builds this server takes: `nix`, `guix`, or a directory; may be given several times [default: the usual
+    /// stores of the kinds of keys given, Nix first]
+    #[arg(long, value_name = "nix|guix|DIRECTORY", value_parser = parse_store)]
+    store: Vec<StoreDirectory>,
 
     /// Outputs of so many builds are fetched at once
     #[arg(long, value_name = "N", default_value_t = 8)]
@@ -187,27 +194,18 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
 impl Options {
     fn check(self) -> Result<Config, Failure> {
         let curve = self.curve_key.as_deref().map(CurveKeyPair::read).transpose()?;
-        let keys =
-            self.signing_key.iter().map(|path| read_signing_key(path)).collect::<Result<Vec<_>, _>>()?;
-        let store_directory: StoreDirectory = self.store.parse().map_err(Failure::configuration)?;
-        let daemon = match self.daemon.as_str() {
-            "none" => None,
-            text => Some(DaemonAddress::parse(text).map_err(Failure::configuration)?),
-        };
+        let name = self.name.clone().unwrap_or_else(host_name);
+        let stores = self.stores(&name)?;
         Ok(Config {
             database: self.location.parse()?,
-            name: self.name.unwrap_or_else(host_name),
+            name,
             farm: self.farm,
             listen: self.listen,
             backend_port: self.backend_port,
             log_port: self.log_port,
-            publish_port: self.publish_port,
-            publish_url: self.publish_url,
             publish: self.publish.check()?,
             cache: self.cache,
-            store_directory,
-            daemon,
-            signer: Signer::nix(keys),
+            stores,
             curve,
             announce: self.announce,
             limits: Limits {
@@ -227,11 +225,108 @@ impl Options {
             },
         })
     }
+
+    /// Puts together what was said of each store.
+    fn stores(&self, name: &str) -> Result<Vec<StoreConfig>, Failure> {
+        let keys =
+            self.signing_key.iter().map(|path| read_signing_key(path)).collect::<Result<Vec<_>, _>>()?;
+        let directories = store_directories(&self.store, &keys).map_err(Failure::configuration)?;
+        for (what, count) in [
+            ("--publish-port", self.publish_port.len()),
+            ("--publish-url", self.publish_url.len()),
+            ("--daemon", self.daemon.len()),
+        ] {
+            if count > directories.len() {
+                return Err(Failure::configuration(anyhow!(
+                    "{what} is given {count} times for {} stores",
+                    directories.len()
+                )));
+            }
+        }
+        let mut stores = Vec::new();
+        for (place, directory) in directories.into_iter().enumerate() {
+            let daemon = match self.daemon.get(place).map(String::as_str) {
+                Some("none") => None,
+                given => Some(given.unwrap_or_else(|| usual_daemon(&directory))),
+            };
+            let usual_port = DEFAULT_PUBLISH_PORTS.get(place);
+            let Some(&publish_port) = self.publish_port.get(place).or(usual_port) else {
+                return Err(Failure::configuration(anyhow!("{directory} needs a --publish-port")));
+            };
+            let own = keys.iter().filter(|key| signs_for(key, &directory)).cloned();
+            stores.push(StoreConfig {
+                publish_port,
+                publish_url: self.publish_url.get(place).cloned(),
+                daemon: daemon.map(DaemonAddress::parse).transpose().map_err(Failure::configuration)?,
+                signer: Signer::of(name, own),
+                directory,
+            });
+        }
+        Ok(stores)
+    }
+}
+
+/// Ports for the substitutes of the first store and of the second; the port between them is that of workers.
+const DEFAULT_PUBLISH_PORTS: [u16; 2] = [5557, 5559];
+
+/// Whether a key signs what is in this store: Guix's what is in Guix's, Nix's what is in any other.
+fn signs_for(key: &SecretKey, directory: &StoreDirectory) -> bool {
+    (key.usual_store() == StoreDirectory::guix()) == (*directory == StoreDirectory::guix())
+}
+
+/// Gives the stores a server takes: those that were named, or the usual ones of its keys.
+fn store_directories(named: &[StoreDirectory], keys: &[SecretKey]) -> anyhow::Result<Vec<StoreDirectory>> {
+    let mut directories = named.to_vec();
+    if directories.is_empty() {
+        let usual = [StoreDirectory::nix(), StoreDirectory::guix()];
+        directories
+            .extend(usual.into_iter().filter(|store| keys.iter().any(|key| key.usual_store() == *store)));
+    }
+    for (place, directory) in directories.iter().enumerate() {
+        if directories[..place].contains(directory) {
+            return Err(anyhow!("--store {directory} is given twice"));
+        }
+        let kind = if *directory == StoreDirectory::guix() { "Guix" } else { "Nix" };
+        match keys.iter().filter(|key| signs_for(key, directory)).count() {
+            0 => return Err(anyhow!("{directory} needs a --signing-key of {kind} (`hauberk key signing`)")),
+            1 => {}
+            count if kind == "Guix" => {
+                return Err(anyhow!(
+                    "{count} keys of Guix are given, and a narinfo of Guix has one signature"
+                ));
+            }
+            _ => {}
+        }
+    }
+    if let Some(key) = keys.iter().find(|key| !directories.iter().any(|directory| signs_for(key, directory)))
+    {
+        return Err(anyhow!("the key {} signs for none of the stores given", key.public_key().to_line()));
+    }
+    Ok(directories)
 }
 
 #[cfg(test)]
 mod tests {
+    use hauberk_store::signature::{guix, nix};
+
     use super::*;
+
+    #[test]
+    fn stores_follow_from_keys_unless_they_are_named() {
+        let nix = || SecretKey::Nix(nix::SecretKey::generate("farm-1").unwrap());
+        let guix = || SecretKey::Guix(guix::SecretKey::generate().unwrap());
+        let stores = |named: &[StoreDirectory], keys: &[SecretKey]| store_directories(named, keys);
+        let (n, g) = (StoreDirectory::nix(), StoreDirectory::guix());
+        let both = [n.clone(), g.clone()];
+        assert_eq!(stores(&[], &[nix()]).unwrap(), both[..1]);
+        assert_eq!(stores(&[], &[guix(), nix(), nix()]).unwrap(), both);
+        let turned = [g, n];
+        assert_eq!(stores(&turned, &[guix(), nix()]).unwrap(), turned);
+        assert!(stores(&[both[0].clone(), both[0].clone()], &[nix()]).is_err());
+        assert!(stores(&both, &[nix()]).is_err());
+        assert!(stores(&turned[..1], &[nix(), guix()]).is_err());
+        assert!(stores(&[], &[guix(), guix()]).is_err());
+    }
 
     #[test]
     fn reads_how_long_logs_are_kept() {

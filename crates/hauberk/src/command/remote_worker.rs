@@ -17,6 +17,7 @@ use hauberk_worker::{
 };
 
 use crate::command::remote_server::{host_name, parse_interfaces};
+use crate::command::store::{parse_store, usual_daemon};
 use crate::exit::Failure;
 use crate::keys::{curve_public_key, read_signing_key};
 use crate::lifetime;
@@ -47,7 +48,7 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with_all = ["curve_key", "server_key"])]
     insecure: bool,
 
-    /// The secret key that results are signed with (`hauberk key signing`)
+    /// The secret key that results are signed with (`hauberk key signing`): one of Nix or of Guix, as the store is
     #[arg(long, value_name = "FILE")]
     signing_key: PathBuf,
 
@@ -83,13 +84,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/hauberk/worker")]
     spool: PathBuf,
 
-    /// The socket of this machine's build daemon
-    #[arg(long, value_name = "SOCKET", default_value = "/nix/var/nix/daemon-socket/socket")]
-    daemon: String,
+    /// The socket of this machine's build daemon [default: the usual one of the store]
+    #[arg(long, value_name = "SOCKET")]
+    daemon: Option<String>,
 
-    /// The store directory of that daemon
-    #[arg(long, value_name = "DIRECTORY", default_value = "/nix/store")]
-    store: String,
+    /// The store of that daemon: `nix`, `guix`, or its directory [default: the usual one of the signing key's kind]
+    #[arg(long, value_name = "nix|guix|DIRECTORY", value_parser = parse_store)]
+    store: Option<StoreDirectory>,
 
     /// Where the daemon builds, to watch its free space
     #[arg(long, value_name = "DIRECTORY", default_value = "/tmp")]
@@ -136,7 +137,9 @@ impl Options {
             // The command line allows it only with --insecure.
             _ => Security::Insecure,
         };
-        let store_directory: StoreDirectory = self.store.parse().map_err(Failure::configuration)?;
+        let signing_key = read_signing_key(&self.signing_key)?;
+        let store_directory = self.store.unwrap_or_else(|| signing_key.usual_store());
+        let daemon = self.daemon.unwrap_or_else(|| usual_daemon(&store_directory).to_owned());
         let systems = if self.systems.is_empty() { vec![native_system()] } else { self.systems };
         Ok(Config {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -146,7 +149,7 @@ impl Options {
             features: self.features,
             mandatory_features: self.mandatory_features,
             store_directory,
-            signing_key: read_signing_key(&self.signing_key)?,
+            signing_key,
             security,
             server: self.server.map_or(ServerLocation::Discover(self.discover), ServerLocation::Address),
             publish_listen: self.publish_listen,
@@ -154,7 +157,7 @@ impl Options {
             publish_url: self.publish_url,
             spool: self.spool,
             log_limits: LogLimits::default(),
-            daemon: DaemonAddress::parse(&self.daemon).map_err(Failure::configuration)?,
+            daemon: DaemonAddress::parse(&daemon).map_err(Failure::configuration)?,
             build_directory: self.build_directory,
             substitute_urls: self.substitute_urls.split_whitespace().map(str::to_owned).collect(),
             trust_check: match self.trust_check {

@@ -77,6 +77,7 @@ async fn demonstrate(arguments: Arguments) -> Result<bool> {
         slots: u32::from(arguments.slots),
         durable: true,
         hauberk,
+        guix: None,
     })?;
     let repository = Repository::create(&farm.directory().join("repository"))?;
     repository.copy_from(&arguments.expressions)?;

@@ -15,7 +15,7 @@ use clap::Args;
 use hauberk_database::workers::{self, Enrolment, NewWorker};
 use hauberk_database::{ConnectionString, Database};
 use hauberk_protocol::keys::CurveKeyPair;
-use hauberk_store::signature::nix::SecretKey;
+use hauberk_store::signature::{SecretKey, nix};
 use tracing::info;
 
 use self::cluster::Cluster;
@@ -200,7 +200,7 @@ impl Keys {
         };
         let signing = |path: PathBuf, name: &str| -> anyhow::Result<()> {
             if !path.exists() {
-                write_signing_key(&path, &SecretKey::generate(name)?)?;
+                write_signing_key(&path, &SecretKey::Nix(nix::SecretKey::generate(name)?))?;
             }
             Ok(())
         };

@@ -1,0 +1,199 @@
+//! A farm that holds Guix's store beside Nix's, with real guix-daemons on server and workers.
+
+use std::{collections::BTreeSet, fs};
+
+use anyhow::{Context, Result};
+use hauberk_daemon::BuildDaemon;
+use hauberk_store::{OutputName, nar::Node};
+use hauberk_tests::{
+    Deadline, Farm, FarmConfig, GuixFarm, GuixRoot, GuixStore, Launch, Machine, MachineConfig, Recipe,
+    WorkerHost,
+};
+
+/// A farm with one worker of Nix and one with each Guix there is; the server has the newest.
+fn farm(roots: &[GuixRoot]) -> Result<Farm> {
+    let guix = GuixFarm { server: roots[0].clone(), workers: roots.to_vec() };
+    Farm::create(FarmConfig { workers: 1, guix: Some(guix), ..FarmConfig::new()? })
+}
+
+/// Lets the machine's daemon accept what the server signs, as an operator does.
+fn authorize(farm: &Farm, machine: &Machine) -> Result<()> {
+    let key = fs::read_to_string(farm.key_file("server.guix.pub"))?;
+    machine.guix("sh")?.args(["-c", &format!("echo '{key}' | guix archive --authorize")]).run()?;
+    Ok(())
+}
+
+/// Starts everything, with the server's key authorised on all machines of Guix.
+async fn start(farm: &mut Farm) -> Result<()> {
+    for host in &farm.workers[1..] {
+        authorize(farm, &host.machine)?;
+    }
+    farm.start_all().await
+}
+
+/// Gives the name of the worker that a build succeeded on.
+async fn worker_of(farm: &Farm, build: &str) -> Result<String> {
+    let rows = farm
+        .query(
+            "select w.name from builds b join attempts a on a.id = b.attempt_id join workers w on w.id = a.worker_id \
+             where b.name = $1",
+            &[&build],
+        )
+        .await?;
+    Ok(rows.first().with_context(|| format!("{build} was not built"))?.get(0))
+}
+
+#[tokio::test]
+async fn one_farm_holds_both_stores() -> Result<()> {
+    let roots = GuixRoot::all()?;
+    if roots.is_empty() {
+        return Ok(());
+    }
+    let mut farm = farm(&roots)?;
+    start(&mut farm).await?;
+    let mut store = GuixStore::open(&farm.server_machine.guix_address()).await?;
+
+    // A source, a text that refers to another path, two outputs, and what needs all of them.
+    let daemon = store.daemon();
+    let nar = Node::file("some source\n").to_nar()?;
+    let source = daemon.add_source("source", &mut nar.as_slice(), &BTreeSet::new()).await?;
+    let text = source.to_string();
+    let script = daemon.add_text("refers", text.as_bytes(), &BTreeSet::from([source.clone()])).await?;
+    let (low, _) = store
+        .derivation(&Recipe {
+            name: "low-1",
+            script: "echo building low; mkdir $out $doc; cat $source > $out/file; echo words > $doc/file",
+            outputs: &["doc"],
+            sources: &[("source", &source)],
+            ..Recipe::default()
+        })
+        .await?;
+    let middle = store
+        .derivation(&Recipe {
+            name: "middle-1",
+            script: "cat $script; mkdir $out; ln -s $low $out/low",
+            inputs: &[("low", &low)],
+            sources: &[("script", &script)],
+            ..Recipe::default()
+        })
+        .await?
+        .0;
+    let (high, outputs) = store
+        .derivation(&Recipe {
+            name: "high-1",
+            script: "cat $middle/low/file > $out; echo $middle >> $out",
+            inputs: &[("middle", &middle)],
+            ..Recipe::default()
+        })
+        .await?;
+    let broken = store.script("broken-1", "echo about to fail; exit 7").await?;
+    store.register(&farm.postgres.connection_string(), "guix", &[&high, &broken]).await?;
+    let (_, specification) = farm.repository("nix", r#"plain = job "plain-1" "echo nix > $out";"#)?;
+    farm.start_register(&[specification])?;
+
+    farm.wait_for_build("plain-1", &["succeeded"], Deadline::seconds(90)).await?;
+    farm.wait_for_the_end(Deadline::seconds(240)).await?;
+    farm.expect_states(&[
+        ("low-1", "succeeded"),
+        ("middle-1", "succeeded"),
+        ("high-1", "succeeded"),
+        ("broken-1", "failed"),
+        ("plain-1", "succeeded"),
+    ])
+    .await?;
+    assert_eq!(worker_of(&farm, "plain-1").await?, "worker-1");
+    for build in ["low-1", "middle-1", "high-1"] {
+        assert_ne!(worker_of(&farm, build).await?, "worker-1", "{build} belongs to another store");
+    }
+    let failed = farm
+        .query(
+            "select class, exit_status, message from attempts join builds b on b.id = build_id where b.name = 'broken-1'",
+            &[],
+        )
+        .await?;
+    assert_eq!(failed.len(), 1, "a package's fault is final");
+    assert_eq!((failed[0].get::<_, &str>(0), failed[0].get::<_, Option<i32>>(1)), ("build_failed", Some(7)));
+
+    // The log is that of the builder.
+    farm.wait_until(
+        "the logs are complete",
+        Deadline::seconds(30),
+        "select bool_and(log_complete) from attempts",
+        &[],
+    )
+    .await?;
+    let logs = "select log_path from attempts join builds b on b.id = build_id where b.name = 'low-1' and log_path is not null";
+    let path: String = farm.query(logs, &[]).await?[0].get(0);
+    let text = Launch::here("gzip").arg("-dc").arg(farm.cache().join("logs").join(path)).run()?;
+    assert!(text.lines().any(|line| line == "building low"), "{text}");
+
+    // Stock clients of every Guix take it from the server once they trust it, and not before.
+    let output = outputs[&OutputName::OUT].to_string();
+    for root in &roots {
+        let user = user(&mut farm, root)?;
+        let url = farm.guix_publish_url();
+        let build = || {
+            user.guix("guix").map(|guix| {
+                guix.args(["build", "--no-grafts", "--max-silent-time=20"])
+                    .arg(format!("--substitute-urls={url}"))
+                    .arg(&output)
+            })
+        };
+        // The exit status does not tell: a path that nobody has is no failure of this command.
+        let refused = build()?.output()?;
+        assert!(!user.outside(&output).exists(), "{}", String::from_utf8_lossy(&refused.stderr));
+        let command = format!("curl -fsS {url}/signing-key.pub");
+        let key = user.command("sh").args(["-c", &command]).run()?;
+        assert_eq!(key.trim(), fs::read_to_string(farm.key_file("server.guix.pub"))?.trim());
+        authorize(&farm, &user)?;
+        let built = build()?.output()?;
+        let said = String::from_utf8_lossy(&built.stderr);
+        let text =
+            fs::read_to_string(user.outside(&output)).with_context(|| format!("{}: {said}", root.suite()))?;
+        assert!(text.starts_with("some source\n"), "{text}");
+        user.guix("guix")?.args(["gc", "--verify=contents"]).run()?;
+    }
+    farm.stop_all()
+}
+
+/// Starts a machine with Guix that runs nothing of the farm.
+fn user(farm: &mut Farm, root: &GuixRoot) -> Result<Machine> {
+    let machines = farm.directory().join("machines");
+    let config = MachineConfig {
+        name: format!("user-{}", root.suite()),
+        guix: Some(root.clone()),
+        ..MachineConfig::default()
+    };
+    let machine = Machine::start(&machines, &config)?;
+    farm.network.attach(&machine)?;
+    Ok(machine)
+}
+
+#[tokio::test]
+async fn a_worker_whose_daemon_does_not_trust_the_server_says_what_mends_it() -> Result<()> {
+    let roots = GuixRoot::all()?;
+    if roots.is_empty() {
+        return Ok(());
+    }
+    let mut farm = farm(&roots)?;
+    farm.start_server()?;
+    for index in 1..farm.workers.len() {
+        let directory = farm.directory().to_owned();
+        let WorkerHost { machine, launch, .. } = &mut farm.workers[index];
+        let mut process = launch.start(&format!("untrusting-{index}"), &directory)?;
+        let status = process.wait_end(Deadline::seconds(60))?;
+        let said = process.log_text();
+        assert!(!status.success(), "{said}");
+        let command = said
+            .lines()
+            .find(|line| line.trim_start().starts_with("echo '(public-key"))
+            .with_context(|| format!("no command in {said}"))?
+            .trim();
+        assert!(command.ends_with("| guix archive --authorize"), "{command}");
+        // Done as it says, it goes on.
+        machine.guix("sh")?.args(["-c", command]).run()?;
+        farm.start_worker(index)?;
+        farm.wait_until_joined(index).await?;
+    }
+    farm.stop_all()
+}
