@@ -4,6 +4,7 @@
 mod figure;
 mod http;
 mod lab;
+mod replay;
 mod scenario;
 
 use std::fmt::Arguments;

@@ -14,12 +14,18 @@ pub struct LedgerPolicy {
     /// How far one that had nothing to do is preferred afterwards: at most until it has caught up with this much of the
     /// time of all slots. Without a bound, whoever comes back after days would keep everybody else from the farm for hours.
     pub credit: Duration,
+    /// What a build counts with at most from the moment it is given out, before it has run so long.
+    pub grain: Duration,
 }
 
 impl Default for LedgerPolicy {
-    /// Half a day counts half a day later; an hour's credit.
+    /// Half counts after half a day; an hour's credit; a grain of a minute.
     fn default() -> Self {
-        Self { half_life: Duration::from_secs(12 * 3600), credit: Duration::from_secs(3600) }
+        Self {
+            half_life: Duration::from_secs(12 * 3600),
+            credit: Duration::from_secs(3600),
+            grain: Duration::from_secs(60),
+        }
     }
 }
 
@@ -46,9 +52,9 @@ struct Running<S> {
 
 /// What each specification has used of the farm, in slot-seconds.
 ///
-/// A build that runs counts with what it is expected to take from the moment it is given out, and with what it has really
-/// taken as soon as that is more; when it ends, just what it took remains. So a burst of long builds is paid for at once, and a
-/// wrong expectation costs nobody anything for long.
+/// A build that runs counts with what it is expected to take from the moment it is given out, up to the policy's grain, and with what it
+/// has really taken as soon as that is more; when it ends, just what it took remains. So the slots of one moment are shared before
+/// anything has run, and a wrong expectation costs nobody anything for long.
 #[derive(Debug)]
 pub struct Ledger<S: Id, B: Id> {
     policy: LedgerPolicy,
@@ -91,6 +97,7 @@ impl<S: Id, B: Id> Ledger<S, B> {
     /// A build is given out on the turn of a specification.
     pub fn begin(&mut self, specification: S, build: B, expected: Duration, now: Moment) {
         self.cancel(build);
+        let expected = expected.min(self.policy.grain);
         let account = self.account(specification);
         account.expected += expected.as_secs_f64();
         account.within += 1;
@@ -227,7 +234,11 @@ mod tests {
     }
 
     fn ledger() -> Ledger<char, u32> {
-        Ledger::new(LedgerPolicy { half_life: seconds(1_000_000_000_000_000), credit: seconds(60) })
+        Ledger::new(LedgerPolicy {
+            half_life: seconds(1_000_000_000_000_000),
+            credit: seconds(60),
+            grain: seconds(1000),
+        })
     }
 
     fn close(left: f64, right: f64) -> bool {
@@ -258,7 +269,7 @@ mod tests {
     #[test]
     fn what_was_used_long_ago_fades() {
         let mut ledger: Ledger<char, u32> =
-            Ledger::new(LedgerPolicy { half_life: seconds(100), credit: seconds(60) });
+            Ledger::new(LedgerPolicy { half_life: seconds(100), credit: seconds(60), grain: seconds(1000) });
         ledger.add_used('a', 800.0, seconds(0));
         assert!(close(ledger.used_by('a', seconds(300)), 100.0));
         // Far beyond what a power of two in a float can hold, step by step.

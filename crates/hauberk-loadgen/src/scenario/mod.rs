@@ -8,6 +8,7 @@ mod flat;
 mod idle;
 mod join;
 mod refill;
+mod replay;
 mod restart;
 mod serve;
 
@@ -31,6 +32,7 @@ pub(crate) enum Scenario {
     Echo(crate::http::EchoOptions),
     DeepQueue(deep_queue::Options),
     Idle(idle::Options),
+    Replay(replay::Options),
 }
 
 impl Scenario {
@@ -47,6 +49,7 @@ impl Scenario {
             Self::Echo(options) => crate::http::echo(*options).map(|()| Vec::new()),
             Self::DeepQueue(options) => deep_queue::run(options, lab).await,
             Self::Idle(options) => idle::run(options, lab).await,
+            Self::Replay(options) => replay::run(options),
         }
     }
 }

@@ -1,0 +1,235 @@
+//! `replay`: the order of dispatch, in simulated time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use hauberk_order::{LedgerPolicy, Policy, Urgency};
+use serde_json::{Map, Value, json};
+
+use crate::figure::{Figure, quantile, rounded};
+use crate::replay::{
+    ByDependents, ByPath, Graph, OldestFirst, Outcome, Scheduler, ServerOrder, Shape, Workload, simulate,
+};
+
+/// The order of dispatch on a real graph of 9,968 derivations, in simulated time
+///
+/// makespan_over_offline: how long the server's order takes, over the list schedule of one who knows all durations beforehand; the
+/// largest of all runs. makespan_over_bound: the same over what no schedule can beat. oldest_first_over_offline and
+/// dependents_over_offline: the orders of Cuirass and Hydra in the same runs. fair_share_error: how far two specifications of 1:3
+/// shares are from them while both have work. ageing_overtaking_seconds: the most by which a build was
+/// overtaken by one that became ready later, with the bound given; ageing_waiting_seconds without it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Seeds of the durations; each is a run of its own
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
+    seeds: Vec<u64>,
+
+    /// Evaluations in the staggered runs
+    #[arg(long, default_value_t = 8)]
+    evaluations: usize,
+
+    /// Factor by which estimates are wrong at most
+    #[arg(long, default_value_t = 2.0)]
+    error: f64,
+
+    /// Standard deviation of the logarithm of durations
+    #[arg(long, default_value_t = 1.5)]
+    spread: f64,
+
+    /// Bound of the ageing, in hours
+    #[arg(long, default_value_t = 2.0)]
+    ageing_hours: f64,
+}
+
+/// Half the builds take less.
+const MEDIAN_SECONDS: f64 = 60.0;
+/// Slots of a machine.
+const MACHINE: usize = 8;
+/// Work per slot over the critical path: elsewhere every order looks good.
+const RATIOS: [f64; 5] = [0.67, 0.8, 1.0, 1.25, 1.5];
+/// Evaluations that come within the time of one's critical path.
+const STAGGER: f64 = 4.0;
+/// Derivations that change between two evaluations; most take many others with them.
+const TOUCHED: usize = 20;
+
+/// Measures it.
+pub(crate) fn run(options: &Options) -> Result<Vec<Figure>> {
+    ensure!(!options.seeds.is_empty(), "at least one seed is needed");
+    let graph = Graph::load()?;
+    let mut figures = makespans(options, &graph)?;
+    figures.extend(fair_share(options, &graph)?);
+    figures.extend(ageing(options, &graph)?);
+    Ok(figures)
+}
+
+fn shape(options: &Options, seed: u64) -> Shape {
+    Shape { seed, median_seconds: MEDIAN_SECONDS, spread: options.spread, error: options.error }
+}
+
+fn machines(slots: usize) -> impl Iterator<Item = u64> {
+    let whole = std::iter::repeat_n(MACHINE as u64, slots / MACHINE);
+    whole.chain(Some((slots % MACHINE) as u64).filter(|rest| *rest > 0))
+}
+
+fn order(slots: usize, ageing: Option<Duration>) -> ServerOrder {
+    ServerOrder::new(Policy { ageing, ledger: LedgerPolicy::default() }, machines(slots))
+}
+
+fn makespan(workload: &Workload, slots: usize, scheduler: &mut dyn Scheduler) -> f64 {
+    simulate(workload, slots, scheduler, |_, _| {}).makespan.as_secs_f64()
+}
+
+/// The server's order against others, one evaluation and several, over seeds and slot counts.
+fn makespans(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
+    let mut ratios: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut runs = Vec::new();
+    for &seed in &options.seeds {
+        let shape = shape(options, seed);
+        let single = Workload::of(graph, shape);
+        let apart = single.critical_path().div_f64(STAGGER);
+        let several = Workload::of_evaluations(graph, shape, options.evaluations, apart, TOUCHED);
+        for ratio in RATIOS {
+            for workload in [&single, &several] {
+                let slots = slots_for(workload, ratio);
+                let bound = workload.lower_bound(slots).as_secs_f64();
+                let offline = makespan(workload, slots, &mut ByPath::knowing(workload)?);
+                let ours = makespan(workload, slots, &mut order(slots, None));
+                let oldest = makespan(workload, slots, &mut OldestFirst::default());
+                let dependents = makespan(workload, slots, &mut ByDependents::default());
+                for (name, value) in [
+                    ("makespan_over_offline", ours / offline),
+                    ("makespan_over_bound", ours / bound),
+                    ("oldest_first_over_offline", oldest / offline),
+                    ("dependents_over_offline", dependents / offline),
+                ] {
+                    ratios.entry(name).or_default().push(value);
+                }
+                runs.push(json!({
+                    "seed": seed, "slots": slots, "evaluations": workload.evaluations.len(),
+                    "builds": workload.builds.len(), "work_over_path": ratio,
+                    "hours": rounded(ours / 3600.0, 2), "over_offline": rounded(ours / offline, 3),
+                    "over_bound": rounded(ours / bound, 3), "oldest_first": rounded(oldest / offline, 3),
+                    "dependents": rounded(dependents / offline, 3),
+                }));
+            }
+        }
+    }
+    let mut figures = Vec::new();
+    for name in [
+        "makespan_over_offline",
+        "makespan_over_bound",
+        "oldest_first_over_offline",
+        "dependents_over_offline",
+    ] {
+        let mut values = ratios.remove(name).unwrap_or_default();
+        let largest = quantile(&mut values, 1.0).context("nothing was replayed")?;
+        let median = quantile(&mut values, 0.5).context("nothing was replayed")?;
+        let mut parameters = Map::from_iter([
+            ("median".to_owned(), rounded(median, 3).into()),
+            ("error".to_owned(), options.error.into()),
+            ("spread".to_owned(), options.spread.into()),
+        ]);
+        if name == "makespan_over_offline" {
+            parameters.insert("single_runs".to_owned(), Value::Array(runs.clone()));
+        }
+        figures.push(Figure { scenario: "replay", figure: name, value: largest, unit: "ratio", parameters });
+    }
+    Ok(figures)
+}
+
+fn slots_for(workload: &Workload, ratio: f64) -> usize {
+    let slots = workload.work().as_secs_f64() / (workload.critical_path().as_secs_f64() * ratio);
+    // Slots of a farm are few.
+    (slots.round() as usize).max(1)
+}
+
+/// Two specifications of the same graph, with shares 1:3, on few slots.
+fn fair_share(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
+    let mut errors = Vec::new();
+    for &seed in &options.seeds {
+        let workload = Workload::of_specifications(graph, shape(options, seed), 2);
+        let slots = slots_for(&workload, 4.0);
+        let mut order = order(slots, None);
+        order.set_specification(0, 100, Urgency::LAST);
+        order.set_specification(1, 300, Urgency::LAST);
+        let mut contended = Duration::ZERO;
+        let mut since = Duration::ZERO;
+        let mut ended = false;
+        let outcome = simulate(&workload, slots, &mut order, |now, outcome| {
+            let waits = |specification: usize| {
+                workload.evaluations[specification]
+                    .builds
+                    .iter()
+                    .any(|build| outcome.ready[*build] <= now && outcome.began[*build] == Duration::MAX)
+            };
+            // The first hour shows the grain of single builds, not the share.
+            if since.is_zero() && now >= Duration::from_secs(3600) {
+                since = now;
+            }
+            ended = ended || !(waits(0) && waits(1));
+            if !ended {
+                contended = now;
+            }
+        });
+        ensure!(contended > since, "the specifications never wanted more than there was");
+        let used = |specification: usize| -> f64 {
+            let builds = &workload.evaluations[specification].builds;
+            builds.iter().map(|build| overlap(&workload, &outcome, *build, since, contended)).sum()
+        };
+        let share = used(0) / (used(0) + used(1));
+        errors.push(((share - 0.25) / 0.25).abs());
+    }
+    let value = quantile(&mut errors, 1.0).context("nothing was replayed")?;
+    let parameters = Map::from_iter([("shares".to_owned(), json!([1, 3]))]);
+    Ok(vec![Figure { scenario: "replay", figure: "fair_share_error", value, unit: "ratio", parameters }])
+}
+
+/// Seconds that a build ran between two moments.
+fn overlap(workload: &Workload, outcome: &Outcome, build: usize, from: Duration, to: Duration) -> f64 {
+    let began = outcome.began[build];
+    let end = began.saturating_add(workload.builds[build].duration);
+    end.min(to).saturating_sub(began.max(from)).as_secs_f64()
+}
+
+/// A specification that nobody hurries, beside one that is urgent.
+fn ageing(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
+    let bound = Duration::from_secs_f64(options.ageing_hours.max(0.0) * 3600.0);
+    let seed = options.seeds.first().copied().context("at least one seed is needed")?;
+    let workload = Workload::of_specifications(graph, shape(options, seed), 2);
+    let slots = slots_for(&workload, 2.0);
+    let overtaking = |ageing| {
+        let mut order = order(slots, ageing);
+        order.set_specification(0, 100, Urgency::LAST);
+        order.set_specification(1, 100, Urgency::FIRST);
+        let outcome = simulate(&workload, slots, &mut order, |_, _| {});
+        overtaking(&outcome)
+    };
+    let parameters = Map::from_iter([("bound_seconds".to_owned(), bound.as_secs().into())]);
+    let figure = |figure, value: Duration| Figure {
+        scenario: "replay",
+        figure,
+        value: value.as_secs_f64(),
+        unit: "s",
+        parameters: parameters.clone(),
+    };
+    Ok(vec![
+        figure("ageing_overtaking_seconds", overtaking(Some(bound))),
+        figure("unbounded_overtaking_seconds", overtaking(None)),
+    ])
+}
+
+/// The most by which a build was overtaken by one that became ready later.
+fn overtaking(outcome: &Outcome) -> Duration {
+    let mut order: Vec<usize> = (0..outcome.began.len()).collect();
+    order.sort_unstable_by_key(|build| (outcome.began[*build], outcome.ready[*build]));
+    let mut most = Duration::ZERO;
+    // Of all that began before, the one that became ready last.
+    let mut latest = Duration::ZERO;
+    for build in order {
+        most = most.max(latest.saturating_sub(outcome.ready[build]));
+        latest = latest.max(outcome.ready[build]);
+    }
+    most
+}
