@@ -91,7 +91,7 @@ pub(super) const RULES: &[Rule] = &[
          join outputs o on o.build_id = b.id
          left join attempt_outputs g on g.attempt_id = b.attempt_id and g.name = o.name
          where b.state = 'succeeded'
-           and (g.path is distinct from o.path or g.nar_hash is distinct from o.nar_hash or g.fetched_at is null)",
+           and (g.path is distinct from o.path or g.nar_hash is distinct from o.nar_hash)",
     ),
     always(
         "a build failed without an attempt that tells why",

@@ -62,10 +62,6 @@ const PLANTED: &[(&str, &str)] = &[
     ),
     ("delete from attempt_outputs", "an attempt that succeeded did not give what its build gives"),
     (
-        "update attempt_outputs set fetched_at = null",
-        "an attempt that succeeded did not give what its build gives",
-    ),
-    (
         "update attempts set class = 'worker_lost' where class = 'build_failed'",
         "a build failed without an attempt that tells why",
     ),
