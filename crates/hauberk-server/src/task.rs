@@ -66,6 +66,15 @@ enum Answered {
     Control(Result<(Vec<AttemptId>, Vec<workers::Order>), DatabaseError>),
 }
 
+/// How a question stands that is asked once at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    Idle,
+    Asked,
+    /// Something happened since it was asked.
+    AskAgain,
+}
+
 /// See the module's description.
 pub(crate) struct Task {
     dispatcher: Dispatcher,
@@ -74,6 +83,9 @@ pub(crate) struct Task {
     answered: (UnboundedSender<Answered>, UnboundedReceiver<Answered>),
     server: ServerId,
     epoch: Epoch,
+    /// Whether operators' orders are being asked for, and whether to ask again then: many workers that join at once, as after a
+    /// start, must not take every connection for the same question.
+    control: Question,
     /// The waiting build up to which the sweep has recounted.
     swept: i64,
     /// When the next deferred build is due, as far as is known.
@@ -107,6 +119,7 @@ impl Task {
             database,
             server,
             epoch,
+            control: Question::Idle,
             swept: 0,
             channels,
             answered: tokio::sync::mpsc::unbounded_channel(),
@@ -331,12 +344,22 @@ impl Task {
                     "cannot look for attempts of older starts now"
                 );
             }
-            Answered::Control(Ok((unwanted, orders))) => {
-                self.dispatcher.stop(&unwanted, Instant::now());
-                self.dispatcher.govern(&orders);
-            }
-            Answered::Control(Err(error)) => {
-                warn!(error = &error as &dyn std::error::Error, "cannot look for operators' orders now");
+            Answered::Control(answer) => {
+                match answer {
+                    Ok((unwanted, orders)) => {
+                        self.dispatcher.stop(&unwanted, Instant::now());
+                        self.dispatcher.govern(&orders);
+                    }
+                    Err(error) => {
+                        warn!(
+                            error = &error as &dyn std::error::Error,
+                            "cannot look for operators' orders now"
+                        );
+                    }
+                }
+                if std::mem::replace(&mut self.control, Question::Idle) == Question::AskAgain {
+                    self.ask_control();
+                }
             }
             Answered::NextDeferred(Ok(seconds)) => {
                 self.deferred_at = seconds.map(|seconds| {
@@ -380,7 +403,12 @@ impl Task {
     }
 
     /// Reads what operators want of attempts and workers.
-    fn ask_control(&self) {
+    fn ask_control(&mut self) {
+        if self.control != Question::Idle {
+            self.control = Question::AskAgain;
+            return;
+        }
+        self.control = Question::Asked;
         let epoch = self.epoch;
         self.ask(move |database| async move {
             let asked = async {

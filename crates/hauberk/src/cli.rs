@@ -70,4 +70,15 @@ mod tests {
         }
         check(&Arguments::command());
     }
+
+    #[test]
+    fn a_key_may_begin_with_a_hyphen() {
+        let key = "-:3{i*f[cWyYM!Q@?mD%rT#7gk9)Bv2/Hn5&Zs1<";
+        for line in [
+            vec!["hauberk", "remote-worker", "--server-key", key, "--curve-key", "c", "--signing-key", "s"],
+            vec!["hauberk", "worker", "add", "anna", "--public-key", key, "--signing-key", "s"],
+        ] {
+            Arguments::try_parse_from(line).unwrap();
+        }
+    }
 }

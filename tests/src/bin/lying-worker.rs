@@ -31,7 +31,7 @@ struct Options {
     server: SocketAddr,
 
     /// The server's public CURVE key
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     server_key: CurvePublicKey,
 
     /// Its own CURVE key

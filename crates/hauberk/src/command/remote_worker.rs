@@ -37,7 +37,8 @@ pub(crate) struct Options {
     server: Option<ServerAddress>,
 
     /// The server's public CURVE key, or the file that holds it: no other server is joined
-    #[arg(long, value_name = "KEY|FILE", required_unless_present = "insecure")]
+    // A key may begin with `-`, as one in 85 does.
+    #[arg(long, value_name = "KEY|FILE", required_unless_present = "insecure", allow_hyphen_values = true)]
     server_key: Option<String>,
 
     /// The secret CURVE key of this worker (`hauberk key curve`), which must be enrolled on the server

@@ -24,7 +24,8 @@ enum Action {
         /// The worker's name, unique in the farm
         name: String,
         /// Its CURVE public key, or the file that holds it
-        #[arg(long, value_name = "KEY|FILE")]
+        // A key may begin with `-`, as one in 85 does.
+        #[arg(long, value_name = "KEY|FILE", allow_hyphen_values = true)]
         public_key: String,
         /// The public key its results are signed with, or the file that holds it
         #[arg(long, value_name = "KEY|FILE")]

@@ -41,7 +41,7 @@ struct Options {
     server: ServerAddress,
 
     /// The server's public CURVE key
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     server_key: CurvePublicKey,
 
     /// The workers' names; the CURVE key of each is the file of that name in the directory of keys
