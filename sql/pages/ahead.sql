@@ -1,8 +1,8 @@
 -- For a ready build: how many of its lane are more urgent (counted up to 1000), and how many workers could take it.
 select (select count(*)
           from (select from builds o
-                 where o.lane_id = b.lane_id and o.phase = 'ready' and o.priority <= b.priority
-                   and (o.priority < b.priority or o.remaining_path > b.remaining_path
+                 where o.lane_id = b.lane_id and o.phase = 'ready' and o.urgency <= b.urgency
+                   and (o.urgency < b.urgency or o.remaining_path > b.remaining_path
                         or (o.remaining_path = b.remaining_path and o.id < b.id))
                  limit 1000) o) as ahead,
        (select count(*)

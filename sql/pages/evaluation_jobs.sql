@@ -1,6 +1,6 @@
 -- Jobs of evaluation $1 by name, after name $2, that contain $5 in their name, in one of the states $3 and of the weather $4
 -- (null: any). Walks jobs (evaluation_id, name).
-select j.name as job, j.weather, b.id, b.name, b.system, b.state, b.priority, b.created_at, b.started_at, b.finished_at
+select j.name as job, j.weather, b.id, b.name, b.system, b.state, b.priority, b.urgency, b.created_at, b.started_at, b.finished_at
   from jobs j
   join builds b on b.id = j.build_id
  where j.evaluation_id = $1

@@ -16,6 +16,7 @@ pub mod listen;
 pub mod migrations;
 pub mod pages;
 mod priority;
+pub mod priority_control;
 pub mod registration;
 pub mod revival;
 pub mod servers;

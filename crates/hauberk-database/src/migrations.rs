@@ -44,10 +44,11 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0003_waiting"),
     migration!("0004_log_expiry"),
     migration!("0005_hot_updates"),
+    migration!("0006_order"),
 ];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 5;
+const OLDEST_KNOWN: i32 = 6;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

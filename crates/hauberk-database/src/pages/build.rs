@@ -19,6 +19,8 @@ pub struct BuildLine {
     pub state: BuildState,
     /// 0 is the most urgent, 99 the least.
     pub priority: i16,
+    /// What the order goes by: the priority, or -1 where an operator put it before everything.
+    pub urgency: i16,
     /// When it was recorded.
     pub created_at: Timestamp,
     /// When its last attempt began.
@@ -35,6 +37,7 @@ impl BuildLine {
             system: row.get("system")?,
             state: row.get("state")?,
             priority: row.get("priority")?,
+            urgency: row.get("urgency")?,
             created_at: row.get("created_at")?,
             started_at: row.get("started_at")?,
             finished_at: row.get("finished_at")?,

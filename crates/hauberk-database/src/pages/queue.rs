@@ -40,8 +40,8 @@ pub struct QueuedBuild {
 /// Where a page of the whole queue begins: after this build.
 #[derive(Debug, Clone, Copy)]
 pub struct WaitingPosition {
-    /// Its priority.
-    pub priority: i16,
+    /// Its urgency: the priority, or -1.
+    pub urgency: i16,
     /// When it was recorded.
     pub created_at: Timestamp,
     /// Its key.
@@ -51,8 +51,8 @@ pub struct WaitingPosition {
 /// Where a page of the ready builds begins: after this build, in the order of dispatch.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadyPosition {
-    /// Its priority.
-    pub priority: i16,
+    /// Its urgency: the priority, or -1.
+    pub urgency: i16,
     /// Milliseconds of the longest chain that waits for it.
     pub remaining_path: i64,
     /// Its key.
@@ -96,12 +96,12 @@ pub async fn queue_waiting(
     limit: i64,
 ) -> Result<Vec<QueuedBuild>, DatabaseError> {
     let after = after.unwrap_or(WaitingPosition {
-        priority: -1,
+        urgency: -2,
         created_at: Timestamp::UNIX_EPOCH,
         id: BuildId::new(0),
     });
     let rows = statement!("pages/queue_waiting")
-        .all(client, &[&after.priority, &after.created_at, &after.id, &limit])
+        .all(client, &[&after.urgency, &after.created_at, &after.id, &limit])
         .await?;
     rows.iter().map(queued).collect()
 }
@@ -116,16 +116,15 @@ pub async fn queue_ready(
     after: Option<ReadyPosition>,
     limit: i64,
 ) -> Result<Vec<(QueuedBuild, ReadyPosition)>, DatabaseError> {
-    let after =
-        after.unwrap_or(ReadyPosition { priority: -1, remaining_path: i64::MAX, id: BuildId::new(0) });
+    let after = after.unwrap_or(ReadyPosition { urgency: -2, remaining_path: i64::MAX, id: BuildId::new(0) });
     let rows = statement!("pages/queue_ready")
-        .all(client, &[&after.priority, &after.remaining_path, &after.id, &limit])
+        .all(client, &[&after.urgency, &after.remaining_path, &after.id, &limit])
         .await?;
     rows.iter()
         .map(|row| {
             let build = queued(row)?;
             let position = ReadyPosition {
-                priority: build.line.priority,
+                urgency: build.line.urgency,
                 remaining_path: row.get("remaining_path")?,
                 id: build.line.id,
             };

@@ -138,7 +138,7 @@ async fn every_statement_reads_a_filled_farm() {
     let waiting = queue_waiting(&client, None, 50).await.unwrap();
     assert!(waiting.is_sorted_by_key(|build| (build.line.priority, build.line.created_at, build.line.id)));
     let last = &waiting[49].line;
-    let after = WaitingPosition { priority: last.priority, created_at: last.created_at, id: last.id };
+    let after = WaitingPosition { urgency: last.urgency, created_at: last.created_at, id: last.id };
     let more = queue_waiting(&client, Some(after), 50).await.unwrap();
     assert!(more[0].line.priority >= last.priority && more[0].line.id != last.id);
     let mut ready = Vec::new();

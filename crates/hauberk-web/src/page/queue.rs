@@ -50,7 +50,7 @@ pub(crate) async fn show(State(app): State<App>, Query(parameters): Query<Parame
         let next = rows
             .last()
             .filter(|_| has_more)
-            .map(|(_, end)| format!("{}.{}.{}", end.priority, end.remaining_path, end.id));
+            .map(|(_, end)| format!("{}.{}.{}", end.urgency, end.remaining_path, end.id));
         (rows.into_iter().map(|(build, _)| build).collect(), next)
     } else {
         let after = after.map(waiting_position).transpose()?;
@@ -59,7 +59,7 @@ pub(crate) async fn show(State(app): State<App>, Query(parameters): Query<Parame
         rows.truncate(PAGE);
         let next = rows.last().filter(|_| has_more).map(|end| {
             let line = &end.line;
-            format!("{}.{}.{}", line.priority, line.created_at.as_microsecond(), line.id)
+            format!("{}.{}.{}", line.urgency, line.created_at.as_microsecond(), line.id)
         });
         (rows, next)
     };
@@ -92,14 +92,14 @@ async fn counts(app: &App, client: &impl GenericClient) -> Result<Vec<(BuildStat
 }
 
 fn ready_position(text: &str) -> Result<ReadyPosition, PageFailure> {
-    let [priority, remaining_path, id] = position(text)?;
-    Ok(ReadyPosition { priority: small(priority, text)?, remaining_path, id: BuildId::new(id) })
+    let [urgency, remaining_path, id] = position(text)?;
+    Ok(ReadyPosition { urgency: small(urgency, text)?, remaining_path, id: BuildId::new(id) })
 }
 
 fn waiting_position(text: &str) -> Result<WaitingPosition, PageFailure> {
-    let [priority, created_at, id] = position(text)?;
+    let [urgency, created_at, id] = position(text)?;
     Ok(WaitingPosition {
-        priority: small(priority, text)?,
+        urgency: small(urgency, text)?,
         created_at: Timestamp::from_microsecond(created_at).map_err(|_| no_position(text))?,
         id: BuildId::new(id),
     })

@@ -1,0 +1,174 @@
+//! What operators do to the order: priorities, and what goes before everything.
+//!
+//! What is asked for a build is handed down to everything it needs and that has not succeeded, so that it does not wait for something
+//! less urgent; what is taken back is taken back there as well, unless something else wants it. The servers are told at once.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use crate::statement::statement;
+use crate::{BuildId, DatabaseError, EvaluationId, GenericClient, Priority, audit, control, evaluations};
+
+/// What an operator puts before everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// A build.
+    Build(BuildId),
+    /// All that an evaluation wants.
+    Evaluation(EvaluationId),
+}
+
+/// How urgent a build is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Urgency {
+    /// Before everything, whatever the priority.
+    pub emergency: bool,
+    /// Among the others.
+    pub priority: Priority,
+}
+
+impl Urgency {
+    /// The more urgent of both, in either respect.
+    fn at_least(self, other: Self) -> Self {
+        Self { emergency: self.emergency || other.emergency, priority: self.priority.min(other.priority) }
+    }
+}
+
+/// What an order of an operator changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changed {
+    /// For a build: how urgent it is now. More than was asked for if something that needs it is.
+    pub urgency: Option<Urgency>,
+    /// The builds whose urgency is another now, what they need included.
+    pub builds: Vec<BuildId>,
+}
+
+/// Gives a build a priority, or (`None`) that of the jobs that want it. What it needs inherits it. `by` is recorded.
+///
+/// Gives `None` when there is no such build, or it has succeeded. Needs a transaction.
+///
+/// # Errors
+/// Any failure of the statements, or a row that cannot be read.
+pub async fn set_priority(
+    client: &impl GenericClient,
+    build: BuildId,
+    priority: Option<Priority>,
+    by: &str,
+) -> Result<Option<Changed>, DatabaseError> {
+    control::lock_graph(client).await?;
+    if statement!("order/ask_priority").optional(client, &[&build, &priority]).await?.is_none() {
+        return Ok(None);
+    }
+    let changed = renew(client, &[build], Some(build)).await?;
+    let detail = json!({ "priority": priority, "changed": changed.builds.len() });
+    audit::record(client, by, "build.priority", &build.to_string(), Some(&detail)).await?;
+    Ok(Some(changed))
+}
+
+/// Puts a build, or all that an evaluation wants, before everything, with what it needs; or (`on` false) does not any more. `by` is
+/// recorded.
+///
+/// Gives `None` when there is no such thing, or the build has succeeded. Needs a transaction.
+///
+/// # Errors
+/// Any failure of the statements, or a row that cannot be read.
+pub async fn set_emergency(
+    client: &impl GenericClient,
+    subject: Subject,
+    on: bool,
+    by: &str,
+) -> Result<Option<Changed>, DatabaseError> {
+    control::lock_graph(client).await?;
+    let (found, builds, of, action, name) = match subject {
+        Subject::Build(build) => {
+            let found = statement!("order/ask_emergency").optional(client, &[&build, &on]).await?;
+            (found, vec![build], Some(build), "build.emergency", build.to_string())
+        }
+        Subject::Evaluation(evaluation) => {
+            let asked = statement!("order/ask_emergency_of_evaluation");
+            let found = asked.optional(client, &[&evaluation, &on]).await?;
+            let rows = statement!("order/builds_of_evaluation").all(client, &[&evaluation]).await?;
+            let builds = rows.iter().map(|row| row.get("build_id")).collect::<Result<_, _>>()?;
+            (found, builds, None, "evaluation.emergency", evaluation.to_string())
+        }
+    };
+    if found.is_none() {
+        return Ok(None);
+    }
+    let changed = renew(client, &builds, of).await?;
+    let detail = json!({ "on": on, "changed": changed.builds.len() });
+    audit::record(client, by, action, &name, Some(&detail)).await?;
+    Ok(Some(changed))
+}
+
+/// A build whose urgency is decided anew.
+struct Node {
+    was: Urgency,
+    now: Urgency,
+    /// What needs it among the nodes and is not decided yet.
+    open: usize,
+    /// What it needs among the nodes.
+    needs: Vec<BuildId>,
+}
+
+/// Decides anew how urgent `builds` are and all that they need, and tells the servers.
+async fn renew(
+    client: &impl GenericClient,
+    builds: &[BuildId],
+    of: Option<BuildId>,
+) -> Result<Changed, DatabaseError> {
+    let mut nodes: HashMap<BuildId, Node> = HashMap::new();
+    for row in statement!("order/below").all(client, &[&builds]).await? {
+        let was = Urgency { emergency: row.get("emergency")?, priority: row.get("priority")? };
+        let now = Urgency { emergency: row.get("own_emergency")?, priority: row.get("own_priority")? };
+        nodes.insert(row.get("build_id")?, Node { was, now, open: 0, needs: Vec::new() });
+    }
+    let ids: Vec<BuildId> = nodes.keys().copied().collect();
+    for row in statement!("order/dependents").all(client, &[&ids]).await? {
+        let (dependency, build): (BuildId, BuildId) = (row.get("dependency_id")?, row.get("build_id")?);
+        if let Some(above) = nodes.get_mut(&build) {
+            above.needs.push(dependency);
+            if let Some(below) = nodes.get_mut(&dependency) {
+                below.open += 1;
+            }
+        } else if let Some(below) = nodes.get_mut(&dependency) {
+            let above = Urgency { emergency: row.get("emergency")?, priority: row.get("priority")? };
+            below.now = below.now.at_least(above);
+        }
+    }
+    hand_down(&mut nodes);
+
+    let mut changed: Vec<(BuildId, Urgency)> =
+        nodes.iter().filter(|(_, node)| node.was != node.now).map(|(id, node)| (*id, node.now)).collect();
+    changed.sort_unstable_by_key(|(id, _)| *id);
+    let ids: Vec<BuildId> = changed.iter().map(|(id, _)| *id).collect();
+    if !changed.is_empty() {
+        let priorities: Vec<Priority> = changed.iter().map(|(_, urgency)| urgency.priority).collect();
+        let emergencies: Vec<bool> = changed.iter().map(|(_, urgency)| urgency.emergency).collect();
+        statement!("order/set_urgency").execute(client, &[&ids, &priorities, &emergencies]).await?;
+        statement!("evaluations/notify_ready").execute(client, &[]).await?;
+        evaluations::notify_changed(client).await?;
+    }
+    let urgency = of.and_then(|build| nodes.get(&build)).map(|node| node.now);
+    Ok(Changed { urgency, builds: ids })
+}
+
+/// Hands what each build has down to what it needs, those first that nothing undecided needs.
+fn hand_down(nodes: &mut HashMap<BuildId, Node>) {
+    let mut decided: Vec<BuildId> =
+        nodes.iter().filter(|(_, node)| node.open == 0).map(|(id, _)| *id).collect();
+    while let Some(build) = decided.pop() {
+        let Some(node) = nodes.get_mut(&build) else { continue };
+        let (urgency, needs) = (node.now, std::mem::take(&mut node.needs));
+        for needed in needs {
+            if let Some(below) = nodes.get_mut(&needed) {
+                below.now = below.now.at_least(urgency);
+                below.open = below.open.saturating_sub(1);
+                if below.open == 0 {
+                    decided.push(needed);
+                }
+            }
+        }
+    }
+}
