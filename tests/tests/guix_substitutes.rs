@@ -1,6 +1,6 @@
 //! What real Guix makes of narinfos and nars as they are written here, whole and damaged.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use hauberk_daemon::{BuildDaemon, ClientOptions, ConnectOptions, Connection, log::Discard};
@@ -8,9 +8,11 @@ use hauberk_store::{
     NarHash, NarInfo, Sha256, StoreDirectory, StorePath,
     nar::Node,
     narinfo::{Compression, NarUrl},
-    signature::guix::{Acl, SecretKey, SignatureLine},
+    signature::guix::{Acl, PublicKey, SecretKey, SignatureLine},
 };
-use hauberk_tests::{GuixRoot, LabDirectory, Machine, MachineConfig, Process, require_root};
+use hauberk_tests::{
+    GuixRoot, LabDirectory, Launch, Machine, MachineConfig, Process, hauberk_program, require_root,
+};
 
 /// Where the files are served, in the machine's own network.
 const PORT: &str = "8099";
@@ -215,6 +217,40 @@ async fn archives_and_keys_go_both_ways() -> Result<()> {
         item.finish(&about, Some(&ours))?;
         let file = machine.directory().join("tmp/archive");
         fs::write(&file, stream.finish()?)?;
+        machine.guix("sh")?.args(["-c", "guix archive --import < /tmp/archive"]).run()?;
+        assert_eq!(fs::read(machine.outside(&path.to_string()))?, b"exported\n");
+
+        // What `guix archive --export` writes goes into a cache, and from there into the store again.
+        let export = format!("guix archive --export {path} > /tmp/theirs");
+        machine.guix("sh")?.args(["-c", &export]).run()?;
+        let (cache, theirs) = (lab.path().join("cache"), machine.directory().join("tmp/theirs"));
+        let signing_key = lab.path().join("farm.sec");
+        fs::write(&signing_key, &*ours.to_secret_bytes())?;
+        fs::set_permissions(&signing_key, fs::Permissions::from_mode(0o600))?;
+        let program = hauberk_program()?;
+        let hauberk = |action: &str| Launch::here(&program).args(["cache", action]).arg(&cache);
+        let import = |key: &PublicKey| {
+            hauberk("import")
+                .arg(&theirs)
+                .args(["--key", &key.to_string()])
+                .arg("--signing-key")
+                .arg(&signing_key)
+                .run()
+        };
+        let refused = import(SecretKey::generate()?.public_key()).expect_err("nobody knows that key");
+        assert!(format!("{refused:#}").contains("1 items were refused"), "{refused:#}");
+        let taken = import(key.public_key())?;
+        assert!(taken.starts_with("1 items taken"), "{taken}");
+        fs::remove_file(&file)?;
+        hauberk("export")
+            .arg("--archive")
+            .arg(&file)
+            .arg("--signing-key")
+            .arg(&signing_key)
+            .arg(path.to_string())
+            .run()?;
+        machine.guix("guix")?.args(["gc", "--delete", &path.to_string()]).run()?;
+        assert!(!machine.outside(&path.to_string()).exists());
         machine.guix("sh")?.args(["-c", "guix archive --import < /tmp/archive"]).run()?;
         assert_eq!(fs::read(machine.outside(&path.to_string()))?, b"exported\n");
     }

@@ -126,6 +126,24 @@ impl TrustedKeys {
         }
     }
 
+    /// Takes keys of either kind.
+    pub fn of(keys: impl IntoIterator<Item = signature::PublicKey>) -> Self {
+        let (mut nix, mut guix) = (Vec::new(), Vec::new());
+        for key in keys {
+            match key {
+                signature::PublicKey::Nix(key) => nix.push(key),
+                signature::PublicKey::Guix(key) => guix.push(key),
+            }
+        }
+        let acl = (!guix.is_empty()).then(|| Arc::new(guix.into_iter().collect()));
+        Self { nix: nix.into(), guix: acl }
+    }
+
+    /// Gives the keys of Guix among them.
+    pub fn acl(&self) -> Option<&guix::Acl> {
+        self.guix.as_deref()
+    }
+
     /// Tells whether one of the keys has signed what `narinfo` says of its item.
     pub fn vouch_for(&self, narinfo: &NarInfo) -> bool {
         narinfo.verify(&self.nix).is_some() || self.guix_vouches_for(narinfo)

@@ -17,7 +17,7 @@ use std::{
 
 use hauberk_daemon::{ClientOptions, ConnectOptions, DaemonAddress, Pool};
 use hauberk_publish::{
-    Cache, PublishConfig, Signer, StoreSource, SubstituteClient, TrustedKeys,
+    Cache, PublishConfig, Signer, StoreSource, SubstituteClient, TrustedKeys, cache,
     client::{ClientConfig, ClosureLimits, Source},
 };
 use hauberk_store::{
@@ -290,6 +290,57 @@ fn our_client_takes_what_nix_copy_wrote() {
         let taken = customer.substitute(program, &server.url().to_string());
         assert!(taken.status.success(), "{name}: {}", String::from_utf8_lossy(&taken.stderr));
     }
+}
+
+#[test]
+fn caches_and_archives_go_to_and_from_stock_nix() {
+    let key = secret("copier-1");
+    let farm = secret("farm-1");
+    let builder = Machine::start(&[]);
+    let (_, outputs) = builder.build();
+    let program = outputs.last().unwrap();
+    let secrets = tempfile::NamedTempFile::new().unwrap();
+    fs::write(secrets.path(), &*key.to_secret_string()).unwrap();
+    let none = |refused: &cache::Refused| panic!("{refused}");
+
+    // What `nix copy` wrote, through our cache, to a Nix that knows our key only.
+    let copied = tempfile::tempdir().unwrap();
+    let to =
+        format!("file://{}?compression=xz&secret-key={}", copied.path().display(), secrets.path().display());
+    builder.run("nix", &["copy", "--to", &to, &program.to_string()]);
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path(), &StoreDirectory::nix()).unwrap();
+    let import = cache::Import {
+        trusted: Some(TrustedKeys::nix([key.public_key()])),
+        signer: Signer::nix([farm.clone()]),
+        ..cache::Import::default()
+    };
+    let source = cache::CacheReader::open(copied.path()).unwrap();
+    let imported = cache.import(&source, &[program.hash()], true, &import, none).unwrap();
+    assert_eq!((imported.items, imported.absent), (2, 0));
+    let customer = Machine::start(&[&farm.public_key()]);
+    let taken = customer.substitute(program, &format!("file://{}", directory.path().display()));
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+    assert_eq!(customer.nar_hash(program), builder.nar_hash(program));
+
+    // Our archive into a store, and an archive of that store into a cache.
+    let archive = tempfile::NamedTempFile::new().unwrap();
+    let written = cache::export_archive(cache.reader(), &[program.hash()], true, None, archive.as_file());
+    assert_eq!(written.unwrap(), 2);
+    let importer = Machine::start(&[]);
+    let shell = format!("nix-store --import < {}", archive.path().display());
+    let taken = importer.run("sh", &["-c", &shell]);
+    assert_eq!(taken.lines().map(path).collect::<Vec<_>>(), outputs);
+    assert_eq!(importer.nar_hash(program), builder.nar_hash(program));
+    let back = tempfile::tempdir().unwrap();
+    let back = Cache::open(back.path(), &StoreDirectory::nix()).unwrap();
+    let shell = format!("nix-store --export $(nix-store -qR {program}) > {}", archive.path().display());
+    importer.run("sh", &["-c", &shell]);
+    let stream = fs::File::open(archive.path()).unwrap();
+    let imported = back.import_archive(stream, None, &import, none).unwrap();
+    assert_eq!(imported.items, 2);
+    let narinfo = back.narinfo(&program.hash()).unwrap().unwrap();
+    assert_eq!(narinfo.nar_hash.to_string(), builder.nar_hash(program));
 }
 
 #[test]

@@ -68,7 +68,7 @@ async fn what_is_wrong_is_found_and_mended() {
     assert_eq!((seen.items, seen.faults, seen.repaired), (4, 6, 0), "{findings:#?}");
     for reason in [
         "its size is not the one announced",
-        "its hash is not the one announced",
+        "-flipped: nar/",
         "No such file",
         "it is of ",
         "left.nar: no narinfo names it",

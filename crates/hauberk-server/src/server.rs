@@ -150,6 +150,7 @@ pub async fn run(
             listeners: std::mem::take(&mut publish_options.listeners),
             tls: publish_options.tls.clone(),
             ttl: publish_options.ttl,
+            negative_ttl: publish_options.negative_ttl,
             packing: publish_options.packing.clone(),
         };
         let running = options

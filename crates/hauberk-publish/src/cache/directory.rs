@@ -3,8 +3,7 @@
 use std::{
     collections::{HashMap, hash_map},
     fs::{self, File},
-    io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -12,12 +11,18 @@ use std::{
 use hauberk_store::{
     NarInfo, StoreDirectory, StorePathHash,
     cache_info::{self, CacheInfo},
-    narinfo::{self, Compression, NarUrl},
+    narinfo::{Compression, NarUrl},
 };
 
 use tracing::warn;
 
-use super::{error::CacheError, nar_file::NarFile, pending::Pending, scratch::Scratch};
+use super::{
+    error::CacheError,
+    nar_file::NarFile,
+    pending::Pending,
+    reader::{CacheReader, read_bounded},
+    scratch::Scratch,
+};
 use crate::{describe::item_nar_url, signer::Signer};
 
 /// A stock Nix binary cache on disk: `nix-cache-info`, `HASH.narinfo`, `nar/…`. Clones are the same cache.
@@ -30,9 +35,8 @@ pub struct Cache(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    directory: PathBuf,
+    reader: CacheReader,
     nars: PathBuf,
-    store_directory: StoreDirectory,
     scratch: Scratch,
     /// Held by the one commit that runs.
     committing: Mutex<()>,
@@ -79,9 +83,8 @@ impl Cache {
                     .map_err(CacheError::io("write", &info_path))?;
             }
         }
-        let (directory, store_directory) = (directory.to_owned(), store_directory.clone());
-        let committing = Mutex::new(());
-        Ok(Self(Arc::new(Inner { directory, nars, store_directory, scratch, committing })))
+        let reader = CacheReader::new(directory, store_directory);
+        Ok(Self(Arc::new(Inner { reader, nars, scratch, committing: Mutex::new(()) })))
     }
 
     /// Opens a cache that exists, of whichever store.
@@ -89,31 +92,32 @@ impl Cache {
     /// # Errors
     /// A directory that is no cache, and as [`Self::open`].
     pub fn open_existing(directory: &Path) -> Result<Self, CacheError> {
-        let path = directory.join("nix-cache-info");
-        let read = fs::metadata(&path).and_then(|_| read_bounded(&path, cache_info::MAX_SIZE));
-        let text = read.map_err(CacheError::io("read", &path))?.unwrap_or_default();
-        let info = CacheInfo::parse(&text).map_err(|source| CacheError::CacheInfo { path, source })?;
-        Self::open(directory, &info.store_directory)
+        Self::open(directory, CacheReader::open(directory)?.store_directory())
     }
 
     /// Gives the store whose items the cache holds.
     pub fn store_directory(&self) -> &StoreDirectory {
-        &self.0.store_directory
+        self.0.reader.store_directory()
     }
 
     /// Gives the directory.
     pub fn directory(&self) -> &Path {
-        &self.0.directory
+        self.0.reader.directory()
+    }
+
+    /// Gives the side of it that only reads.
+    pub fn reader(&self) -> &CacheReader {
+        &self.0.reader
     }
 
     /// Gives the name of the file that holds a narinfo, if the cache has it.
     pub(crate) fn narinfo_path(&self, hash: &StorePathHash) -> PathBuf {
-        self.0.directory.join(format!("{hash}.narinfo"))
+        self.0.reader.narinfo_path(hash)
     }
 
     /// Tells whether the cache has the item. One look at the file system.
     pub fn contains(&self, hash: &StorePathHash) -> bool {
-        self.narinfo_path(hash).symlink_metadata().is_ok()
+        self.0.reader.contains(hash)
     }
 
     /// Gives the narinfo as it is stored.
@@ -121,8 +125,7 @@ impl Cache {
     /// # Errors
     /// A file that is there and cannot be read, or is larger than a narinfo may be.
     pub fn narinfo_text(&self, hash: &StorePathHash) -> Result<Option<String>, CacheError> {
-        let path = self.narinfo_path(hash);
-        read_bounded(&path, narinfo::MAX_SIZE).map_err(CacheError::io("read", &path))
+        self.0.reader.narinfo_text(hash)
     }
 
     /// Gives what the cache says of the item.
@@ -130,9 +133,7 @@ impl Cache {
     /// # Errors
     /// As [`Self::narinfo_text`], and a text that is no narinfo.
     pub fn narinfo(&self, hash: &StorePathHash) -> Result<Option<NarInfo>, CacheError> {
-        let Some(text) = self.narinfo_text(hash)? else { return Ok(None) };
-        let parsed = NarInfo::parse(&self.0.store_directory, &text);
-        parsed.map(Some).map_err(|source| CacheError::NarInfo { path: self.narinfo_path(hash), source })
+        self.0.reader.narinfo(hash)
     }
 
     /// Opens a file of `nar/`; the name must be a plain one, and no symlink is followed.
@@ -140,18 +141,7 @@ impl Cache {
     /// # Errors
     /// What the operating system says, `NotFound` for a name that is not plain or not a file.
     pub(crate) fn open_nar(&self, name: &str) -> io::Result<(File, fs::Metadata)> {
-        if !is_plain_name(name) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-        let file = match File::options().read(true).custom_flags(flags).open(self.0.nars.join(name)) {
-            Err(error) if error.raw_os_error() == Some(nix::libc::ELOOP) => {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            other => other?,
-        };
-        let metadata = file.metadata()?;
-        if metadata.is_file() { Ok((file, metadata)) } else { Err(io::ErrorKind::NotFound.into()) }
+        self.0.reader.open_nar(name)
     }
 
     /// Begins a nar file.
@@ -160,7 +150,7 @@ impl Cache {
     /// A temporary file that cannot be made.
     pub fn begin(&self) -> Result<NarFile, CacheError> {
         let made = self.0.scratch.file();
-        let (file, scratch) = made.map_err(CacheError::io("make a temporary file in", &self.0.directory))?;
+        let (file, scratch) = made.map_err(CacheError::io("make a temporary file in", self.directory()))?;
         Ok(NarFile::new(file, scratch))
     }
 
@@ -184,6 +174,29 @@ impl Cache {
             warn!(store.path = %narinfo.store_path, "replacing a narinfo of the cache whose nar is lost");
         }
         Ok(there.then_some(narinfo))
+    }
+
+    /// Writes narinfos in the place of those that the cache has, each at once, and durable when it returns.
+    ///
+    /// # Errors
+    /// A disk that is full or fails; some may have been replaced then.
+    pub(super) fn replace_narinfos(&self, narinfos: &[NarInfo]) -> Result<(), CacheError> {
+        let inner = &*self.0;
+        let _one_at_a_time = inner.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = Vec::with_capacity(narinfos.len());
+        for narinfo in narinfos {
+            let path = self.narinfo_path(&narinfo.store_path.hash());
+            let (mut file, scratch) = inner.scratch.file().map_err(CacheError::io("write", &path))?;
+            file.write_all(narinfo.to_string().as_bytes()).map_err(CacheError::io("write", &path))?;
+            written.push((scratch, path));
+        }
+        let directory = File::open(self.directory()).map_err(CacheError::io("open", self.directory()))?;
+        let synced = nix::unistd::syncfs(&directory).map_err(io::Error::from);
+        synced.map_err(CacheError::io("sync", self.directory()))?;
+        for (scratch, path) in written {
+            scratch.rename(&path).map_err(CacheError::io("rename to", &path))?;
+        }
+        directory.sync_all().map_err(CacheError::io("sync", self.directory()))
     }
 
     /// Makes the items of `batch` visible, signed by `signer` too, and durable when it returns: one syncfs for all
@@ -213,8 +226,8 @@ impl Cache {
         let mut fresh = Vec::new();
         for mut item in batch {
             let store_path = &item.narinfo.store_path;
-            if *store_path.directory() != inner.store_directory {
-                let (path, wanted) = (store_path.clone(), inner.store_directory.clone());
+            if store_path.directory() != inner.reader.store_directory() {
+                let (path, wanted) = (store_path.clone(), inner.reader.store_directory().clone());
                 return Err(CacheError::OtherStorePath { path, wanted });
             }
             let hash = store_path.hash();
@@ -246,10 +259,11 @@ impl Cache {
         if fresh.is_empty() {
             return Ok(committed);
         }
-        let directory = File::open(&inner.directory).map_err(CacheError::io("open", &inner.directory))?;
+        let directory =
+            File::open(inner.reader.directory()).map_err(CacheError::io("open", inner.reader.directory()))?;
         nix::unistd::syncfs(&directory)
             .map_err(io::Error::from)
-            .map_err(CacheError::io("sync", &inner.directory))?;
+            .map_err(CacheError::io("sync", inner.reader.directory()))?;
         let mut narinfos = Vec::with_capacity(fresh.len());
         for (nars, narinfo, path) in fresh {
             for nar in nars {
@@ -262,27 +276,9 @@ impl Cache {
         for (narinfo, path) in narinfos {
             narinfo.rename(&path).map_err(CacheError::io("rename to", &path))?;
         }
-        directory.sync_all().map_err(CacheError::io("sync", &inner.directory))?;
+        directory.sync_all().map_err(CacheError::io("sync", inner.reader.directory()))?;
         Ok(committed)
     }
-}
-
-/// Tells whether `name` is the name of a file as caches have them: no slash, no leading dot, nothing unprintable.
-fn is_plain_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'+' | b'=');
-    !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && name.bytes().all(plain)
-}
-
-/// Reads a file of at most `limit` bytes of text; nothing where there is none.
-fn read_bounded(path: &Path, limit: usize) -> io::Result<Option<String>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut text = String::with_capacity(1024);
-    file.take(limit as u64 + 1).read_to_string(&mut text)?;
-    if text.len() > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(Some(text)) }
 }
 
 /// Writes a file that is there whole or not at all, and durable.

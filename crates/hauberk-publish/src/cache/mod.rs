@@ -1,16 +1,25 @@
 //! The cache directory: a stock Nix binary cache on disk.
 
+mod archive;
 mod directory;
 mod error;
+mod import;
 mod nar_file;
+mod order;
 mod pack;
 mod pending;
+mod reader;
+mod renew;
 mod scratch;
 mod verify;
 
+pub use archive::{ArchiveError, export_archive};
 pub use directory::{Cache, Committed};
 pub use error::CacheError;
+pub use import::{Import, Imported, Refused};
 pub use nar_file::{FinishedNar, NarFile};
 pub use pack::{Method, UnknownMethod};
 pub use pending::Pending;
+pub use reader::CacheReader;
+pub use renew::{Renewal, Renewed};
 pub use verify::{Finding, Verification, Verified};

@@ -91,14 +91,14 @@ impl fmt::Display for Method {
 }
 
 /// Packs what is written into it.
-enum Encoder {
+pub(super) enum Encoder {
     None(NarFile),
     Gzip(flate2::write::GzEncoder<NarFile>),
     Zstd(zstd::Encoder<'static, NarFile>),
 }
 
 impl Encoder {
-    fn new(method: Method, file: NarFile) -> io::Result<Self> {
+    pub(super) fn new(method: Method, file: NarFile) -> io::Result<Self> {
         Ok(match method {
             Method::None => Self::None(file),
             Method::Gzip(level) => {
@@ -108,7 +108,7 @@ impl Encoder {
         })
     }
 
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::None(file) => file.write_all(bytes),
             Self::Gzip(encoder) => encoder.write_all(bytes),
@@ -116,7 +116,7 @@ impl Encoder {
         }
     }
 
-    fn finish(self) -> io::Result<FinishedNar> {
+    pub(super) fn finish(self) -> io::Result<FinishedNar> {
         Ok(match self {
             Self::None(file) => file.finish(Compression::None),
             Self::Gzip(encoder) => encoder.finish()?.finish(Compression::Gzip),

@@ -3,18 +3,14 @@
 use std::{
     collections::HashSet,
     fmt, fs,
-    io::{self, BufReader, Read},
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-use hauberk_store::{NarInfo, StorePath, StorePathHash, hash::Sha256Hasher, narinfo::NarUrl};
+use hauberk_store::{StorePath, StorePathHash, narinfo::NarUrl};
 
 use super::{directory::Cache, error::CacheError};
-use crate::{signer::TrustedKeys, stream::decoder};
-
-/// Bytes read at a time.
-const CHUNK: usize = 256 * 1024;
+use crate::{describe::item_nar_url, signer::TrustedKeys};
 
 /// A nar without a narinfo is left alone for so long: it may be on its way in.
 const ON_ITS_WAY: Duration = Duration::from_secs(3600);
@@ -116,7 +112,7 @@ impl Cache {
     ) -> Result<Verified, CacheError> {
         let mut seen = Verified::default();
         let mut named = HashSet::new();
-        let hashes = self.hashes()?;
+        let hashes = self.reader().hashes()?;
         let mut note = |finding: Finding, seen: &mut Verified| {
             match finding.is_fault() {
                 true => seen.faults += 1,
@@ -151,8 +147,10 @@ impl Cache {
                 note(Finding::Unsigned { path: path.clone() }, &mut seen);
             }
             let mut whole = true;
-            for place in &narinfo.urls {
-                match self.check_nar(&narinfo, place) {
+            // What is packed while it is sent has no file.
+            let packed = |place: &&NarUrl| place.url != item_nar_url(&place.compression, path);
+            for place in narinfo.urls.iter().filter(packed) {
+                match self.reader().read_nar(&narinfo, place, |_| Ok(()), |_| Ok(())) {
                     Ok(bytes) => seen.bytes += bytes,
                     Err(reason) => {
                         whole = false;
@@ -173,7 +171,7 @@ impl Cache {
                 note(Finding::Dangling { path, reference }, &mut seen);
             }
         }
-        for (name, file) in self.nar_files()? {
+        for (name, file) in self.reader().nar_files()? {
             if named.contains(&format!("nar/{name}")) {
                 continue;
             }
@@ -204,76 +202,4 @@ impl Cache {
         }
         Ok(())
     }
-
-    /// Gives the hash parts of the items that the cache has.
-    fn hashes(&self) -> Result<HashSet<StorePathHash>, CacheError> {
-        let directory = self.directory();
-        let read = || -> io::Result<HashSet<StorePathHash>> {
-            let mut hashes = HashSet::new();
-            for entry in fs::read_dir(directory)? {
-                let name = entry?.file_name();
-                let hash = name.to_str().and_then(|name| name.strip_suffix(".narinfo"));
-                hashes.extend(hash.and_then(|hash| StorePathHash::parse(hash).ok()));
-            }
-            Ok(hashes)
-        };
-        read().map_err(CacheError::io("list", directory))
-    }
-
-    /// Gives the files under `nar/`.
-    fn nar_files(&self) -> Result<Vec<(String, PathBuf)>, CacheError> {
-        let directory = self.directory().join("nar");
-        let read = || -> io::Result<Vec<(String, PathBuf)>> {
-            let mut files = Vec::new();
-            for entry in fs::read_dir(&directory)? {
-                let entry = entry?;
-                files.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
-            }
-            Ok(files)
-        };
-        read().map_err(CacheError::io("list", &directory))
-    }
-
-    /// Reads a nar file and gives its size; or why it is not what the narinfo says.
-    fn check_nar(&self, narinfo: &NarInfo, place: &NarUrl) -> io::Result<u64> {
-        let wrong = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason);
-        let name = place.url.strip_prefix("nar/").ok_or_else(|| wrong("it is not in the cache"))?;
-        let (file, metadata) = self.open_nar(name)?;
-        if place.file_size.is_some_and(|size| size != metadata.len()) {
-            return Err(wrong("its size is not the one announced"));
-        }
-        if let Some(announced) = &place.file_hash {
-            let mut hasher = Sha256Hasher::new();
-            read_all(&file, u64::MAX, |bytes| hasher.update(bytes))?;
-            if hauberk_store::Hash::from(hasher.finish().0) != *announced {
-                return Err(wrong("its hash is not the one announced"));
-            }
-        }
-        let (file, _) = self.open_nar(name)?;
-        let input = BufReader::with_capacity(CHUNK, file);
-        let unpacked = decoder(&place.compression, input).map_err(io::Error::other)?;
-        let mut hasher = Sha256Hasher::new();
-        let size = read_all(unpacked, narinfo.nar_size, |bytes| hasher.update(bytes))?;
-        if size != narinfo.nar_size || hasher.finish().0 != narinfo.nar_hash {
-            return Err(wrong("what it holds is not the nar announced"));
-        }
-        Ok(metadata.len())
-    }
-}
-
-/// Reads until the end, or a little beyond `limit`. Gives the number of bytes.
-fn read_all(mut source: impl Read, limit: u64, mut take: impl FnMut(&[u8])) -> io::Result<u64> {
-    let (mut buffer, mut total) = (vec![0; CHUNK], 0);
-    while total <= limit {
-        match source.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                take(&buffer[..count]);
-                total += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(total)
 }

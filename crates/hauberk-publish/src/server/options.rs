@@ -15,6 +15,8 @@ pub struct PublishOptions {
     pub tls: Option<TlsAcceptor>,
     /// How long clients may remember narinfos.
     pub ttl: Option<Duration>,
+    /// How long clients may remember that something is not here; 0 where not at all.
+    pub negative_ttl: Option<Duration>,
     /// How items of the store get into the cache.
     pub packing: Option<Packing>,
 }
@@ -33,6 +35,9 @@ impl PublishOptions {
     pub fn server(self, listener: impl Into<Listener>, mut config: PublishConfig) -> PublishServer {
         config.tls = self.tls;
         config.ttl = self.ttl;
+        if let Some(ttl) = self.negative_ttl {
+            config.negative_ttl = ttl;
+        }
         config.packing = self.packing;
         let server = PublishServer::new(listener, config);
         self.listeners.into_iter().fold(server, PublishServer::also_on)
@@ -45,6 +50,7 @@ impl fmt::Debug for PublishOptions {
             .field("listeners", &self.listeners)
             .field("tls", &self.tls.is_some())
             .field("ttl", &self.ttl)
+            .field("negative_ttl", &self.negative_ttl)
             .field("packing", &self.packing)
             .finish()
     }

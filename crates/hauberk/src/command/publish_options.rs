@@ -39,6 +39,11 @@ pub(crate) struct Publish {
     #[arg(long, value_name = "SECONDS")]
     publish_ttl: Option<u64>,
 
+    /// Tell clients that they may remember for so long that something is not here, in seconds; with 0 they
+    /// ask each time, and so find what has been built since [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    publish_negative_ttl: Option<u64>,
+
     /// Pack items of the local store into the cache when they are asked for: `zstd`, `gzip` or `none`, with `:LEVEL` or without;
     /// several, separated by commas, for clients of Guix
     #[arg(long, value_name = "METHODS", value_delimiter = ',')]
@@ -80,6 +85,7 @@ impl Publish {
             options.tls = Some(tls_acceptor(certificate, key).map_err(Failure::configuration)?);
         }
         options.ttl = self.publish_ttl.map(Duration::from_secs);
+        options.negative_ttl = self.publish_negative_ttl.map(Duration::from_secs);
         if !self.pack.is_empty() {
             let mut packing = Packing::new(self.pack);
             packing.threads = self.pack_threads.clamp(1, 64);
