@@ -24,7 +24,7 @@ pub(crate) type Identity = Hello;
 /// Bounds of what the server may ask for, and our own patience.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timing {
-    /// How long a Hello may go without an answer before the connection is given up.
+    /// How long the first Hello may go without an answer before the connection is given up; each further one twice as long.
     pub(crate) hello_timeout: Duration,
 }
 
@@ -35,6 +35,11 @@ impl Default for Timing {
     }
 }
 
+/// Results are told again after a lease without an Ack, then after twice that, and so on, so often doubled at most: a server that is busy
+/// must not become busier for it.
+const MOST_DOUBLINGS: u32 = 5;
+/// The patience with an unanswered Hello is doubled with each, so often at most.
+const MOST_HELLO_DOUBLINGS: u32 = 4;
 /// The shortest heartbeat interval that is taken from a server: a mistake there must not become a flood here.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -100,8 +105,10 @@ struct Joined {
     interval: Duration,
     lease: Duration,
     next_heartbeat: Instant,
-    /// Since when a result waits for its Ack.
+    /// Since when a result waits for its Ack, or for another since the last one came or results were told again.
     waiting_since: Option<Instant>,
+    /// How often results were told again since the last Ack.
+    repeated: u32,
 }
 
 /// The worker's side of the conversation.
@@ -114,6 +121,8 @@ pub(crate) struct Session {
     /// No more work is taken.
     leaving: Option<Leaving>,
     paused: bool,
+    /// Hellos without an answer since the last Welcome.
+    unanswered: u32,
     /// Messages that could not be understood or were of another session.
     ignored: u64,
 }
@@ -142,6 +151,7 @@ impl Session {
             link: Link::Away,
             leaving: None,
             paused: false,
+            unanswered: 0,
             ignored: 0,
         }
     }
@@ -260,6 +270,7 @@ impl Session {
                 let waiting = self.roster.unacknowledged().next().is_some();
                 if let Link::Joined(joined) = &mut self.link {
                     joined.waiting_since = waiting.then_some(now);
+                    joined.repeated = 0;
                 }
                 self.leave_when_drained(effects);
             }
@@ -318,17 +329,26 @@ impl Session {
             lease,
             next_heartbeat: now + interval,
             waiting_since: None,
+            repeated: 0,
         });
         self.paused = false;
+        self.unanswered = 0;
         effects.push(Effect::Welcomed(Box::new(welcome)));
-        let owed: Vec<Finished> = self.roster.unacknowledged().map(|(_, result)| result.clone()).collect();
-        for result in owed {
-            self.send(result, effects);
-        }
+        self.tell_results(effects);
         if let Link::Joined(joined) = &mut self.link {
             joined.waiting_since = self.roster.unacknowledged().next().map(|_| now);
         }
         self.leave_when_drained(effects);
+    }
+
+    /// Tells every result that is not acknowledged, and gives their number.
+    fn tell_results(&mut self, effects: &mut Vec<Effect>) -> usize {
+        let owed: Vec<Finished> = self.roster.unacknowledged().map(|(_, result)| result.clone()).collect();
+        let count = owed.len();
+        for result in owed {
+            self.send(result, effects);
+        }
+        count
     }
 
     fn refused(&mut self, refused: Refused, effects: &mut Vec<Effect>) {
@@ -458,22 +478,30 @@ impl Session {
         self.leave_when_drained(effects);
     }
 
+    /// How long this Hello may go without an answer. A server to which many workers come at once answers the last of them late: whoever
+    /// gave up always after the same time would never be answered.
+    fn hello_patience(&self) -> Duration {
+        self.timing.hello_timeout * (1 << self.unanswered.min(MOST_HELLO_DOUBLINGS))
+    }
+
     /// When [`Session::tick`] is next to be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.link {
             Link::Away | Link::Gone => None,
-            Link::Greeting { since } => Some(*since + self.timing.hello_timeout),
+            Link::Greeting { since } => Some(*since + self.hello_patience()),
             Link::Joined(joined) => Some(joined.next_heartbeat),
         }
     }
 
     /// Does what is due. `load` is asked for when a heartbeat is.
     pub(crate) fn tick(&mut self, now: Instant, load: impl FnOnce() -> Load, effects: &mut Vec<Effect>) {
+        let hello_patience = self.hello_patience();
         match &mut self.link {
             Link::Away | Link::Gone => {}
             Link::Greeting { since } => {
                 let waited = now.saturating_duration_since(*since);
-                if waited >= self.timing.hello_timeout {
+                if waited >= hello_patience {
+                    self.unanswered += 1;
                     warn!("the server did not answer within {} s, looking for it again", waited.as_secs());
                     self.link = Link::Away;
                     effects.push(Effect::Reconnect(Duration::ZERO));
@@ -483,21 +511,26 @@ impl Session {
                 if now < joined.next_heartbeat {
                     return;
                 }
-                if joined
+                let patience = joined.lease * (1 << joined.repeated.min(MOST_DOUBLINGS));
+                let repeat = joined
                     .waiting_since
-                    .is_some_and(|since| now.saturating_duration_since(since) >= joined.lease)
-                {
-                    warn!(
-                        "results wait for their acknowledgement for {} s, saying hello again",
-                        joined.lease.as_secs()
-                    );
-                    self.connected(now, effects);
-                    return;
+                    .is_some_and(|since| now.saturating_duration_since(since) >= patience);
+                if repeat {
+                    joined.repeated += 1;
+                    joined.waiting_since = Some(now);
                 }
                 joined.next_heartbeat = now + joined.interval;
                 let (last_assign_seen, granted) = (joined.last_assign, joined.granted);
                 let running = self.roster.running(now);
                 self.send(Heartbeat { running, last_assign_seen, granted, load: Some(load()) }, effects);
+                if repeat {
+                    // In the session that stands: what the server has assigned meanwhile and has not arrived yet would be lost with it.
+                    let owed = self.tell_results(effects);
+                    warn!(
+                        "{owed} results wait for their acknowledgement for {} s, telling them again",
+                        patience.as_secs()
+                    );
+                }
             }
         }
     }

@@ -247,16 +247,31 @@ fn a_silent_server_is_left() {
     assert_eq!(table.waits(Duration::from_secs(9)), [""; 0]);
     assert_eq!(table.waits(Duration::from_secs(1)), ["reconnect after 0 s"]);
     assert_eq!(table.session.deadline(), None);
+    // A server that is busy gets more time with each try.
+    for patience in [20, 40, 80, 160, 160] {
+        table.does(|session, now, effects| session.connected(now, effects));
+        assert_eq!(table.waits(Duration::from_secs(patience - 1)), [""; 0]);
+        assert_eq!(table.waits(Duration::from_secs(1)), ["reconnect after 0 s"]);
+    }
+    table.does(|session, now, effects| session.connected(now, effects));
+    table.hears(welcome());
+    table.does(|session, now, effects| session.connected(now, effects));
+    assert_eq!(table.waits(Duration::from_secs(10)), ["reconnect after 0 s"]);
 }
 
 #[test]
-fn a_result_without_an_ack_for_a_lease_is_told_in_a_new_session() {
+fn a_result_without_an_ack_is_told_again_ever_more_seldom_and_the_session_stays() {
     let mut table = Table::joined(1, 0);
     table.hears(assign(1));
     table.finishes(1);
     assert_eq!(table.waits(INTERVAL), ["9/4 heartbeat [] seen 2 granted 2"]);
-    assert_eq!(table.waits(LEASE), ["hello [] [1] [1]"]);
-    assert_eq!(table.hears(welcome()), ["welcomed", "9/1 finished 1 Succeeded"]);
+    assert_eq!(table.waits(LEASE), ["9/5 heartbeat [] seen 2 granted 2", "9/6 finished 1 Succeeded"]);
+    assert_eq!(table.waits(LEASE), ["9/7 heartbeat [] seen 2 granted 2"]);
+    // What is assigned meanwhile is taken as ever.
+    assert_eq!(table.hears(assign(2))[0], "begin 2");
+    assert_eq!(table.waits(LEASE), ["9/8 heartbeat [2] seen 3 granted 2", "9/9 finished 1 Succeeded"]);
+    assert_eq!(table.hears(Ack { attempts: vec![1] }), ["acknowledged [1] kept [1]"]);
+    assert_eq!(table.waits(4 * LEASE), ["9/10 heartbeat [2] seen 3 granted 2"]);
 }
 
 #[test]
