@@ -33,7 +33,7 @@ mod orders;
 mod returns;
 
 use attempt::{Attempt, By, Early, Phase};
-use returns::Return;
+use returns::Returns;
 
 /// Builds a refill brings for each lane.
 pub(crate) const WINDOW: usize = 2048;
@@ -48,7 +48,7 @@ pub(crate) struct Dispatcher {
     by_worker: HashMap<WorkerId, SessionId>,
     attempts: HashMap<AttemptId, Attempt>,
     /// Attempts that workers came back with, and that the database is asked about.
-    returns: HashMap<AttemptId, Return>,
+    returns: Returns,
     /// What was decided about attempts before it was heard that they were recorded.
     early: HashMap<AttemptId, Early>,
     /// Where builds that are to be tried again have failed by the farm's fault.
@@ -67,7 +67,7 @@ impl Dispatcher {
             sessions: HashMap::new(),
             by_worker: HashMap::new(),
             attempts: HashMap::new(),
-            returns: HashMap::new(),
+            returns: Returns::new(),
             early: HashMap::new(),
             tried: HashMap::new(),
             effects: Vec::new(),
@@ -228,7 +228,7 @@ impl Dispatcher {
             .map(|number| AttemptId::new(*number))
             .filter(|id| !unacknowledged.contains(id))
             .filter(|id| self.attempts.get(id).is_none_or(|attempt| attempt.worker != worker))
-            .filter(|id| !self.returns.contains_key(id))
+            .filter(|id| !self.is_asked_about(worker, *id))
             .map(AttemptId::get)
             .collect();
         if !released.is_empty() {
@@ -563,7 +563,7 @@ impl Dispatcher {
                 }
             }
             Committed::Effects(effects) => self.ready(&effects.ready),
-            Committed::TakenBack(id, verdict) => self.taken_back(id, verdict, now),
+            Committed::TakenBack(id, worker, verdict) => self.taken_back(worker, id, verdict, now),
             Committed::Settled(id, settled) => {
                 if let Some(other) = settled.superseded {
                     self.superseded(other);

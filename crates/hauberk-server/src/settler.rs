@@ -58,7 +58,9 @@ impl Settler {
                         "the database refuses to decide about attempt {}", step.attempt()
                     );
                     return match step {
-                        Late::TakeBack(returned) => Committed::TakenBack(returned.attempt, None),
+                        Late::TakeBack(returned) => {
+                            Committed::TakenBack(returned.attempt, returned.worker, None)
+                        }
                         Late::Succeed(fetched) => {
                             Committed::Settled(fetched.attempt, late::Settled::default())
                         }
@@ -74,7 +76,7 @@ impl Settler {
         let done = match step {
             Late::TakeBack(returned) => {
                 let verdict = late::take_back(&transaction, returned, self.epoch).await?;
-                Committed::TakenBack(returned.attempt, Some(verdict))
+                Committed::TakenBack(returned.attempt, returned.worker, Some(verdict))
             }
             Late::Succeed(fetched) => {
                 let settled = late::succeed(&transaction, fetched, self.epoch, self.server).await?;

@@ -78,8 +78,9 @@ pub(crate) enum Committed {
     Ended(AttemptId),
     /// What the batch changed besides.
     Effects(Effects),
-    /// It is decided what becomes of an attempt that was given up and came back; `None` when the database refused to say.
-    TakenBack(AttemptId, Option<Verdict>),
+    /// It is decided what becomes of an attempt that was given up and that a worker came back with; `None` when the database refused to
+    /// say.
+    TakenBack(AttemptId, WorkerId, Option<Verdict>),
     /// The outputs of an attempt that stood beside another were recorded.
     Settled(AttemptId, Settled),
 }

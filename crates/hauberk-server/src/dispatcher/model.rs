@@ -296,7 +296,7 @@ impl Db {
                     }
                     _ => Verdict::NotTheirs,
                 };
-                Committed::TakenBack(returned.attempt, Some(verdict))
+                Committed::TakenBack(returned.attempt, returned.worker, Some(verdict))
             }
             Late::Succeed(fetched) => {
                 let id = fetched.attempt.get();
@@ -863,13 +863,15 @@ impl World {
 
     fn note(&mut self, answer: &Committed) {
         let seen = match answer {
-            Committed::TakenBack(_, Some(Verdict::Reopened(reopened))) if reopened.superseded.is_some() => {
+            Committed::TakenBack(_, _, Some(Verdict::Reopened(reopened)))
+                if reopened.superseded.is_some() =>
+            {
                 "an older attempt was preferred"
             }
-            Committed::TakenBack(_, Some(Verdict::Reopened(_))) => "an attempt was taken back",
-            Committed::TakenBack(_, Some(Verdict::Beside(_))) => "a result stood beside another attempt",
-            Committed::TakenBack(_, Some(Verdict::History)) => "a result was history",
-            Committed::TakenBack(_, Some(Verdict::NotTheirs)) => "a worker lied",
+            Committed::TakenBack(_, _, Some(Verdict::Reopened(_))) => "an attempt was taken back",
+            Committed::TakenBack(_, _, Some(Verdict::Beside(_))) => "a result stood beside another attempt",
+            Committed::TakenBack(_, _, Some(Verdict::History)) => "a result was history",
+            Committed::TakenBack(_, _, Some(Verdict::NotTheirs)) => "a worker lied",
             Committed::Settled(_, settled) if settled.counts && settled.superseded.is_some() => {
                 "a late result ended a newer attempt"
             }

@@ -4,7 +4,7 @@
 //! question to the database, which decides by its rows (`hauberk_database::late`); until the answer is there, nothing is told to
 //! the worker, and what it says meanwhile waits.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use hauberk_database::late::{Reopened, Report, Returned, Verdict, Word};
@@ -18,10 +18,16 @@ use crate::outcome::{Fault, class_of, fault};
 use crate::session::SessionId;
 use crate::wording::{built_outputs, measures, one_line, result_message};
 
+/// Attempts of one worker about which the database is asked at once. More are for its next Hello or heartbeat: whoever speaks of what
+/// was never its own keeps itself waiting, and nobody else.
+const ASKED: usize = 1024;
+
+/// What a worker came back with, by attempt. Each worker's stands by itself: one may speak of another's attempts.
+pub(super) type Returns = HashMap<WorkerId, HashMap<AttemptId, Return>>;
+
 /// An attempt that a worker came back with, until it is decided what becomes of it.
 #[derive(Debug)]
 pub(super) struct Return {
-    worker: WorkerId,
     /// What the database was asked about.
     word: Word,
     /// Its result, if that is known.
@@ -54,7 +60,7 @@ impl Dispatcher {
     /// A worker has the result of an attempt that is not known here.
     pub(super) fn returned_with_result(&mut self, worker: WorkerId, finished: &Finished) {
         let id = AttemptId::new(finished.attempt);
-        if word(finished) == Word::Nothing && !self.returns.contains_key(&id) {
+        if word(finished) == Word::Nothing && !self.is_asked_about(worker, id) {
             self.forget_result(worker, id);
         } else {
             self.returned(worker, id, Some(Box::new(finished.clone())));
@@ -62,26 +68,44 @@ impl Dispatcher {
     }
 
     fn returned(&mut self, worker: WorkerId, id: AttemptId, said: Option<Box<Finished>>) {
-        if let Some(known) = self.returns.get_mut(&id) {
-            if known.worker == worker && said.is_some() {
+        let asked = self.returns.entry(worker).or_default();
+        if let Some(known) = asked.get_mut(&id) {
+            if said.is_some() {
                 known.said = said;
             }
+            return;
+        }
+        if asked.len() >= ASKED {
             return;
         }
         let word = said.as_deref().map_or(Word::Running, word);
         let report = said.as_deref().map(report);
         let returned = Returned { attempt: id, worker, word, report };
-        self.returns.insert(id, Return { worker, word, said });
+        asked.insert(id, Return { word, said });
         self.effects.push(Effect::Late(Late::TakeBack(Box::new(returned))));
     }
 
+    /// Tells whether the database is asked about an attempt that a worker came back with.
+    pub(super) fn is_asked_about(&self, worker: WorkerId, id: AttemptId) -> bool {
+        self.returns.get(&worker).is_some_and(|asked| asked.contains_key(&id))
+    }
+
     /// It is decided what becomes of an attempt that a worker came back with.
-    pub(super) fn taken_back(&mut self, id: AttemptId, verdict: Option<Verdict>, now: Instant) {
-        let Some(returned) = self.returns.remove(&id) else { return };
-        let worker = returned.worker;
+    pub(super) fn taken_back(
+        &mut self,
+        worker: WorkerId,
+        id: AttemptId,
+        verdict: Option<Verdict>,
+        now: Instant,
+    ) {
+        let Some(asked) = self.returns.get_mut(&worker) else { return };
+        let Some(returned) = asked.remove(&id) else { return };
+        if asked.is_empty() {
+            self.returns.remove(&worker);
+        }
         match verdict {
-            Some(Verdict::Reopened(reopened)) => self.reopened(id, reopened, returned, false, now),
-            Some(Verdict::Beside(reopened)) => self.reopened(id, reopened, returned, true, now),
+            Some(Verdict::Reopened(reopened)) => self.reopened(worker, (id, reopened), returned, false, now),
+            Some(Verdict::Beside(reopened)) => self.reopened(worker, (id, reopened), returned, true, now),
             Some(Verdict::History) => match returned.said {
                 // It ended while the database was asked about it as running.
                 Some(said) if returned.word == Word::Running => self.returned_with_result(worker, &said),
@@ -105,7 +129,14 @@ impl Dispatcher {
         }
     }
 
-    fn reopened(&mut self, id: AttemptId, reopened: Reopened, returned: Return, late: bool, now: Instant) {
+    fn reopened(
+        &mut self,
+        worker: WorkerId,
+        (id, reopened): (AttemptId, Reopened),
+        returned: Return,
+        late: bool,
+        now: Instant,
+    ) {
         let Reopened { build, name, farm_faults, superseded } = reopened;
         info!(
             build.id = %build, attempt.id = %id,
@@ -115,12 +146,11 @@ impl Dispatcher {
         if let Some(other) = superseded {
             self.superseded(other);
         }
-        let phase = if self.by_worker.contains_key(&returned.worker) {
+        let phase = if self.by_worker.contains_key(&worker) {
             Phase::Running
         } else {
             Phase::Unheard { until: now + self.policy.lease }
         };
-        let worker = returned.worker;
         let (stop_by, said, outputs) = (None, None, None);
         let attempt = Attempt { build, worker, name, farm_faults, late, stop_by, said, outputs, phase };
         self.attempts.insert(id, attempt);

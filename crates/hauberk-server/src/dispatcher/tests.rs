@@ -279,7 +279,7 @@ fn a_build_goes_from_assigned_to_succeeded() {
     // The worker did not hear it and says it once more: only the database still knows of it.
     bench.dispatcher.finished(session, &success(101));
     assert_eq!(asked(&bench.settle()), [(101, Word::Succeeded)]);
-    bench.committed(Committed::TakenBack(AttemptId::new(101), Some(Verdict::History)));
+    bench.committed(taken_back(1, 101, Verdict::History));
     assert_eq!(sent(&bench.settle()), ["Ack", "Release"]);
 }
 
@@ -358,7 +358,7 @@ fn what_runs_unwanted_is_canceled_and_what_is_kept_in_vain_released() {
     let effects = bench.settle();
     assert_eq!(sent(&effects), ["Welcome", "Release"]);
     assert_eq!(asked(&effects), [(5, Word::Running)]);
-    bench.committed(Committed::TakenBack(AttemptId::new(5), Some(Verdict::History)));
+    bench.committed(taken_back(1, 5, Verdict::History));
     assert_eq!(sent(&bench.settle()), ["Cancel"]);
 }
 
@@ -532,6 +532,33 @@ fn with_a_lapsed_attempt() -> (Bench, SessionId) {
     (bench, other)
 }
 
+/// What the database says of an attempt that a worker came back with.
+fn taken_back(worker: i32, attempt: i64, verdict: Verdict) -> Committed {
+    Committed::TakenBack(AttemptId::new(attempt), WorkerId::new(worker), Some(verdict))
+}
+
+#[test]
+fn who_speaks_of_the_attempts_of_others_keeps_only_itself_waiting() {
+    let (mut bench, _) = with_a_lapsed_attempt();
+    // Worker 2 claims it, and a great many more, before its own worker is back.
+    let claimed: Vec<_> =
+        (0..5000).map(|more| RunningAttempt { attempt: 101 + more, ..RunningAttempt::default() }).collect();
+    let heartbeat = Heartbeat { running: claimed, ..Heartbeat::default() };
+    let liar = bench.hello(2, 2, &Hello::default());
+    bench.settle();
+    bench.dispatcher.heartbeat(liar, &heartbeat);
+    bench.dispatcher.heartbeat(liar, &heartbeat);
+    assert_eq!(asked(&bench.settle()).len(), 1024);
+    let session = bench.hello(1, 3, &Hello { unacknowledged: vec![101], ..Hello::default() });
+    bench.settle();
+    bench.dispatcher.finished(session, &success(101));
+    assert_eq!(asked(&bench.settle()), [(101, Word::Succeeded)]);
+    bench.committed(taken_back(2, 101, Verdict::NotTheirs));
+    assert_eq!(sent(&bench.settle()), ["Cancel"]);
+    bench.committed(taken_back(1, 101, Verdict::Beside(reopened(7, None))));
+    assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Built(_))]));
+}
+
 #[test]
 fn a_late_result_counts_once_it_is_checked_and_ends_the_newer_attempt() {
     let (mut bench, other) = with_a_lapsed_attempt();
@@ -542,7 +569,7 @@ fn a_late_result_counts_once_it_is_checked_and_ends_the_newer_attempt() {
     // Said twice, asked once.
     bench.dispatcher.finished(session, &success(101));
     assert!(bench.settle().is_empty());
-    bench.committed(Committed::TakenBack(AttemptId::new(101), Some(Verdict::Beside(reopened(7, None)))));
+    bench.committed(taken_back(1, 101, Verdict::Beside(reopened(7, None))));
     assert!(matches!(bench.settle()[..], [Effect::Commit(Op::Built(_))]));
     bench.committed(Committed::Built(AttemptId::new(101)));
     let effects = bench.settle();
@@ -569,7 +596,7 @@ fn a_late_result_of_a_build_that_is_over_is_history() {
     bench.settle();
     bench.dispatcher.finished(session, &failure(101, Outcome::BuildFailed));
     assert_eq!(asked(&bench.settle()), [(101, Word::Failed)]);
-    bench.committed(Committed::TakenBack(AttemptId::new(101), Some(Verdict::History)));
+    bench.committed(taken_back(1, 101, Verdict::History));
     assert_eq!(sent(&bench.settle()), ["Ack", "Release"]);
     // What came to nothing is not even asked about.
     bench.dispatcher.finished(session, &failure(101, Outcome::DiskFull));
@@ -590,7 +617,7 @@ fn a_result_that_arrives_while_its_attempt_is_given_up_is_late() {
     assert!(bench.settle().is_empty());
     bench.committed(Committed::Ended(AttemptId::new(101)));
     assert_eq!(asked(&bench.settle()), [(101, Word::Succeeded)]);
-    bench.committed(Committed::TakenBack(AttemptId::new(101), Some(Verdict::Reopened(reopened(7, None)))));
+    bench.committed(taken_back(1, 101, Verdict::Reopened(reopened(7, None))));
     fetched_with_record(bench.settle());
 }
 
@@ -599,10 +626,7 @@ fn of_two_running_attempts_the_one_that_the_database_chooses_stays() {
     let (mut bench, _) = with_a_lapsed_attempt();
     let session = bench.hello(1, 3, &running(101));
     assert_eq!(asked(&bench.settle()), [(101, Word::Running)]);
-    bench.committed(Committed::TakenBack(
-        AttemptId::new(101),
-        Some(Verdict::Reopened(reopened(7, Some(102)))),
-    ));
+    bench.committed(taken_back(1, 101, Verdict::Reopened(reopened(7, Some(102)))));
     let effects = bench.settle();
     assert_eq!(sent(&effects), ["Cancel"]);
     let Effect::Send(to, _) = &effects[0] else { panic!("nothing is sent") };
@@ -613,7 +637,7 @@ fn of_two_running_attempts_the_one_that_the_database_chooses_stays() {
     let (mut bench, _) = with_a_lapsed_attempt();
     bench.hello(1, 3, &running(101));
     bench.settle();
-    bench.committed(Committed::TakenBack(AttemptId::new(101), Some(Verdict::History)));
+    bench.committed(taken_back(1, 101, Verdict::History));
     let effects = bench.settle();
     assert_eq!(sent(&effects), ["Cancel"]);
     let Effect::Send(to, _) = &effects[0] else { panic!("nothing is sent") };
@@ -627,7 +651,7 @@ fn an_attempt_that_ends_while_it_is_asked_about_is_asked_about_again() {
     bench.settle();
     bench.dispatcher.finished(session, &success(101));
     assert!(bench.settle().is_empty());
-    bench.committed(Committed::TakenBack(AttemptId::new(101), Some(Verdict::History)));
+    bench.committed(taken_back(1, 101, Verdict::History));
     assert_eq!(asked(&bench.settle()), [(101, Word::Succeeded)]);
 }
 
