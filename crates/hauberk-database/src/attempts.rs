@@ -124,17 +124,18 @@ pub async fn log_owner(
     .transpose()
 }
 
-/// Records that logs of attempts are complete, and how many bytes of text each has.
+/// Records that logs of attempts are complete, and how many bytes of text each has. Gives the attempts of which it could: it waits for
+/// no other transaction, so that those whose rows another holds at this moment have to be tried again.
 ///
 /// # Errors
 /// Any failure of the statement.
 pub async fn log_complete(
     client: &impl GenericClient,
     logs: &[(AttemptId, i64)],
-) -> Result<(), DatabaseError> {
+) -> Result<Vec<AttemptId>, DatabaseError> {
     let (attempts, text_bytes): (Vec<_>, Vec<_>) = logs.iter().copied().unzip();
-    statement!("attempts/log_complete").execute(client, &[&attempts, &text_bytes]).await?;
-    Ok(())
+    let rows = statement!("attempts/log_complete").all(client, &[&attempts, &text_bytes]).await?;
+    rows.iter().map(|row| row.get("attempt_id")).collect()
 }
 
 /// Where the results of an attempt are to be had.

@@ -661,21 +661,25 @@ pub(crate) async fn hold_outputs<'a>(
     Ok(())
 }
 
-/// Makes deferred builds ready whose time has come.
+/// Makes deferred builds ready whose time has come, or that would have to wait for longer than `longest` seconds, which no delay is: the
+/// database's clock was set back since then.
 ///
 /// # Errors
 /// Any failure of the statement, or a row that cannot be read.
-pub async fn wake_deferred(client: &impl GenericClient) -> Result<Vec<ReadyBuild>, DatabaseError> {
-    let rows = statement!("dispatch/wake_deferred").all(client, &[]).await?;
+pub async fn wake_deferred(
+    client: &impl GenericClient,
+    longest: f64,
+) -> Result<Vec<ReadyBuild>, DatabaseError> {
+    let rows = statement!("dispatch/wake_deferred").all(client, &[&longest]).await?;
     rows.iter().map(ready_build).collect()
 }
 
-/// Tells in how many seconds the next deferred build is due, if there is one.
+/// Tells in how many seconds the next deferred build is due, if there is one; never more than `longest`, the longest delay.
 ///
 /// # Errors
 /// Any failure of the statement, or a row that cannot be read.
-pub async fn next_deferred(client: &impl GenericClient) -> Result<Option<f64>, DatabaseError> {
-    let row = statement!("dispatch/next_deferred").optional(client, &[]).await?;
+pub async fn next_deferred(client: &impl GenericClient, longest: f64) -> Result<Option<f64>, DatabaseError> {
+    let row = statement!("dispatch/next_deferred").optional(client, &[&longest]).await?;
     row.map(|row| row.get("seconds")).transpose()
 }
 

@@ -8,7 +8,10 @@ use farm::{Farm, path};
 use hauberk_database::dispatch::{
     self, AttemptClass, AttemptOrigin, Built, BuiltOutput, Consequence, Fetched, KnownPath, Measures,
 };
-use hauberk_database::{AttemptId, BuildId, attempts, servers};
+use hauberk_database::{AttemptId, BuildId, attempts, begin, commit, servers};
+
+/// No delay here is longer, in seconds.
+const LONGEST: f64 = 86_400.0;
 
 #[tokio::test]
 async fn a_chain_is_built_link_by_link() {
@@ -73,9 +76,9 @@ async fn the_farms_fault_defers_a_build_and_the_next_try_is_counted() {
     let effects = farm.end(&claimed, AttemptClass::WorkerLost, Consequence::Retry { delay: 0.0 }).await;
     assert!(effects.deferred && effects.finished.is_empty());
     assert_eq!(farm.states().await, ["deferred"]);
-    assert!(dispatch::next_deferred(&farm.client().await).await.unwrap().unwrap() <= 0.0);
-    assert_eq!(dispatch::wake_deferred(&farm.client().await).await.unwrap().len(), 1);
-    assert!(dispatch::next_deferred(&farm.client().await).await.unwrap().is_none());
+    assert!(dispatch::next_deferred(&farm.client().await, LONGEST).await.unwrap().unwrap() <= 0.0);
+    assert_eq!(dispatch::wake_deferred(&farm.client().await, LONGEST).await.unwrap().len(), 1);
+    assert!(dispatch::next_deferred(&farm.client().await, LONGEST).await.unwrap().is_none());
     let claimed = farm.claim(0).await;
     assert_eq!((claimed.number, claimed.farm_faults), (2, 1));
     let effects = farm.end(&claimed, AttemptClass::Canceled, Consequence::Ready).await;
@@ -92,8 +95,29 @@ async fn a_delay_is_waited_for() {
     let farm = Farm::with(&[&[]]).await;
     let claimed = farm.claim(0).await;
     farm.end(&claimed, AttemptClass::Transfer, Consequence::Retry { delay: 3600.0 }).await;
-    assert!(dispatch::wake_deferred(&farm.client().await).await.unwrap().is_empty());
-    assert!(dispatch::next_deferred(&farm.client().await).await.unwrap().unwrap() > 3000.0);
+    assert!(dispatch::wake_deferred(&farm.client().await, LONGEST).await.unwrap().is_empty());
+    assert!(dispatch::next_deferred(&farm.client().await, LONGEST).await.unwrap().unwrap() > 3000.0);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_keeps_no_build_waiting() {
+    let farm = Farm::with(&[&[], &[]]).await;
+    for build in 0..2 {
+        let claimed = farm.claim(build).await;
+        farm.end(&claimed, AttemptClass::Transfer, Consequence::Retry { delay: 60.0 }).await;
+    }
+    // Deferred for a minute, five hours later than it is now; the other is as it should be.
+    let first = farm.build(0).await;
+    farm.client()
+        .await
+        .execute("update builds set not_before = not_before + interval '5 hours' where id = $1", &[&first])
+        .await
+        .unwrap();
+    assert!(dispatch::next_deferred(&farm.client().await, 30.0).await.unwrap().unwrap() <= 30.0);
+    let woken = dispatch::wake_deferred(&farm.client().await, 3600.0).await.unwrap();
+    assert_eq!(woken.iter().map(|build| build.id).collect::<Vec<_>>(), [first]);
+    assert_eq!(farm.states().await, ["ready", "deferred"]);
+    farm.check().await;
 }
 
 #[tokio::test]
@@ -164,10 +188,26 @@ async fn a_started_build_is_running_and_its_fetch_is_shown() {
     assert_eq!(expected, [("out".to_owned(), path(0))]);
     let owner = attempts::log_owner(&client, claimed.attempt).await.unwrap().unwrap();
     assert_eq!((owner.public_key.as_deref(), owner.complete), (Some("key"), false));
-    attempts::log_complete(&client, &[(claimed.attempt, 9)]).await.unwrap();
+    let complete = [(claimed.attempt, 9)];
+    assert_eq!(attempts::log_complete(&client, &complete).await.unwrap(), [claimed.attempt]);
     let log = attempts::latest_log(&client, &path(0)).await.unwrap();
     assert_eq!(log, Some((format!("0/{}.gz", claimed.attempt), true)));
     assert!(attempts::latest_log(&client, &path(9)).await.unwrap().is_none());
+    farm.check().await;
+}
+
+#[tokio::test]
+async fn a_complete_log_is_recorded_without_waiting_for_whoever_writes_about_its_attempt() {
+    let farm = Farm::with(&[&[], &[]]).await;
+    let (first, second) = (farm.claim(0).await, farm.claim(1).await);
+    let mut writer = farm.client().await;
+    let transaction = begin(&mut writer).await.unwrap();
+    dispatch::start(&transaction, &[(first.attempt, 0)], farm.epoch).await.unwrap();
+    let client = farm.client().await;
+    let logs = [(second.attempt, 2), (first.attempt, 1)];
+    assert_eq!(attempts::log_complete(&client, &logs).await.unwrap(), [second.attempt]);
+    commit(transaction).await.unwrap();
+    assert_eq!(attempts::log_complete(&client, &logs[1..]).await.unwrap(), [first.attempt]);
     farm.check().await;
 }
 

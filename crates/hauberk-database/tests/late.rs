@@ -11,6 +11,8 @@ use hauberk_database::dispatch::{
 use hauberk_database::late::{self, Decision, Other, Report, Returned, Settled, Standing, Verdict, Word};
 use hauberk_database::{BuildState, WorkerId, attempts, begin, commit, dispatch};
 
+/// No delay here is longer, in seconds.
+const LONGEST: f64 = 86_400.0;
 const LOST: Consequence = Consequence::Retry { delay: 0.0 };
 
 fn output(number: usize) -> BuiltOutput {
@@ -53,7 +55,7 @@ impl Farm {
     /// One that was given up, and the newer one that is open instead of it.
     async fn two(&self) -> (Claimed, Claimed) {
         let older = self.lapsed().await;
-        dispatch::wake_deferred(&self.client().await).await.unwrap();
+        dispatch::wake_deferred(&self.client().await, LONGEST).await.unwrap();
         (older, self.claim(0).await)
     }
 
@@ -202,7 +204,7 @@ async fn of_two_that_run_the_one_that_began_first_stays() {
     let farm = Farm::with(&[&[]]).await;
     let older = farm.claim(0).await;
     farm.end(&older, AttemptClass::WorkerLost, LOST).await;
-    dispatch::wake_deferred(&farm.client().await).await.unwrap();
+    dispatch::wake_deferred(&farm.client().await, LONGEST).await.unwrap();
     let newer = farm.claim(0).await;
     dispatch::start(&farm.client().await, &[(newer.attempt, 1)], farm.epoch).await.unwrap();
     assert_eq!(farm.take_back(&older, Word::Running).await, Verdict::History);

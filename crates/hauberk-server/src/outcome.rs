@@ -10,7 +10,7 @@ pub struct RetryPolicy {
     pub tries: u16,
     /// Seconds before the first of them.
     pub first_delay: f64,
-    /// What the delay is multiplied with each time.
+    /// What the delay is multiplied with each time, up to an hour.
     pub factor: f64,
 }
 
@@ -21,14 +21,28 @@ impl Default for RetryPolicy {
     }
 }
 
+/// No delay is longer, in seconds, unless the first is.
+const LONGEST_DELAY: f64 = 3600.0;
+
 impl RetryPolicy {
+    /// Gives the seconds before the next try of a build that has failed so often before.
+    fn delay(&self, earlier: u16) -> f64 {
+        let grown = self.first_delay * self.factor.powi(i32::from(earlier));
+        grown.min(LONGEST_DELAY.max(self.first_delay))
+    }
+
+    /// Gives the longest delay there is, in seconds.
+    pub(crate) fn longest_delay(&self) -> f64 {
+        self.delay(self.tries.saturating_sub(1))
+    }
+
     /// Decides about a build that has failed `earlier_faults` times before by the farm's fault, and now did so again.
     pub(crate) fn after_farm_fault(&self, earlier_faults: i16) -> Consequence {
         let earlier = u16::try_from(earlier_faults).unwrap_or(0);
         if earlier >= self.tries {
             Consequence::FailOther
         } else {
-            Consequence::Retry { delay: self.first_delay * self.factor.powi(i32::from(earlier)) }
+            Consequence::Retry { delay: self.delay(earlier) }
         }
     }
 }
@@ -134,6 +148,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn no_delay_is_longer_than_an_hour_or_the_first() {
+        let longest =
+            |tries, first_delay| RetryPolicy { tries, first_delay, ..RetryPolicy::default() }.longest_delay();
+        assert_eq!(longest(0, 2.0), 2.0);
+        assert_eq!(longest(3, 2.0), 128.0);
+        assert_eq!(longest(100, 2.0), 3600.0);
+        assert_eq!(longest(3, 7200.0), 7200.0);
     }
 
     #[test]

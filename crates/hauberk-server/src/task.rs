@@ -97,6 +97,8 @@ pub(crate) struct Task {
     ticked: Instant,
     /// A longer pause between two looks is the server's own.
     standstill: Duration,
+    /// No build is deferred for longer, in seconds.
+    longest_delay: f64,
 }
 
 impl Task {
@@ -109,6 +111,7 @@ impl Task {
         open: Vec<OpenAttempt>,
     ) -> Self {
         let standstill = (policy.lease / 2).max(2 * TICK);
+        let longest_delay = policy.retry.longest_delay();
         let mut dispatcher = Dispatcher::new(policy);
         if !open.is_empty() {
             info!(attempts.open = open.len(), "took over {} open attempts", open.len());
@@ -128,6 +131,7 @@ impl Task {
             unknown: Ration::default(),
             ticked: Instant::now(),
             standstill,
+            longest_delay,
         }
     }
 
@@ -371,8 +375,10 @@ impl Task {
     }
 
     fn wake_deferred(&self) {
-        self.ask(|database| async move {
-            Answered::Woken(async { dispatch::wake_deferred(&database.client().await?).await }.await)
+        let longest = self.longest_delay;
+        self.ask(move |database| async move {
+            let woken = async { dispatch::wake_deferred(&database.client().await?, longest).await };
+            Answered::Woken(woken.await)
         });
     }
 
@@ -420,8 +426,10 @@ impl Task {
     }
 
     fn ask_next_deferred(&self) {
-        self.ask(|database| async move {
-            Answered::NextDeferred(async { dispatch::next_deferred(&database.client().await?).await }.await)
+        let longest = self.longest_delay;
+        self.ask(move |database| async move {
+            let next = async { dispatch::next_deferred(&database.client().await?, longest).await };
+            Answered::NextDeferred(next.await)
         });
     }
 

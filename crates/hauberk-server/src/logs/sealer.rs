@@ -1,16 +1,23 @@
 //! Makes whole logs durable and records that they are complete, as many at a time as have come together.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::time::Duration;
 
-use hauberk_database::{AttemptId, Database, DatabaseError, attempts};
+use hauberk_database::{AttemptId, Database, attempts};
 use hauberk_protocol::socket::RoutingId;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 use tracing::warn;
 
 /// Logs sealed together at most.
 const BATCH: usize = 256;
+/// Times that the database is asked to record logs of attempts that others are writing about.
+const TRIES: u32 = 100;
+/// Pause between them.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A log that is whole, but not durable yet.
 #[derive(Debug)]
@@ -64,29 +71,44 @@ async fn seal(database: &Database, batch: Vec<Whole>) -> Vec<Sealed> {
         .into_iter()
         .map(|Whole { attempt, to, file, offset, text_bytes }| (file, (attempt, to, offset, text_bytes)))
         .unzip();
-    let durable = match record(database, files, &logs).await {
-        Ok(()) => true,
+    let recorded = match sync(files).await {
+        Ok(()) => record(database, &logs).await,
         Err(error) => {
-            warn!(error = &*error, "cannot make logs durable now");
-            false
+            warn!(error = &error as &dyn std::error::Error, "cannot make logs durable now");
+            HashSet::new()
         }
     };
-    logs.into_iter().map(|(attempt, to, offset, _)| Sealed { attempt, to, offset, durable }).collect()
+    logs.into_iter()
+        .map(|(attempt, to, offset, _)| Sealed { attempt, to, offset, durable: recorded.contains(&attempt) })
+        .collect()
 }
 
-async fn record(
-    database: &Database,
-    files: Vec<File>,
-    logs: &[(AttemptId, RoutingId, u64, u64)],
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    spawn_blocking(move || files.iter().try_for_each(File::sync_data))
-        .await
-        .map_err(io::Error::other)
-        .and_then(|synced| synced)?;
-    let rows: Vec<_> = logs
+async fn sync(files: Vec<File>) -> io::Result<()> {
+    spawn_blocking(move || files.iter().try_for_each(File::sync_data)).await.map_err(io::Error::other)?
+}
+
+/// Records what it can, and gives the attempts whose logs are recorded.
+async fn record(database: &Database, logs: &[(AttemptId, RoutingId, u64, u64)]) -> HashSet<AttemptId> {
+    let mut rows: Vec<_> = logs
         .iter()
         .map(|(attempt, _, _, text_bytes)| (*attempt, i64::try_from(*text_bytes).unwrap_or(i64::MAX)))
         .collect();
-    let recorded = async { attempts::log_complete(&database.client().await?, &rows).await };
-    recorded.await.map_err(|error: DatabaseError| error.into())
+    let mut recorded = HashSet::new();
+    for _ in 0..TRIES {
+        let done = async { attempts::log_complete(&database.client().await?, &rows).await };
+        match done.await {
+            Ok(done) => recorded.extend(done),
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "cannot record complete logs now");
+                break;
+            }
+        }
+        rows.retain(|(attempt, _)| !recorded.contains(attempt));
+        if rows.is_empty() {
+            break;
+        }
+        // Their rows are in somebody's transaction.
+        sleep(PAUSE).await;
+    }
+    recorded
 }
