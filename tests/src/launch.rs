@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{directory::LabDirectory, process::Process, spawn::spawn, wait::Deadline};
+use crate::{clock::Clock, directory::LabDirectory, process::Process, spawn::spawn, wait::Deadline};
 
 /// The namespaces a program is to run in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Launch {
     program: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    /// Variables that only the program itself gets, and not the wrappers that start it.
+    own_environment: Vec<(OsString, OsString)>,
     directory: PathBuf,
 }
 
@@ -49,6 +51,7 @@ impl Launch {
             program: program.into(),
             arguments: Vec::new(),
             environment: vec![("PATH".into(), search), ("LC_ALL".into(), "C.UTF-8".into())],
+            own_environment: Vec::new(),
             directory: PathBuf::from("/"),
         }
     }
@@ -71,6 +74,13 @@ impl Launch {
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Lets the program, and what it starts, go by a clock that can be moved.
+    #[must_use]
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.own_environment.extend(clock.environment());
         self
     }
 
@@ -111,6 +121,15 @@ impl Launch {
         }
         if let Some(user) = self.user {
             command.arg(format!("--reuid={user}")).arg(format!("--regid={user}")).arg("--clear-groups");
+        }
+        if !self.own_environment.is_empty() {
+            command.arg("env");
+            for (name, value) in &self.own_environment {
+                let mut setting = name.clone();
+                setting.push("=");
+                setting.push(value);
+                command.arg(setting);
+            }
         }
         command.arg(&self.program).args(&self.arguments);
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));

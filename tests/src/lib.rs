@@ -8,6 +8,7 @@
 //! signals when it is killed. Namespaces have no names, so nothing is left but a directory, which the next run removes.
 
 pub mod checker;
+mod clock;
 mod directory;
 mod farm;
 mod gates;
@@ -26,6 +27,7 @@ mod specification;
 mod tables;
 mod wait;
 
+pub use clock::Clock;
 pub use directory::LabDirectory;
 pub use farm::{Farm, FarmConfig, GuixFarm, WorkerHost};
 pub use gates::Gates;
@@ -34,7 +36,7 @@ pub use jobs::jobs;
 pub use launch::Launch;
 pub use machine::{Machine, MachineConfig};
 pub use network::Network;
-pub use postgres::Postgres;
+pub use postgres::{Postgres, PostgresOptions};
 pub use process::Process;
 pub use program::{free_port, hauberk_program, program_beside, require_root};
 pub use repository::Repository;

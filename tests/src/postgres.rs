@@ -9,7 +9,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    clock::Clock,
     launch::Launch,
+    machine::Machine,
     process::Process,
     program::postgres_program,
     wait::{Deadline, wait_for},
@@ -19,6 +21,17 @@ use crate::{
 const ROLE: &str = "hauberk";
 /// The database the farm uses.
 const DATABASE: &str = "hauberk";
+
+/// What is particular about a cluster.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PostgresOptions<'a> {
+    /// It waits for the disk.
+    pub durable: bool,
+    /// The clock it goes by, if not the computer's.
+    pub clock: Option<&'a Clock>,
+    /// A machine to run on, and the size (as `64m`) of a file system in memory there that holds the cluster.
+    pub small: Option<(&'a Machine, &'a str)>,
+}
 
 /// A PostgreSQL cluster of its own, reachable through a socket only.
 #[derive(Debug)]
@@ -35,6 +48,14 @@ impl Postgres {
     /// # Errors
     /// PostgreSQL is not installed, there is no user `postgres`, or it does not start.
     pub fn create(directory: &Path, durable: bool) -> Result<Self> {
+        Self::create_with(directory, PostgresOptions { durable, ..PostgresOptions::default() })
+    }
+
+    /// Makes a cluster in `directory` and starts it.
+    ///
+    /// # Errors
+    /// As [`Postgres::create`], or the small file system cannot be mounted.
+    pub fn create_with(directory: &Path, options: PostgresOptions<'_>) -> Result<Self> {
         let user = nix::unistd::User::from_name("postgres")?
             .context("there is no user postgres: install Debian's postgresql")?
             .uid
@@ -43,7 +64,22 @@ impl Postgres {
         chown(directory, Some(user), Some(user))?;
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
         let cluster = directory.join("cluster");
-        Launch::here(postgres_program("initdb")?)
+        let program = |name| -> Result<Launch> {
+            let program = postgres_program(name)?;
+            Ok(match options.small {
+                Some((machine, _)) => machine.command(program),
+                None => Launch::here(program),
+            })
+        };
+        let mut initdb = program("initdb")?;
+        if let Some((machine, size)) = options.small {
+            fs::create_dir_all(&cluster)?;
+            machine.mount_small(&cluster, size)?;
+            chown(machine.inside(&cluster), Some(user), Some(user))?;
+            // As the rest is small, so are the pieces of its journal (MiB).
+            initdb = initdb.arg("--wal-segsize=1");
+        }
+        initdb
             .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
             .arg(format!("--username={ROLE}"))
             .arg("--pgdata")
@@ -52,16 +88,24 @@ impl Postgres {
             .user(user)
             .run()
             .context("making a PostgreSQL cluster")?;
-        let mut launch = Launch::here(postgres_program("postgres")?)
+        let mut launch = program("postgres")?
             .arg("-D")
             .arg(&cluster)
             .arg("-k")
             .arg(directory)
             .args(["-c", "listen_addresses=", "-c", "shared_buffers=64MB", "-c", "max_connections=100"])
+            // In the cluster's directory, so that nothing is left where it is killed.
+            .args(["-c", "dynamic_shared_memory_type=mmap"])
             .current_dir(directory)
             .user(user);
-        if !durable {
+        if options.small.is_some() {
+            launch = launch.args(["-c", "min_wal_size=2MB", "-c", "max_wal_size=8MB"]);
+        }
+        if !options.durable {
             launch = launch.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
+        }
+        if let Some(clock) = options.clock {
+            launch = launch.clock(clock);
         }
         let mut postgres = Self { directory: directory.to_owned(), launch, user, process: None };
         postgres.start()?;
@@ -106,6 +150,21 @@ impl Postgres {
         })?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Tells whether it runs; it ends by itself where there is no room for its journal.
+    ///
+    /// # Errors
+    /// The system cannot tell.
+    pub fn is_running(&mut self) -> Result<bool> {
+        let ended = match &mut self.process {
+            Some(process) => process.try_wait()?.is_some(),
+            None => return Ok(false),
+        };
+        if ended {
+            self.process = None;
+        }
+        Ok(!ended)
     }
 
     /// Kills the postmaster as a power cut would; its children notice and end.

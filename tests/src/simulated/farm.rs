@@ -18,12 +18,13 @@ use hauberk_store::signature::nix::SecretKey;
 use super::{Graph, LogText, Random};
 use crate::{
     checker::Checker,
+    clock::Clock,
     directory::LabDirectory,
     gates::Gates,
     launch::Launch,
     machine::{Machine, MachineConfig},
     network::Network,
-    postgres::Postgres,
+    postgres::{Postgres, PostgresOptions},
     process::Process,
     program::{hauberk_program, program_beside, require_root},
     tables::Tables,
@@ -56,6 +57,14 @@ pub struct SimulatedFarmConfig {
     pub spool_size: Option<String>,
     /// Size of the server's cache and logs as `4m`, in memory.
     pub cache_size: Option<String>,
+    /// Size of what holds the database's cluster as `64m`, in memory.
+    pub database_size: Option<String>,
+    /// Tries after the first, for builds that failed by the farm's fault.
+    pub retries: u16,
+    /// Seconds before the first of them; each further one takes eight times as long.
+    pub retry_delay: f64,
+    /// Database, server and workers have clocks of their own, which can be moved.
+    pub clocks: bool,
 }
 
 impl SimulatedFarmConfig {
@@ -78,7 +87,32 @@ impl Default for SimulatedFarmConfig {
             delay_ms: 0,
             spool_size: None,
             cache_size: None,
+            database_size: None,
+            retries: 6,
+            retry_delay: 0.05,
+            clocks: false,
         }
+    }
+}
+
+/// The clocks of a farm whose parts do not go by the computer's.
+#[derive(Debug)]
+pub struct Clocks {
+    /// The database's.
+    pub database: Clock,
+    /// The server's.
+    pub server: Clock,
+    /// All workers'.
+    pub workers: Clock,
+}
+
+impl Clocks {
+    fn create(directory: &Path) -> Result<Self> {
+        Ok(Self {
+            database: Clock::create(directory, "database")?,
+            server: Clock::create(directory, "server")?,
+            workers: Clock::create(directory, "workers")?,
+        })
     }
 }
 
@@ -114,6 +148,10 @@ pub struct SimulatedFarm {
     pub network: Network,
     /// The database.
     pub postgres: Postgres,
+    /// The database's machine, where it has one.
+    pub database_machine: Option<Machine>,
+    /// The farm's clocks, where they can be moved.
+    pub clocks: Option<Clocks>,
     /// Where builders wait.
     pub gates: Gates,
     /// The tables.
@@ -140,7 +178,19 @@ impl SimulatedFarm {
         let directory = LabDirectory::create()?;
         let root = directory.path().to_owned();
         let keys = directory.subdirectory("keys")?;
-        let postgres = Postgres::create(&root.join("postgres"), false)?;
+        let machines = directory.subdirectory("machines")?;
+        let bare = |name: String| MachineConfig { name, without_daemon: true, ..MachineConfig::default() };
+        let clocks = if config.clocks { Some(Clocks::create(&root)?) } else { None };
+        let database_machine = match config.database_size {
+            Some(_) => Some(Machine::start(&machines, &bare("database".to_owned()))?),
+            None => None,
+        };
+        let options = PostgresOptions {
+            clock: clocks.as_ref().map(|clocks| &clocks.database),
+            small: database_machine.as_ref().zip(config.database_size.as_deref()),
+            ..PostgresOptions::default()
+        };
+        let postgres = Postgres::create_with(&root.join("postgres"), options)?;
         let database = Database::connect_or_create(&postgres.connection_string().parse()?, 4).await?;
         let tables = Tables::new(postgres.connection_string());
 
@@ -151,10 +201,8 @@ impl SimulatedFarm {
         let worker_signing = SecretKey::generate("workers.example-1")?;
         write_secret(&keys.join("worker.signing"), &worker_signing)?;
 
-        let machines = directory.subdirectory("machines")?;
         let gates = Gates::create(&root.join("gates"))?;
         let mut network = Network::create(&root)?;
-        let bare = |name: String| MachineConfig { name, without_daemon: true, ..MachineConfig::default() };
         let server_machine = Machine::start(&machines, &bare("server".to_owned()))?;
         let server_address = network.attach(&server_machine)?.to_string();
         let hauberk = hauberk_program()?;
@@ -164,8 +212,11 @@ impl SimulatedFarm {
             server_machine.mount_small(&cache, size)?;
             cache = server_machine.inside(&cache);
         }
-        let server =
+        let mut server =
             Self::server_launch(&config, &hauberk, &server_machine, &server_address, &root, &postgres);
+        if let Some(clocks) = &clocks {
+            server = server.clock(&clocks.server);
+        }
         let mut server = server.start("remote-server", &root)?;
         server.wait_ready(Deadline::seconds(PATIENCE))?;
 
@@ -175,12 +226,15 @@ impl SimulatedFarm {
             Duration::from_secs(config.lease.into()),
             Some(LogText::of),
         );
+        let checker = if config.clocks { checker.with_jumping_clock() } else { checker };
         let mut farm = Self {
             server,
             crews: Vec::new(),
             server_machine,
             network,
             postgres,
+            database_machine,
+            clocks,
             gates,
             tables,
             checker,
@@ -220,7 +274,8 @@ impl SimulatedFarm {
             .args(["--publish-url", &format!("http://{address}:5557")])
             .args(["--name", "farm", "--daemon", "none", "--announce", "off", "--fetches", "32"])
             .args(["--heartbeat", &config.heartbeat.to_string(), "--lease", &config.lease.to_string()])
-            .args(["--retries", "6", "--retry-delay", "0.05"])
+            .args(["--retries", &config.retries.to_string()])
+            .args(["--retry-delay", &config.retry_delay.to_string()])
             .args(&config.server_arguments)
     }
 
@@ -287,7 +342,7 @@ impl SimulatedFarm {
         for name in ["spools", "outputs"] {
             fs::create_dir_all(directory.join(name))?;
         }
-        Ok(machine
+        let mut launch = machine
             .command(program_beside("simulated-workers")?)
             .args(["--server", &format!("{server}:5555"), "--server-key", &self.server_key])
             .args(["--names", &names.join(","), "--slots", &self.config.slots.to_string()])
@@ -300,7 +355,11 @@ impl SimulatedFarm {
             .arg("--store")
             .arg(directory.join("outputs"))
             .arg("--gates")
-            .arg(self.gates.directory()))
+            .arg(self.gates.directory());
+        if let Some(clocks) = &self.clocks {
+            launch = launch.clock(&clocks.workers);
+        }
+        Ok(launch)
     }
 
     /// Starts a second process with the names and keys of a crew, counted from 0, beside it, with spools of its own.
@@ -769,6 +828,9 @@ impl Drop for SimulatedFarm {
     fn drop(&mut self) {
         // The kernel takes a while to clear a machine away: let it do all of them at once.
         self.server_machine.power_off();
+        if let Some(machine) = &mut self.database_machine {
+            machine.power_off();
+        }
         for crew in &mut self.crews {
             crew.machine.power_off();
         }

@@ -5,7 +5,13 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use hauberk_tests::simulated::{Random, SimulatedFarm, SimulatedFarmConfig};
+use hauberk_tests::simulated::{Graph, Random, SimulatedFarm, SimulatedFarmConfig, publish};
+use hauberk_tests::{Deadline, wait_for};
+
+use crate::form::rounds;
+
+/// What the system says when a disk is full, and everybody who passes it on.
+const FULL: &str = "No space left on device";
 
 /// Fills a file system to the last byte; the file goes with [`Filler::free`].
 struct Filler(PathBuf);
@@ -26,6 +32,13 @@ impl Filler {
             }
         }
         Ok(Self(path))
+    }
+
+    /// Gives so many bytes of it back.
+    fn leave(&self, bytes: u64) -> Result<()> {
+        let file = File::options().write(true).open(&self.0)?;
+        let length = file.metadata()?.len();
+        Ok(file.set_len(length.saturating_sub(bytes))?)
     }
 
     fn free(self) -> Result<()> {
@@ -49,7 +62,7 @@ async fn the_disk_of_cache_and_logs_is_full() -> Result<()> {
         &[&slots],
     )
     .await?;
-    farm.server.wait_log("cannot fetch the outputs", hauberk_tests::Deadline::seconds(60))?;
+    farm.server.wait_log("cannot fetch the outputs", Deadline::seconds(60))?;
     farm.checker.attended(&farm.tables).await?.require_none()?;
     filler.free()?;
     farm.settle().await?;
@@ -71,6 +84,56 @@ async fn the_disk_of_a_spool_is_full() -> Result<()> {
     farm.settle().await?;
     assert_eq!(farm.attempts_where("number > 1").await?, 0, "nothing had to be repeated");
     filler.free()?;
+    farm.fill_all_slots().await?;
+    farm.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_disk_of_the_database_is_full() -> Result<()> {
+    let mut random = Random::of_test("the_disk_of_the_database_is_full");
+    let config = SimulatedFarmConfig {
+        database_size: Some("96m".to_owned()),
+        lease: 60,
+        ..SimulatedFarmConfig::small()
+    };
+    let mut farm = SimulatedFarm::start(config).await?;
+    let cluster = farm.directory().join("postgres/cluster");
+    let machine = farm.database_machine.as_ref().context("the database has a machine")?;
+    let cluster = machine.inside(&cluster);
+    for round in 0..rounds(3, 12) {
+        let gate = farm.fill_with_work(&mut random).await?;
+        let filler = Filler::fill(&cluster)?;
+        // Full at once, or by what comes next: then some of it still finds room.
+        filler.leave(random.below(2) * random.below(1 << 20))?;
+        let said = farm.server.log_text().matches(FULL).count();
+        farm.gates.open(&gate)?;
+        let mut more = Graph::new(&farm.tag());
+        more.add_tangle(5000, &mut random);
+        let refused = publish(farm.database(), &more).await;
+        eprintln!(
+            "round {round}: publishing says {:?}",
+            refused.as_ref().err().map(|error| format!("{error:#}"))
+        );
+        refused.unwrap_err();
+        wait_for("the server says what is wrong", Deadline::seconds(120), || {
+            farm.server.check_alive()?;
+            Ok((farm.server.log_text().matches(FULL).count() > said).then_some(()))
+        })?;
+        filler.free()?;
+        // PostgreSQL ends where there is no room for its journal: whoever looks after it starts it again.
+        let deadline = Deadline::seconds(120);
+        while let Err(error) = farm.tables.query("select 1", &[]).await {
+            anyhow::ensure!(!deadline.is_over(), "the database does not come back: {error:#}");
+            if !farm.postgres.is_running()? {
+                eprintln!("round {round}: PostgreSQL has ended");
+                farm.postgres.start()?;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        farm.checker.always(&farm.tables).await?.require_none()?;
+        farm.settle().await?;
+        assert_eq!(farm.attempts_where("number > 1").await?, 0, "nothing had to be repeated");
+    }
     farm.fill_all_slots().await?;
     farm.stop()
 }

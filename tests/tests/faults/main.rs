@@ -2,6 +2,7 @@
 //! must find that every build ended exactly once. See the README beside `tests/run` for the list.
 
 mod checker;
+mod clock;
 mod crowd;
 mod disk;
 mod form;
