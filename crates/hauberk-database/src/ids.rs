@@ -97,6 +97,10 @@ id! {
     WorkerId(i32)
 }
 id! {
+    /// Names a row of `enrolment_tokens`.
+    TokenId(i64)
+}
+id! {
     /// Names a row of `lanes`: the builds of one specification that the same workers can run.
     LaneId(i32)
 }

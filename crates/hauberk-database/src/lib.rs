@@ -25,6 +25,7 @@ mod statement;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod text_column;
+pub mod tokens;
 pub mod upkeep;
 pub mod workers;
 
@@ -34,7 +35,8 @@ pub use connection_string::{ConnectionString, ConnectionStringError};
 pub use deadpool_postgres::{Client, GenericClient, Transaction};
 pub use error::DatabaseError;
 pub use ids::{
-    AttemptId, BuildId, DerivationId, Epoch, EvaluationId, LaneId, ServerId, SpecificationId, WorkerId,
+    AttemptId, BuildId, DerivationId, Epoch, EvaluationId, LaneId, ServerId, SpecificationId, TokenId,
+    WorkerId,
 };
 pub use priority::{InvalidPriority, Level, Priority};
 pub use text_column::UnknownWord;

@@ -45,10 +45,11 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0004_log_expiry"),
     migration!("0005_hot_updates"),
     migration!("0006_order"),
+    migration!("0007_enrolment"),
 ];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 6;
+const OLDEST_KNOWN: i32 = 7;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

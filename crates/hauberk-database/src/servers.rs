@@ -85,3 +85,12 @@ pub async fn end_epoch(client: &impl GenericClient, epoch: Epoch) -> Result<(), 
     statement!("servers/end_epoch").execute(client, &[&epoch]).await?;
     Ok(())
 }
+
+/// Gives the names of the farm's servers with the CURVE public key of each, Z85; those without one are left out.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn public_keys(client: &impl GenericClient) -> Result<Vec<(String, String)>, DatabaseError> {
+    let rows = statement!("servers/public_keys").all(client, &[]).await?;
+    rows.iter().map(|row| Ok((row.get("name")?, row.get("public_key")?))).collect()
+}

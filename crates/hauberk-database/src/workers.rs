@@ -40,6 +40,8 @@ pub struct Worker {
     pub description: Description,
     /// What it last said about load, memory and disk.
     pub load: Option<Value>,
+    /// The systems it may build for, whatever it says; `None`: all it says.
+    pub allowed_systems: Option<Vec<String>>,
 }
 
 /// Where and since when a worker has its session.
@@ -120,7 +122,7 @@ pub async fn add(client: &impl GenericClient, worker: NewWorker<'_>) -> Result<E
     }
 }
 
-/// Takes a worker's enrolment back; its history stays. Gives `None` when no worker of that name is enrolled.
+/// Takes a worker's enrolment back; its history stays. The server that has it, or its attempts, is told. Gives `None` when no worker of that name is enrolled.
 ///
 /// # Errors
 /// [`DatabaseError::Statement`].
@@ -129,6 +131,7 @@ pub async fn remove(client: &impl GenericClient, name: &str) -> Result<Option<Wo
         return Ok(None);
     };
     let id = record.get("id")?;
+    statement!("control/notify").execute(client, &[]).await?;
     notify_changed(client, id).await?;
     Ok(Some(id))
 }
@@ -302,9 +305,11 @@ pub struct Order {
     pub reason: Option<String>,
     /// It is to finish what it runs, and to leave.
     pub draining: bool,
+    /// It was removed: it has no session any more, and its attempts are given back.
+    pub revoked: bool,
 }
 
-/// Lists what operators want of the workers that a server start has.
+/// Lists what operators want of the workers that a server start has, or whose attempts it has.
 ///
 /// # Errors
 /// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
@@ -318,6 +323,7 @@ pub async fn orders(client: &impl GenericClient, epoch: Epoch) -> Result<Vec<Ord
                 paused: record.get("paused")?,
                 reason: record.get("pause_reason")?,
                 draining: record.get("draining")?,
+                revoked: record.get("revoked")?,
             })
         })
         .collect()
@@ -358,5 +364,6 @@ fn worker(record: &Record) -> Result<Worker, DatabaseError> {
             publish_url: record.get("publish_url")?,
         },
         load: record.get("load")?,
+        allowed_systems: record.get("allowed_systems")?,
     })
 }

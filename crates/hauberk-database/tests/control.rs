@@ -379,7 +379,8 @@ async fn workers_are_directed_by_name_and_the_server_is_told() {
     let description = workers::Description::default();
     workers::hello(&client, farm.worker, farm.epoch, &description).await.unwrap();
     let order = |paused, reason: Option<&str>, draining| {
-        [Order { worker: farm.worker, paused, reason: reason.map(ToOwned::to_owned), draining }]
+        let reason = reason.map(ToOwned::to_owned);
+        [Order { worker: farm.worker, paused, reason, draining, revoked: false }]
     };
     for (direction, expected) in [
         (Direction::Pause(Some("disk")), order(true, Some("disk"), false)),
@@ -392,4 +393,12 @@ async fn workers_are_directed_by_name_and_the_server_is_told() {
         assert_eq!(workers::orders(&client, farm.epoch).await.unwrap(), expected);
     }
     assert_eq!(workers::direct(&client, "nobody", Direction::Drain).await.unwrap(), None);
+
+    assert_eq!(workers::remove(&client, "w").await.unwrap(), Some(farm.worker));
+    assert!(matches!(listener.next().await, Event::Notification { .. }));
+    let orders = workers::orders(&client, farm.epoch).await.unwrap();
+    assert!(matches!(orders[..], [Order { revoked: true, .. }]), "{orders:?}");
+    // Without a session and without attempts, there is nothing to be done about it.
+    workers::disconnected(&client, farm.worker, farm.epoch).await.unwrap();
+    assert_eq!(workers::orders(&client, farm.epoch).await.unwrap(), []);
 }

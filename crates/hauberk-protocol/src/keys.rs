@@ -6,7 +6,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use curve25519_dalek::MontgomeryPoint;
-use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 pub use file::KeyFileError;
@@ -33,14 +32,6 @@ impl CurvePublicKey {
     /// Gives the 32 bytes of the key.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
-    }
-
-    /// Gives the fingerprint: the first 16 bytes of the key's SHA-256.
-    pub fn fingerprint(&self) -> KeyFingerprint {
-        let digest = Sha256::digest(self.0);
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest[..16]);
-        KeyFingerprint(bytes)
     }
 }
 
@@ -69,34 +60,6 @@ impl TryFrom<&[u8]> for CurvePublicKey {
 
     fn try_from(bytes: &[u8]) -> Result<Self, NotAKey> {
         bytes.try_into().map(Self).map_err(|_| NotAKey)
-    }
-}
-
-/// A short name for a public key, safe in a shell: 32 hexadecimal digits. It is long enough that nobody can make a
-/// second key for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KeyFingerprint([u8; 16]);
-
-/// A text that is not a fingerprint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a key fingerprint: it has 32 hexadecimal digits in lower case")]
-pub struct NotAFingerprint;
-
-impl fmt::Display for KeyFingerprint {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
-    }
-}
-
-impl FromStr for KeyFingerprint {
-    type Err = NotAFingerprint;
-
-    fn from_str(text: &str) -> Result<Self, NotAFingerprint> {
-        if text.len() != 32 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(NotAFingerprint);
-        }
-        let value = u128::from_str_radix(text, 16).map_err(|_| NotAFingerprint)?;
-        Ok(Self(value.to_be_bytes()))
     }
 }
 
@@ -199,9 +162,5 @@ mod tests {
     fn text_forms_round_trip() {
         let public = *CurveKeyPair::generate().public();
         assert_eq!(public.to_string().parse(), Ok(public));
-        assert_eq!(public.fingerprint().to_string().parse(), Ok(public.fingerprint()));
-        for junk in ["", "+1", "0123456789abcdef0123456789abcdeF", "0123456789abcdef0123456789abcdef0"] {
-            assert_eq!(junk.parse::<KeyFingerprint>(), Err(NotAFingerprint), "{junk}");
-        }
     }
 }

@@ -4,6 +4,7 @@ mod backend;
 mod committer;
 mod config;
 mod dispatcher;
+mod enrolment;
 mod error;
 mod fetch;
 mod logs;

@@ -8,7 +8,7 @@ use hauberk_database::workers::{self, Description, Worker};
 use hauberk_database::{Database, DatabaseError, Epoch, WorkerId};
 use hauberk_protocol::PROTOCOL_VERSION;
 use hauberk_protocol::keys::CurvePublicKey;
-use hauberk_protocol::proto::{Hello, Load, Refused, RefusedReason, Welcome, hello};
+use hauberk_protocol::proto::{Enrol, Enrolled, Hello, Load, Refused, RefusedReason, Welcome, hello};
 use hauberk_protocol::socket::RoutingId;
 use hauberk_store::StoreDirectory;
 use hauberk_store::signature::PublicKey;
@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
+use crate::enrolment::{EnrolmentDesk, Guest};
 use crate::session::{Capabilities, SessionId};
 use crate::sources::{Source, Sources};
 use crate::step::Admitted;
@@ -42,19 +43,30 @@ pub(crate) enum Request {
         /// What it says.
         hello: Box<Hello>,
     },
+    /// A guest presents a token.
+    Enrol {
+        /// The connection it came by.
+        routing: RoutingId,
+        /// Who it is.
+        guest: Guest,
+        /// What it says.
+        enrol: Box<Enrol>,
+    },
     /// A worker's session is over.
     Left(WorkerId),
     /// A worker was heard of.
     Seen(WorkerId, Option<Load>),
 }
 
-/// What came of a Hello.
+/// What came of a Hello or a token.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// It may join.
     Admitted(Box<Admitted>, Box<Hello>),
     /// It may not.
     Refused(RoutingId, Refused),
+    /// A guest is enrolled.
+    Enrolled(RoutingId, Enrolled),
 }
 
 /// See the module's description.
@@ -69,11 +81,13 @@ pub(crate) struct Registry {
     pub(crate) secure: bool,
     /// Told where the results of workers are.
     pub(crate) sources: Sources,
+    /// Where guests go.
+    pub(crate) desk: EnrolmentDesk,
 }
 
 impl Registry {
     /// Works until nobody asks any more.
-    pub(crate) async fn run(self, mut requests: UnboundedReceiver<Request>, answers: Sender<Answer>) {
+    pub(crate) async fn run(mut self, mut requests: UnboundedReceiver<Request>, answers: Sender<Answer>) {
         let mut loads: HashMap<WorkerId, Option<Value>> = HashMap::new();
         let mut flush = interval(LOAD_INTERVAL);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -97,6 +111,15 @@ impl Registry {
                             break;
                         }
                     }
+                    Some(Request::Enrol { routing, guest, enrol }) => {
+                        let answer = match self.enrol(guest, &enrol).await {
+                            Ok(enrolled) => Answer::Enrolled(routing, enrolled),
+                            Err(refused) => Answer::Refused(routing, refused),
+                        };
+                        if answers.send(answer).await.is_err() {
+                            break;
+                        }
+                    }
                     Some(Request::Left(worker)) => {
                         loads.remove(&worker);
                         if let Err(error) = self.left(worker).await {
@@ -115,6 +138,12 @@ impl Registry {
                 }
             }
         }
+    }
+
+    async fn enrol(&mut self, guest: Guest, enrol: &Enrol) -> Result<Enrolled, Refused> {
+        let keys = self.welcomes.values().flat_map(|welcome| &welcome.signing_keys);
+        let kinds: Vec<PublicKey> = keys.filter_map(|key| key.key.parse().ok()).collect();
+        self.desk.enrol(guest, enrol, &kinds).await
     }
 
     async fn left(&self, worker: WorkerId) -> Result<(), DatabaseError> {
@@ -143,7 +172,7 @@ impl Registry {
                 ),
             ));
         }
-        let capabilities = capabilities(hello)?;
+        let mut capabilities = capabilities(hello)?;
         let welcome = self.welcome_for(&capabilities.store_directory)?;
         let signing_key = signing_key(hello, welcome)?;
         let worker = self.identify(user, hello).await?;
@@ -174,6 +203,9 @@ impl Registry {
                 ),
             ));
         }
+        if let Some(allowed) = &worker.allowed_systems {
+            restrict(&mut capabilities, allowed)?;
+        }
         let address = peer_address.map(|address| address.to_string()).unwrap_or_default();
         let description = Description {
             machine: hello.machine.clone(),
@@ -181,7 +213,12 @@ impl Registry {
             version: hello.version.clone(),
             daemon: hello.resources.as_ref().map(|machine| machine.daemon.clone()).unwrap_or_default(),
             store_directory: hello.store_directory.clone(),
-            systems: hello.systems.clone(),
+            systems: hello
+                .systems
+                .iter()
+                .filter(|system| capabilities.systems.contains(*system))
+                .cloned()
+                .collect(),
             features: hello.features.clone(),
             slots: i32::try_from(hello.slots).unwrap_or(i32::MAX),
             publish_url: publish_url(hello, peer_address)?,
@@ -240,8 +277,8 @@ impl Registry {
                 refused(
                     RefusedReason::NotEnrolled,
                     format!(
-                        "the key {key} is not enrolled; on the server: hauberk worker add {} --public-key '{key}' \
-                         --signing-key '{}'",
+                        "the key {key} is not enrolled; start it with --enrol and a token of `hauberk worker token`, or on the \
+                         server: hauberk worker add {} --public-key '{key}' --signing-key '{}'",
                         hello.name,
                         hello.signing_key.split_whitespace().collect::<Vec<_>>().join(" ")
                     ),
@@ -264,7 +301,21 @@ impl Registry {
     }
 }
 
-fn refused(reason: RefusedReason, message: String) -> Refused {
+/// Leaves a worker the systems that it was enrolled for.
+fn restrict(capabilities: &mut Capabilities, allowed: &[String]) -> Result<(), Refused> {
+    let said: Vec<_> = capabilities.systems.iter().cloned().collect();
+    capabilities.systems.retain(|system| allowed.contains(system));
+    if capabilities.systems.is_empty() {
+        return Err(refused(
+            RefusedReason::BadHello,
+            format!("it is enrolled to build for {}, and offers {}", allowed.join(", "), said.join(", ")),
+        ));
+    }
+    Ok(())
+}
+
+/// Makes a refusal; those that time may mend say when to try again.
+pub(crate) fn refused(reason: RefusedReason, message: String) -> Refused {
     let retry_after_s = match reason {
         RefusedReason::NotReady => 5,
         // The operator may enrol it while it waits.
@@ -282,8 +333,9 @@ fn refused(reason: RefusedReason, message: String) -> Refused {
     Refused { reason: reason.into(), message, retry_after_s }
 }
 
+/// Refuses for as long as the database is away.
 #[expect(clippy::needless_pass_by_value, reason = "the argument of map_err")]
-fn not_ready(error: DatabaseError) -> Refused {
+pub(crate) fn not_ready(error: DatabaseError) -> Refused {
     warn!(error = &error as &dyn std::error::Error, "cannot let a worker join now");
     refused(RefusedReason::NotReady, "the server's database is away".to_owned())
 }
@@ -340,7 +392,8 @@ fn signing_key(hello: &Hello, welcome: &Welcome) -> Result<PublicKey, Refused> {
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether a text can be a worker's name.
+pub(crate) fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
@@ -409,6 +462,15 @@ mod tests {
             case(&mut bad);
             assert!(capabilities(&bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_worker_builds_for_the_systems_it_was_enrolled_for() {
+        let mut capabilities = capabilities(&hello()).unwrap();
+        capabilities.systems.insert("i686-linux".to_owned());
+        restrict(&mut capabilities, &["i686-linux".to_owned(), "aarch64-linux".to_owned()]).unwrap();
+        assert_eq!(capabilities.systems, BTreeSet::from(["i686-linux".to_owned()]));
+        assert!(restrict(&mut capabilities, &["aarch64-linux".to_owned()]).is_err());
     }
 
     #[test]

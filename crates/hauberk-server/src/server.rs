@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use crate::backend;
 use crate::committer::Committers;
 use crate::config::{Config, StoreConfig};
+use crate::enrolment::EnrolmentDesk;
 use crate::error::ServerError;
 use crate::fetch::{Fetcher, Shelf};
 use crate::logs::{AttemptLogs, LogJanitor, LogReceiver};
@@ -194,7 +195,9 @@ pub async fn run(
     let (registry, requests) = unbounded_channel();
     let (answers_sender, answers) = channel(BACKLOG);
     let secure = config.curve.is_some();
-    let keeper = Registry { database: database.clone(), epoch, welcomes, secure, sources: sources.clone() };
+    let desk = EnrolmentDesk::new(database.clone(), public_key);
+    let keeper =
+        Registry { database: database.clone(), epoch, welcomes, secure, sources: sources.clone(), desk };
     parts.spawn(async move {
         keeper.run(requests, answers_sender).await;
         ("registry", Ok(()))

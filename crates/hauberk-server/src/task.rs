@@ -9,7 +9,6 @@ use hauberk_database::listen::{self, Event as Heard, Listener};
 use hauberk_database::{
     AttemptId, Database, DatabaseError, Epoch, ServerId, control, servers, upkeep, workers,
 };
-use hauberk_protocol::proto::{Refused, RefusedReason};
 use hauberk_protocol::socket::RoutingId;
 use hauberk_protocol::{ServerMessage, WorkerBody};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
@@ -20,6 +19,7 @@ use tracing::{debug, info, warn};
 use crate::backend::{FromBackend, Received};
 use crate::committer::Committers;
 use crate::dispatcher::{Dispatcher, WINDOW};
+use crate::enrolment::Guest;
 use crate::ration::Ration;
 use crate::registry::{Answer, Request};
 use crate::session::SessionId;
@@ -213,15 +213,11 @@ impl Task {
                 return;
             }
             WorkerBody::Enrol(enrol) => {
-                let refused = Refused {
-                    reason: RefusedReason::BadToken.into(),
-                    message: format!(
-                        "this server takes no enrolment tokens; enrol `{}` with `hauberk worker add` on the server",
-                        enrol.name
-                    ),
-                    retry_after_s: 0,
-                };
-                let _ = self.channels.outgoing.send((routing, ServerMessage::new(0, 0, refused)));
+                if self.joining.insert(routing) {
+                    let guest = Guest { user, peer_address };
+                    let request = Request::Enrol { routing, guest, enrol: Box::new(enrol) };
+                    let _ = self.channels.registry.send(request);
+                }
                 return;
             }
             body => body,
@@ -264,6 +260,10 @@ impl Task {
             Answer::Refused(routing, refused) => {
                 self.joining.remove(&routing);
                 let _ = self.channels.outgoing.send((routing, ServerMessage::new(0, 0, refused)));
+            }
+            Answer::Enrolled(routing, enrolled) => {
+                self.joining.remove(&routing);
+                let _ = self.channels.outgoing.send((routing, ServerMessage::new(0, 0, enrolled)));
             }
         }
     }

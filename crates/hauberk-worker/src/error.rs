@@ -59,7 +59,9 @@ pub enum WorkerError {
 const fn reason_words(reason: RefusedReason) -> &'static str {
     match reason {
         RefusedReason::Unspecified => "for a reason this version does not know",
-        RefusedReason::NotEnrolled => "its key is not enrolled: run `hauberk worker add` on the server",
+        RefusedReason::NotEnrolled => {
+            "its key is not enrolled: start it with --enrol and a token, or run `hauberk worker add` on the server"
+        }
         RefusedReason::Revoked => "its key was revoked",
         RefusedReason::Protocol => "the versions do not fit: update the older side",
         RefusedReason::NameTaken => "another worker has its name: choose one with --name",

@@ -13,7 +13,7 @@ use hauberk_protocol::socket::{
 };
 use tracing::warn;
 
-use crate::config::{Security, ServerLocation, SessionConfig};
+use crate::config::{Security, ServerLocation};
 use crate::error::WorkerError;
 
 /// The pause after the first failure; each further one doubles it.
@@ -53,16 +53,15 @@ impl Finder {
     ///
     /// # Errors
     /// A libzmq that cannot encrypt.
-    pub(crate) fn new(config: &SessionConfig) -> Result<Arc<Self>, WorkerError> {
-        if let Security::Curve { .. } = config.security {
+    pub(crate) fn new(
+        location: ServerLocation,
+        security: Security,
+        context: Context,
+    ) -> Result<Arc<Self>, WorkerError> {
+        if let Security::Curve { .. } = security {
             require_curve().map_err(WorkerError::Socket)?;
         }
-        Ok(Arc::new(Self {
-            location: config.server.clone(),
-            security: config.security.clone(),
-            context: config.context.0.clone(),
-            last: Mutex::new(None),
-        }))
+        Ok(Arc::new(Self { location, security, context, last: Mutex::new(None) }))
     }
 
     /// Waits for `pause`, then looks for the server until a handshake with it succeeds.

@@ -4,6 +4,7 @@ mod assignment;
 mod attempt_id;
 mod builder;
 mod config;
+mod enrol;
 mod error;
 mod finder;
 mod log;
@@ -23,6 +24,7 @@ pub use config::{
     Config, DEFAULT_GRACE, DEFAULT_PUBLISH_PORT, PublishAddress, Security, ServerLocation, SessionConfig,
     SharedContext, SpoolPlace, TrustCheck, native_system,
 };
+pub use enrol::{Application, enrol};
 pub use error::WorkerError;
 pub use hauberk_protocol::proto::{DeclineReason, Load, Origin, Outcome, OutputInfo};
 pub use log::AttemptLog;

@@ -101,7 +101,7 @@ async fn run(
         leftover.results,
         leftover.kept,
     );
-    let finder = Finder::new(&config)?;
+    let finder = Finder::new(config.server.clone(), config.security.clone(), config.context.0.clone())?;
     let (progress, progressed) = mpsc::unbounded_channel();
     let worker = Worker {
         link: Link::Searching(Box::pin(finder.clone().find(Duration::ZERO))),

@@ -3,6 +3,7 @@
 mod cli;
 mod command;
 mod exit;
+mod keyring;
 mod keys;
 mod lifetime;
 mod logging;

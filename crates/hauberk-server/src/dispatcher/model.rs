@@ -938,6 +938,7 @@ impl World {
                 paused: self.db.paused.contains(&worker.number),
                 reason: None,
                 draining: false,
+                revoked: false,
             })
             .collect();
         self.dispatcher.govern(&orders);

@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
-use hauberk_database::AttemptId;
 use hauberk_database::dispatch::{AttemptClass, Measures};
 use hauberk_database::workers::Order;
-use hauberk_protocol::proto::{Cancel, Drain, Pause};
+use hauberk_database::{AttemptId, WorkerId};
+use hauberk_protocol::ServerMessage;
+use hauberk_protocol::proto::{Cancel, Drain, Pause, Refused, RefusedReason};
 use tracing::info;
 
-use super::Dispatcher;
-use super::attempt::{By, Early};
+use super::attempt::{By, Early, Phase};
+use super::{Dispatcher, Effect};
 
 impl Dispatcher {
     /// Stops attempts that operators want stopped. Those that their workers have been told about are left to them.
@@ -54,6 +55,10 @@ impl Dispatcher {
     /// Pauses workers, gives them work again, or asks them to leave.
     pub(crate) fn govern(&mut self, orders: &[Order]) {
         for order in orders {
+            if order.revoked {
+                self.revoke(order.worker);
+                continue;
+            }
             let Some(id) = self.by_worker.get(&order.worker).copied() else { continue };
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             let pause = session.paused != order.paused;
@@ -70,6 +75,37 @@ impl Dispatcher {
                 self.send(id, self::drain());
             }
             self.update_slots(id);
+        }
+    }
+
+    /// Ends the session of a worker that was removed from the farm. What it has is given back, and what it says of it no longer counts;
+    /// nor do outputs that are still being fetched from it.
+    fn revoke(&mut self, worker: WorkerId) {
+        let message = "its worker was removed from the farm";
+        if let Some(session) = self.by_worker.get(&worker).and_then(|id| self.sessions.get(id)) {
+            info!(worker.name = %session.name, "{} was removed from the farm: its session ends", session.name);
+            let refused = Refused {
+                reason: RefusedReason::Revoked.into(),
+                message: format!("`{}` was removed from the farm", session.name),
+                retry_after_s: 0,
+            };
+            self.effects.push(Effect::Send(session.routing, ServerMessage::new(0, 0, refused)));
+            let id = session.id;
+            self.drop_session(id);
+        }
+        let counted = |phase: Phase| match phase {
+            Phase::Assigned { .. }
+            | Phase::Running
+            | Phase::Unheard { .. }
+            | Phase::Concluding
+            | Phase::Fetching => true,
+            Phase::GivingUp | Phase::Ending => false,
+        };
+        let its = self.attempts.iter().filter(|(_, a)| a.worker == worker && counted(a.phase));
+        let mut its: Vec<_> = its.map(|(id, _)| *id).collect();
+        its.sort_unstable();
+        for id in its {
+            self.end(id, AttemptClass::Canceled, message.to_owned(), Measures::default(), By::Server);
         }
     }
 }

@@ -706,7 +706,8 @@ fn a_canceled_build_is_stopped_and_given_up_after_a_while() {
 
 #[test]
 fn operators_pause_and_resume_workers_and_ask_them_to_leave() {
-    let order = |paused, draining| Order { worker: WorkerId::new(1), paused, reason: None, draining };
+    let order =
+        |paused, draining| Order { worker: WorkerId::new(1), paused, reason: None, draining, revoked: false };
     let mut bench = Bench::new();
     let session = bench.join(1, 1, 1);
     bench.settle();
@@ -727,6 +728,39 @@ fn operators_pause_and_resume_workers_and_ask_them_to_leave() {
     // It has been asked already, and leaves; only its next session gets work.
     bench.dispatcher.govern(&[order(false, false)]);
     bench.dispatcher.dispatch();
+    assert!(bench.settle().is_empty());
+}
+
+#[test]
+fn a_worker_that_is_removed_has_nothing_any_more() {
+    let revoked =
+        Order { worker: WorkerId::new(1), paused: false, reason: None, draining: false, revoked: true };
+    let mut bench = Bench::new();
+    let session = bench.join(1, 1, 4);
+    bench.settle();
+    bench.queue(&[1, 2, 3, 4]);
+    bench.settle();
+    bench.dispatcher.finished(session, &success(102));
+    bench.settle();
+    bench.dispatcher.finished(session, &success(103));
+    bench.settle();
+    bench.committed(Committed::Built(AttemptId::new(103)));
+    bench.settle();
+    bench.dispatcher.finished(session, &failure(104, Outcome::BuildFailed));
+    bench.settle();
+    bench.dispatcher.govern(std::slice::from_ref(&revoked));
+    let effects = bench.settle();
+    assert_eq!(sent(&effects), ["Refused"]);
+    // What runs, what is being recorded and what is being fetched; a failure that is being recorded stands.
+    let canceled = |attempt| (attempt, AttemptClass::Canceled, Consequence::Ready);
+    assert_eq!(ended(&effects), [canceled(101), canceled(102), canceled(103)]);
+    for effect in effects {
+        if let Effect::Commit(Op::End(end)) = effect {
+            bench.committed(Committed::Ended(end.attempt));
+        }
+    }
+    assert!(bench.settle().iter().all(|effect| !matches!(effect, Effect::Send(..))));
+    bench.dispatcher.govern(&[revoked]);
     assert!(bench.settle().is_empty());
 }
 

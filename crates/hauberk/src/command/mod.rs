@@ -10,6 +10,7 @@ pub(crate) mod register;
 pub(crate) mod remote_server;
 pub(crate) mod remote_worker;
 pub(crate) mod store;
+mod token;
 pub(crate) mod up;
 pub(crate) mod web;
 pub(crate) mod worker;

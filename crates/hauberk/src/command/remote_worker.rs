@@ -1,31 +1,43 @@
 //! `hauberk remote-worker`: builds what the server hands out.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use hauberk_daemon::DaemonAddress;
 use hauberk_discovery::Interfaces;
 use hauberk_protocol::keys::CurveKeyPair;
 use hauberk_protocol::socket::ServerAddress;
+use hauberk_protocol::{EnrolmentToken, TokenError};
 use hauberk_store::StoreDirectory;
+use hauberk_store::signature::SecretKey;
 use hauberk_worker::{
-    Config, DEFAULT_GRACE, DEFAULT_PUBLISH_PORT, LogLimits, Security, ServerLocation, TrustCheck,
-    native_system,
+    Application, Config, DEFAULT_GRACE, DEFAULT_PUBLISH_PORT, LogLimits, Security, ServerLocation,
+    TrustCheck, native_system,
 };
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::command::remote_server::{host_name, parse_interfaces};
 use crate::command::store::{parse_store, usual_daemon};
 use crate::exit::Failure;
+use crate::keyring::Keyring;
 use crate::keys::{curve_public_key, read_signing_key};
 use crate::lifetime;
+
+/// Bytes of the largest file with a token.
+const LONGEST_TOKEN: u64 = 1024;
 
 /// Build what the server hands out, through this machine's build daemon
 ///
 /// Finds the server by mDNS unless it is named, joins with its enrolled key, builds, sends the logs, and publishes the results signed
-/// until the server has fetched them.
+/// until the server has fetched them. A machine that was never here before needs --enrol and a token of `hauberk worker token`; it keeps
+/// its keys below --spool, and later starts need neither.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Builds at once
@@ -36,24 +48,31 @@ pub(crate) struct Options {
     #[arg(short, long, value_name = "HOST[:PORT]")]
     server: Option<ServerAddress>,
 
-    /// The server's public CURVE key, or the file that holds it: no other server is joined
+    /// Become a worker of the farm by this token (`hauberk worker token`), or by that in a file: keys are made below --spool, the server
+    /// is found, and enrols this machine. Once that is done, the same token is not shown again
+    #[arg(long, value_name = "TOKEN|FILE")]
+    enrol: Option<String>,
+
+    /// The server's public CURVE key, or the file that holds it: no other server is joined [default: that of the server that has
+    /// enrolled this machine, below --spool]
     // A key may begin with `-`, as one in 85 does.
-    #[arg(long, value_name = "KEY|FILE", required_unless_present = "insecure", allow_hyphen_values = true)]
+    #[arg(long, value_name = "KEY|FILE", allow_hyphen_values = true, conflicts_with = "enrol")]
     server_key: Option<String>,
 
-    /// The secret CURVE key of this worker (`hauberk key curve`), which must be enrolled on the server
-    #[arg(long, value_name = "FILE", required_unless_present = "insecure")]
+    /// The secret CURVE key of this worker (`hauberk key curve`), which must be enrolled on the server [default: the one below --spool]
+    #[arg(long, value_name = "FILE", conflicts_with = "enrol")]
     curve_key: Option<PathBuf>,
 
     /// Join without encryption or keys. For a network that is trusted
-    #[arg(long, conflicts_with_all = ["curve_key", "server_key"])]
+    #[arg(long, conflicts_with_all = ["curve_key", "server_key", "enrol"])]
     insecure: bool,
 
-    /// The secret key that results are signed with (`hauberk key signing`): one of Nix or of Guix, as the store is
+    /// The secret key that results are signed with (`hauberk key signing`): one of Nix or of Guix, as the store is [default: the one
+    /// below --spool]
     #[arg(long, value_name = "FILE")]
-    signing_key: PathBuf,
+    signing_key: Option<PathBuf>,
 
-    /// The name this worker is enrolled under [default: the host's name]
+    /// The name this worker is enrolled under, or is to be [default: the one it was enrolled under by a token, or the host's name]
     #[arg(long)]
     name: Option<String>,
 
@@ -81,7 +100,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "URL")]
     publish_url: Option<String>,
 
-    /// Where results and logs wait until the server has them
+    /// Where results and logs wait until the server has them, and in `keys` the keys of a machine that was enrolled by a token
     #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/hauberk/worker")]
     spool: PathBuf,
 
@@ -124,27 +143,120 @@ enum Trust {
 }
 
 /// Works until a signal comes.
-pub(crate) async fn run(options: Options) -> Result<(), Failure> {
-    let config = options.check()?;
-    Ok(hauberk_worker::run(config, lifetime::stop_on_signals()?, lifetime::ready).await?)
+pub(crate) async fn run(mut options: Options) -> Result<(), Failure> {
+    let stop = lifetime::stop_on_signals()?;
+    if let Some(text) = options.enrol.take() {
+        let token = read_token(&text)?;
+        if !options.join_farm(&token, &stop).await? {
+            return Ok(());
+        }
+    }
+    Ok(hauberk_worker::run(options.check()?, stop, lifetime::ready).await?)
+}
+
+/// Takes a token, or the file that holds it.
+fn read_token(text: &str) -> Result<EnrolmentToken, Failure> {
+    if let Ok(token) = text.trim().parse() {
+        return Ok(token);
+    }
+    if text.starts_with("hauberk1-") {
+        return Err(Failure::configuration(anyhow!("{TokenError}")));
+    }
+    let read = || -> anyhow::Result<EnrolmentToken> {
+        let mut contents = Zeroizing::new(String::new());
+        File::open(text)
+            .and_then(|file| file.take(LONGEST_TOKEN).read_to_string(&mut contents))
+            .with_context(|| format!("`{text}` is neither a token nor a file that can be read"))?;
+        contents.trim().parse().with_context(|| format!("{text} does not hold a token"))
+    };
+    read().map_err(Failure::configuration)
+}
+
+/// Gives the store whose daemon is here: that of Guix only where there is none of Nix.
+fn store_of_this_machine() -> StoreDirectory {
+    let is_here = |store: &StoreDirectory| Path::new(usual_daemon(store)).exists();
+    let (nix, guix) = (StoreDirectory::nix(), StoreDirectory::guix());
+    if is_here(&guix) && !is_here(&nix) { guix } else { nix }
 }
 
 impl Options {
-    fn check(self) -> Result<Config, Failure> {
-        let security = match (&self.curve_key, &self.server_key) {
-            (Some(keys), Some(server)) => {
-                Security::Curve { keys: CurveKeyPair::read(keys)?, server: curve_public_key(server)? }
-            }
-            // The command line allows it only with --insecure.
-            _ => Security::Insecure,
+    /// Makes keys, and presents the token unless that was done before. False when a signal came first.
+    async fn join_farm(&mut self, token: &EnrolmentToken, stop: &CancellationToken) -> Result<bool, Failure> {
+        let keyring = Keyring::of(&self.spool);
+        if keyring.enrolled()?.is_some_and(|enrolled| enrolled.is_by(token)) {
+            return Ok(true);
+        }
+        let wanted = self.name.clone().unwrap_or_else(host_name);
+        let store = self.store.clone().unwrap_or_else(store_of_this_machine);
+        keyring.make_keys(&store, &wanted)?;
+        let signing_key = read_signing_key(self.signing_key.as_deref().unwrap_or(&keyring.signing()))?;
+        // The service manager need not wait for an operator who has mistyped a token.
+        lifetime::ready();
+        let application = Application {
+            token: token.clone(),
+            keys: CurveKeyPair::read(&keyring.curve())?,
+            name: wanted,
+            machine: host_name(),
+            signing_key: signing_key.public_key().to_string(),
+            server: self.location(),
         };
-        let signing_key = read_signing_key(&self.signing_key)?;
+        let Some(name) = hauberk_worker::enrol(application, stop).await? else { return Ok(false) };
+        keyring.remember(&name, token)?;
+        // Whatever it had liked.
+        self.name = Some(name);
+        Ok(true)
+    }
+
+    fn location(&self) -> ServerLocation {
+        match &self.server {
+            Some(address) => ServerLocation::Address(address.clone()),
+            None => ServerLocation::Discover(self.discover.clone()),
+        }
+    }
+
+    /// Finds the keys, given or kept, and the name that goes with them.
+    fn identity(&self) -> Result<(Security, SecretKey, String), Failure> {
+        let keyring = Keyring::of(&self.spool);
+        let kept = keyring.curve().exists();
+        let security = match (&self.curve_key, &self.server_key) {
+            _ if self.insecure => Security::Insecure,
+            (None, _) if !kept => {
+                return Err(Failure::configuration(anyhow!(
+                    "this machine has no keys in {}: give --enrol and a token of `hauberk worker token`, or --curve-key, \
+                     --server-key and --signing-key",
+                    self.spool.display()
+                )));
+            }
+            (keys, server) => {
+                let keys = keys.clone().unwrap_or_else(|| keyring.curve());
+                let server = match server {
+                    Some(server) => curve_public_key(server)?,
+                    None => keyring.server_key()?,
+                };
+                Security::Curve { keys: CurveKeyPair::read(&keys)?, server }
+            }
+        };
+        let signing_key = read_signing_key(self.signing_key.as_deref().unwrap_or(&keyring.signing()))?;
+        let name = match (&self.name, &self.curve_key) {
+            (Some(name), _) => name.clone(),
+            // The enrolment goes with the key that is kept.
+            (None, None) if !self.insecure => {
+                keyring.enrolled()?.map_or_else(host_name, |enrolled| enrolled.name)
+            }
+            (None, _) => host_name(),
+        };
+        Ok((security, signing_key, name))
+    }
+
+    fn check(self) -> Result<Config, Failure> {
+        let (security, signing_key, name) = self.identity()?;
+        let server = self.location();
         let store_directory = self.store.unwrap_or_else(|| signing_key.usual_store());
         let daemon = self.daemon.unwrap_or_else(|| usual_daemon(&store_directory).to_owned());
         let systems = if self.systems.is_empty() { vec![native_system()] } else { self.systems };
         Ok(Config {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            name: self.name.unwrap_or_else(host_name),
+            name,
             slots: self.workers,
             systems,
             features: self.features,
@@ -152,7 +264,7 @@ impl Options {
             store_directory,
             signing_key,
             security,
-            server: self.server.map_or(ServerLocation::Discover(self.discover), ServerLocation::Address),
+            server,
             publish_listen: self.publish_listen,
             publish_port: self.publish_port,
             publish_url: self.publish_url,

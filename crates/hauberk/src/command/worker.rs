@@ -6,7 +6,7 @@ use hauberk_database::workers::{self, Direction, Enrolment, NewWorker};
 use hauberk_database::{Database, audit, begin, commit};
 use serde_json::json;
 
-use crate::command::{DatabaseLocation, print, user};
+use crate::command::{DatabaseLocation, print, token, user};
 use crate::exit::Failure;
 use crate::keys::{curve_public_key, signing_public_key};
 
@@ -33,6 +33,10 @@ enum Action {
         #[command(flatten)]
         location: DatabaseLocation,
     },
+    /// Make a token by which a new machine joins without anybody carrying keys
+    ///
+    /// The token is printed, and kept nowhere. On the new machine: hauberk remote-worker --enrol TOKEN
+    Token(Box<token::Options>),
     /// Print all workers
     List {
         #[command(flatten)]
@@ -62,7 +66,7 @@ enum Action {
         #[command(flatten)]
         location: DatabaseLocation,
     },
-    /// Take a worker's enrolment back
+    /// Take a worker's enrolment back: its session ends at once, and its results no longer count
     Remove {
         /// The worker's name
         name: String,
@@ -104,6 +108,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
             commit(transaction).await?;
             print(format_args!("enrolled {name}"))
         }
+        Action::Token(options) => token::run(*options).await,
         Action::List { location } => {
             let database = Database::connect(&location.parse()?, 1).await?;
             let all = workers::list(&database.client().await?).await?;
