@@ -1,7 +1,7 @@
 //! A peer of another protocol version:
 //!
 //! - `other-version worker ENDPOINT SERVER-PUBLIC-KEY-FILE OWN-KEY-FILE` says Hello and prints the answer;
-//! - `other-version server ENDPOINT OWN-KEY-FILE` refuses every Hello as a later version would.
+//! - `other-version server ENDPOINT OWN-KEY-FILE` refuses whatever it is told as a later version would, and prints that it was told.
 
 use std::{path::Path, time::Duration};
 
@@ -68,6 +68,7 @@ async fn server(endpoint: &str, own: &str) -> Result<()> {
     println!("listening");
     loop {
         let incoming = socket.recv().await?;
+        println!("received {} bytes", incoming.frame.len());
         let refused = Refused {
             reason: RefusedReason::Protocol.into(),
             message: format!("this server speaks version {} of the protocol", PROTOCOL_VERSION + 1),
