@@ -277,8 +277,8 @@ impl Registry {
                 refused(
                     RefusedReason::NotEnrolled,
                     format!(
-                        "the key {key} is not enrolled; start it with --enrol and a token of `hauberk worker token`, or on the \
-                         server: hauberk worker add {} --public-key '{key}' --signing-key '{}'",
+                        "the key {key} is not enrolled; on the server: hauberk worker add {} --public-key '{key}' \
+                         --signing-key '{}', or start it with --enrol and a token of `hauberk worker token`",
                         hello.name,
                         hello.signing_key.split_whitespace().collect::<Vec<_>>().join(" ")
                     ),
