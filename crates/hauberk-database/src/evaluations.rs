@@ -62,6 +62,8 @@ pub struct Latest {
     pub status: EvaluationStatus,
     /// Whether the specification's definition changed since it began.
     pub outdated: bool,
+    /// Whether an operator has canceled it.
+    pub canceled: bool,
     /// What it saw, by input.
     pub checkouts: Vec<Checkout>,
 }
@@ -149,8 +151,21 @@ pub async fn latest(
         id,
         status: record.convert::<i16, _>("status")?,
         outdated: record.get("outdated")?,
+        canceled: record.get("canceled")?,
         checkouts: checkouts::of_evaluation(client, id).await?,
     }))
+}
+
+/// Tells which of these evaluations operators have canceled.
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn canceled(
+    client: &impl GenericClient,
+    evaluations: &[EvaluationId],
+) -> Result<Vec<EvaluationId>, DatabaseError> {
+    let records = statement!("evaluations/canceled").all(client, &[&evaluations]).await?;
+    records.iter().map(|record| record.get("id")).collect()
 }
 
 /// Tells of which of these evaluations something may still be built, or which are the last of their specification.

@@ -15,6 +15,8 @@ pub const READY: &str = "hauberk_ready";
 pub const CONTROL: &str = "hauberk_control";
 /// Asks the register to look at a specification now; its name is the payload.
 pub const EVALUATION: &str = "hauberk_evaluation";
+/// Tells the register that an evaluation was canceled that is still being evaluated; its id is the payload.
+pub const EVALUATION_CANCELED: &str = "hauberk_evaluation_canceled";
 /// For pages: something changed. The payload is empty, `build:ID` or `worker:NAME`.
 pub const CHANGED: &str = "hauberk_changed";
 

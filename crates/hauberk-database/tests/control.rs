@@ -9,7 +9,7 @@ use std::time::Duration;
 use farm::Farm;
 use hauberk_database::control::{self, Canceled, Restarted};
 use hauberk_database::dispatch::{self, AttemptClass, Claimed, Consequence};
-use hauberk_database::listen::{CONTROL, Event, Listener, READY};
+use hauberk_database::listen::{CONTROL, EVALUATION_CANCELED, Event, Listener, READY};
 use hauberk_database::workers::{self, Direction, Order};
 use hauberk_database::{BuildId, Client, EvaluationId, begin, commit};
 
@@ -193,7 +193,20 @@ async fn an_evaluation_that_runs_is_not_published_once_it_is_canceled() {
     let farm = Farm::with(&[&[]]).await;
     let client = farm.client().await;
     let evaluation = hauberk_database::evaluations::start(&client, farm.specification, &[]).await.unwrap();
+    let mut listener = Listener::connect(farm.test.location(), &[EVALUATION_CANCELED]).await.unwrap();
+    assert!(hauberk_database::evaluations::canceled(&client, &[evaluation]).await.unwrap().is_empty());
     assert_eq!(farm.cancel_evaluation(evaluation).await, Some(Canceled::default()));
+    // Its register is told, once; that it is canceled stays with it.
+    assert_eq!(farm.cancel_evaluation(evaluation).await, Some(Canceled::default()));
+    assert_eq!(farm.cancel_evaluation(farm.evaluation).await.unwrap().canceled.len(), 1);
+    client.execute("select pg_notify($1, 'end')", &[&EVALUATION_CANCELED]).await.unwrap();
+    for expected in [evaluation.to_string(), "end".to_owned()] {
+        let Event::Notification { payload, .. } = listener.next().await else {
+            panic!("the connection is lost")
+        };
+        assert_eq!(payload, expected);
+    }
+    assert_eq!(hauberk_database::evaluations::canceled(&client, &[evaluation]).await.unwrap(), [evaluation]);
     let empty = hauberk_database::registration::Registration::default();
     let mut client = farm.client().await;
     assert!(hauberk_database::registration::publish(&mut client, evaluation, &empty).await.is_err());

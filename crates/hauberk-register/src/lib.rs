@@ -10,6 +10,7 @@ mod git;
 mod look;
 mod roots;
 mod run;
+mod running;
 pub mod specification;
 
 pub use child::ChildError;

@@ -8,7 +8,7 @@ use hauberk_daemon::{DaemonError, Keeper};
 use hauberk_database::checkouts::Checkout;
 use hauberk_database::evaluations::{self, EvaluationStatus, Latest};
 use hauberk_database::registration::{self, Published, Registration, RegistrationError};
-use hauberk_database::{Database, DatabaseError, EvaluationId, SpecificationId, specifications};
+use hauberk_database::{Client, Database, DatabaseError, EvaluationId, SpecificationId, specifications};
 use hauberk_publish::{BaseUrl, SubstituteClient};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ use crate::evaluator::{EvaluatorError, Nix};
 use crate::facts::{FactsError, World};
 use crate::git::{Git, GitError};
 use crate::roots::{self, RootsError};
+use crate::running::Running;
 use crate::specification::{Evaluator, Specification};
 
 /// What looking takes.
@@ -30,6 +31,7 @@ pub(crate) struct Register {
     pub(crate) keeper: Keeper,
     pub(crate) substitutes: SubstituteClient,
     pub(crate) urls: Vec<BaseUrl>,
+    pub(crate) running: Running,
 }
 
 /// What a look gave.
@@ -39,6 +41,8 @@ pub(crate) enum Seen {
     Unchanged,
     /// Nothing has changed since the last evaluation, which failed.
     StillFailed,
+    /// Nothing has changed since the last evaluation, which an operator has canceled, now or before.
+    Canceled,
     /// A new evaluation was published.
     Published(EvaluationId, Published),
 }
@@ -173,6 +177,7 @@ impl Register {
         match latest {
             Some(latest) if !latest.outdated && same(&latest.checkouts, specification, &revisions) => {
                 match latest.status {
+                    EvaluationStatus::Aborted if latest.canceled && !retry => return Ok(Seen::Canceled),
                     EvaluationStatus::Succeeded => return Ok(Seen::Unchanged),
                     EvaluationStatus::Failed if !retry => return Ok(Seen::StillFailed),
                     EvaluationStatus::Failed | EvaluationStatus::Aborted | EvaluationStatus::Started => {}
@@ -188,8 +193,11 @@ impl Register {
         tracing::info!(evaluation.id = %evaluation, specification = %specification.name,
             "evaluation {evaluation} of {} begins", specification.name);
 
+        let run = self.running.begin(evaluation, stop);
+        // What was said of it before it was noted is in its row.
+        self.cancel_canceled(&client).await.map_err(LookError::Database)?;
         let evaluated = async {
-            let registration = self.evaluate(evaluation, specification, &checkouts, stop).await?;
+            let registration = self.evaluate(evaluation, specification, &checkouts, &run.stop).await?;
             // From here on it is short, and all or nothing.
             let published = registration::publish(&mut client, evaluation, &registration).await?;
             Ok::<_, EvaluationError>(published)
@@ -203,11 +211,24 @@ impl Register {
                 self.tidy(specification, &checkouts).await;
                 Ok(Seen::Published(evaluation, published))
             }
+            Err(_) if run.stop.is_cancelled() && !stop.is_cancelled() => {
+                tracing::info!(evaluation.id = %evaluation, specification = %specification.name,
+                    "evaluation {evaluation} of {} is canceled", specification.name);
+                Ok(Seen::Canceled)
+            }
             Err(source) => {
                 self.end(evaluation, &source).await;
                 Err(LookError::Evaluation { evaluation, source })
             }
         }
+    }
+
+    /// Ends the evaluations under way that operators have canceled.
+    pub(crate) async fn cancel_canceled(&self, client: &Client) -> Result<(), DatabaseError> {
+        for evaluation in evaluations::canceled(client, &self.running.all()).await? {
+            self.running.cancel(evaluation);
+        }
+        Ok(())
     }
 
     /// Fetches every input and gives its commit.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hauberk_database::listen::{EVALUATION, Event, Listener};
+use hauberk_database::listen::{EVALUATION, EVALUATION_CANCELED, Event, Listener};
 use hauberk_database::specifications::NewSpecification;
 use hauberk_database::{
-    Database, DatabaseError, SpecificationId, begin, commit, evaluations, specifications,
+    Database, DatabaseError, EvaluationId, SpecificationId, begin, commit, evaluations, specifications,
 };
 use hauberk_publish::SubstituteClient;
 use hauberk_publish::client::{ClientConfig, ClientError};
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::git::{Git, GitError};
 use crate::look::{LookError, Register, Seen, Watched, chain};
+use crate::running::Running;
 
 /// Looks that run at a time: an evaluator can take much memory.
 const PARALLEL: usize = 2;
@@ -92,12 +93,13 @@ pub async fn run(
         daemon: config.daemon.clone(),
         database,
         state,
+        running: Running::default(),
     };
     if config.one_shot {
         ready();
         return look_once(&register, &watched, &stop).await;
     }
-    let listener = Listener::connect(&config.database, &[EVALUATION]).await?;
+    let listener = Listener::connect(&config.database, &[EVALUATION, EVALUATION_CANCELED]).await?;
     ready();
     watch(Arc::new(register), watched, config.interval, listener, &stop).await;
     Ok(())
@@ -160,6 +162,9 @@ async fn look_once(
     for one in watched {
         match register.look(one, true, stop).await {
             Ok(Seen::Unchanged | Seen::Published(..)) => {}
+            Ok(Seen::Canceled) => {
+                failed.push((one.specification.name.to_string(), "its evaluation was canceled".to_owned()));
+            }
             Ok(Seen::StillFailed) => {
                 failed.push((one.specification.name.to_string(), "its last evaluation failed".to_owned()));
             }
@@ -209,13 +214,25 @@ async fn watch(
         tokio::select! {
             () = stop.cancelled() => break,
             event = listener.next() => match event {
+                Event::Notification { channel, payload } if channel == EVALUATION_CANCELED => {
+                    match payload.parse() {
+                        Ok(evaluation) => register.running.cancel(EvaluationId::new(evaluation)),
+                        Err(_) => tracing::warn!("told that `{payload}` is canceled, which is no evaluation"),
+                    }
+                }
                 Event::Notification { payload, .. } => match requests.get(&payload) {
                     Some(request) => request.make(true),
                     None if payload.is_empty() => requests.values().for_each(|request| request.make(true)),
                     None => tracing::warn!("asked to evaluate `{payload}`, which is not watched"),
                 },
                 // What was asked meanwhile is lost.
-                Event::Reconnected => requests.values().for_each(|request| request.make(false)),
+                Event::Reconnected => {
+                    requests.values().for_each(|request| request.make(false));
+                    let canceled = async { register.cancel_canceled(&register.database.client().await?).await };
+                    if let Err(error) = canceled.await {
+                        tracing::warn!(error = &error as &dyn Error, "cannot look for canceled evaluations");
+                    }
+                }
             },
         }
     }

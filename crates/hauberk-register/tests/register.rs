@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hauberk_database::evaluations;
 use hauberk_database::testing::TestDatabase;
+use hauberk_database::{EvaluationId, begin, commit, control, evaluations};
 use hauberk_register::{Config, RegisterError, run, specification};
 use tokio_util::sync::CancellationToken;
 
@@ -383,6 +383,49 @@ async fn the_loop_goes_on_is_woken_and_stops_in_order() {
         ["the register was killed"]
     );
     assert_eq!(place.number(succeeded).await, 3);
+}
+
+#[tokio::test]
+async fn a_canceled_evaluation_ends_at_once_and_is_repeated_when_it_is_asked_for() {
+    let place = Place::new().await;
+    let stop = CancellationToken::new();
+    let mut config = place.config(|text| text);
+    config.one_shot = false;
+    config.interval = Duration::from_secs(1);
+    place.commit(
+        "{ ... }: let loop = n: if n == 0 then 0 else loop (n - 1) + loop (n - 1); in { top = loop 60; }",
+    );
+    let register = tokio::spawn(run(config, stop.clone(), || {}));
+    for number in 1..3 {
+        wait_for("the evaluator runs", async || children("nix-instantiate", &place.state) > 0).await;
+        let evaluation =
+            EvaluationId::new(place.number("select max(id) from evaluations where status = -1").await);
+        let mut client = place.test.client().await;
+        let transaction = begin(&mut client).await.unwrap();
+        control::cancel_evaluation(&transaction, evaluation).await.unwrap().unwrap();
+        commit(transaction).await.unwrap();
+        wait_for("the evaluator is gone", async || children("nix-instantiate", &place.state) == 0).await;
+        place.wait_for_evaluations("select count(*) from evaluations where status = -1", 0).await;
+        // It looks each second, finds the same commit, and does not begin again by itself.
+        let checked = place.texts("select coalesce(checked_at::text, 'never') from specifications").await;
+        wait_for("it looks again", async || {
+            place.texts("select coalesce(checked_at::text, 'never') from specifications").await != checked
+        })
+        .await;
+        assert_eq!(place.evaluations().await, number);
+        assert_eq!(place.texts("select coalesce(check_error, '') from specifications").await, [""]);
+        if number == 1 {
+            // Somebody asks for it again, and thinks better of it.
+            evaluations::request(&place.test.client().await, "demo").await.unwrap();
+        }
+    }
+    assert_eq!(place.texts("select message from evaluations where status = 2").await, ["canceled"; 2]);
+    // A new commit is evaluated as ever.
+    place.commit(EXPRESSION);
+    place.wait_for_evaluations("select count(*) from evaluations where status = 0", 1).await;
+    stop.cancel();
+    register.await.unwrap().unwrap();
+    assert_eq!(children("nix-instantiate", &place.state), 0);
 }
 
 /// Counts the living processes of a program that work for a state directory.
