@@ -1,11 +1,12 @@
 //! The table `attempts`, read one at a time.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use hauberk_store::{DrvPath, StorePath};
 
 use crate::dispatch::{BuiltOutput, store_paths};
-use crate::statement::statement;
+use crate::statement::{Record, statement};
 use crate::{AttemptId, BuildId, DatabaseError, Epoch, GenericClient, ServerId, WorkerId};
 
 /// An attempt that has not ended, as a server finds it at its start.
@@ -91,37 +92,32 @@ pub async fn expected_outputs(
 /// Whose an attempt's log is, and where it goes.
 #[derive(Debug, Clone)]
 pub struct LogOwner {
-    /// The worker that may write it.
-    pub worker: WorkerId,
-    /// That worker's CURVE key, Z85.
+    /// The CURVE key, Z85, of the worker that may write it.
     pub public_key: Option<String>,
     /// The file, below the server's log directory.
     pub path: Option<String>,
     /// Whether it is complete.
     pub complete: bool,
-    /// The derivation.
-    pub derivation: DrvPath,
 }
 
-/// Finds out whose an attempt's log is; nothing if there is no such attempt.
+/// Finds out whose the logs of attempts are. Attempts that do not exist are left out.
 ///
 /// # Errors
 /// Any failure of the statement, or a row that cannot be read.
-pub async fn log_owner(
+pub async fn log_owners(
     client: &impl GenericClient,
-    attempt: AttemptId,
-) -> Result<Option<LogOwner>, DatabaseError> {
-    let row = statement!("attempts/log_owner").optional(client, &[&attempt]).await?;
-    row.map(|row| {
-        Ok(LogOwner {
-            worker: row.get("worker_id")?,
+    attempts: &[AttemptId],
+) -> Result<HashMap<AttemptId, LogOwner>, DatabaseError> {
+    let rows = statement!("attempts/log_owners").all(client, &[&attempts]).await?;
+    let owner = |row: &Record| -> Result<_, DatabaseError> {
+        let owner = LogOwner {
             public_key: row.get("public_key")?,
             path: row.get("log_path")?,
             complete: row.get("log_complete")?,
-            derivation: row.parse("derivation")?,
-        })
-    })
-    .transpose()
+        };
+        Ok((row.get("id")?, owner))
+    };
+    rows.iter().map(owner).collect()
 }
 
 /// Records that logs of attempts are complete, and how many bytes of text each has. Gives the attempts of which it could: it waits for

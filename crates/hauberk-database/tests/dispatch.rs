@@ -186,7 +186,10 @@ async fn a_started_build_is_running_and_its_fetch_is_shown() {
     assert_eq!((source.worker.as_str(), source.fetch_tries), ("w", 1));
     let expected = attempts::expected_outputs(&client, claimed.attempt).await.unwrap();
     assert_eq!(expected, [("out".to_owned(), path(0))]);
-    let owner = attempts::log_owner(&client, claimed.attempt).await.unwrap().unwrap();
+    let nobodys = AttemptId::new(claimed.attempt.get() + 1000);
+    let owners = attempts::log_owners(&client, &[claimed.attempt, nobodys]).await.unwrap();
+    assert_eq!(owners.len(), 1);
+    let owner = &owners[&claimed.attempt];
     assert_eq!((owner.public_key.as_deref(), owner.complete), (Some("key"), false));
     let complete = [(claimed.attempt, 9)];
     assert_eq!(attempts::log_complete(&client, &complete).await.unwrap(), [claimed.attempt]);

@@ -4,6 +4,7 @@
 mod figure;
 mod http;
 mod lab;
+mod logs;
 mod replay;
 mod scenario;
 

@@ -31,7 +31,7 @@ pub(crate) use store::RealStore;
 pub(crate) use usage::{Memory, Usage, processor_seconds};
 pub(crate) use verdict::Verdict;
 pub(crate) use worker_process::WorkerProcess;
-pub(crate) use workers::{Crew, Workers};
+pub(crate) use workers::{Crew, Published, Workers};
 
 use directory::LabDirectory;
 use postgres::Postgres;

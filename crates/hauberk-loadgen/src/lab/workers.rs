@@ -1,6 +1,7 @@
 //! Workers: real sessions over real sockets with keys of their own; only the builder behind them is simulated.
 
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,15 @@ impl Workers {
     }
 }
 
+/// Where the outputs of workers are to be had.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Published<'a> {
+    /// The key that signs them.
+    pub(crate) key: &'a SecretKey,
+    /// The port of this host that serves them.
+    pub(crate) port: u16,
+}
+
 /// Workers that run. They end when dropped.
 #[derive(Debug)]
 pub(crate) struct Crew {
@@ -51,18 +61,18 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    /// Enrols workers and starts them. They sign with `signing_key` and are reached at `publish_port` of this host.
+    /// Enrols workers and starts them. Their spools are below `spools`, or else in memory.
     pub(crate) async fn start(
         lab: &Lab,
         server: &Server,
         shape: Workers,
         builder: &SimulatedBuilder,
-        signing_key: &SecretKey,
-        publish_port: u16,
+        outputs: Published<'_>,
+        spools: Option<&Path>,
     ) -> Result<Self> {
         let stop = CancellationToken::new();
         let mut crew = Self { stop, sessions: JoinSet::new() };
-        let public_key = signing_key.public_key().to_string();
+        let public_key = outputs.key.public_key().to_string();
         let address = format!("127.0.0.1:{}", server.backend_port()).parse().context("naming the server")?;
         let client = lab.database().client().await?;
         let mut context = SharedContext::default();
@@ -82,6 +92,7 @@ impl Crew {
                 Enrolment::Done(_) => {}
                 other => bail!("{name} cannot be enrolled: {other:?}"),
             }
+            let spool = spools.map_or(SpoolPlace::Memory, |spools| SpoolPlace::Directory(spools.join(&name)));
             let config = SessionConfig {
                 name,
                 machine: "load".to_owned(),
@@ -92,14 +103,14 @@ impl Crew {
                 mandatory_features: Vec::new(),
                 slots: shape.slots_of(index)?,
                 ahead: shape.ahead,
-                publish: PublishAddress::Port(publish_port),
+                publish: PublishAddress::Port(outputs.port),
                 signing_key: public_key.clone(),
                 cores: 1,
                 memory_bytes: 1 << 30,
                 daemon: "simulated".to_owned(),
                 security: Security::Curve { keys, server: *lab.curve() },
                 server: ServerLocation::Address(Clone::clone(&address)),
-                spool: SpoolPlace::Memory,
+                spool,
                 log_limits: LogLimits::default(),
                 trust_check: TrustCheck::Require,
                 grace: GRACE,

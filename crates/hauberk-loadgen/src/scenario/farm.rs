@@ -1,6 +1,7 @@
 //! A farm under load: what the scenarios have in common.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,9 @@ use hauberk_store::signature::nix::SecretKey;
 use serde_json::{Map, Value};
 
 use crate::figure::rounded;
-use crate::lab::{Crew, Lab, LabOptions, Server, Usage, Verdict, Workers};
+use crate::lab::{Crew, Lab, LabOptions, Published, Server, Usage, Verdict, Workers};
 use hauberk_loadgen::simulated::{
-    Gauge, OutputStore, Outputs, Publication, SharedOutput, SimulatedBuilder, Work,
+    Chatter, Gauge, OutputStore, Outputs, Publication, SharedOutput, SimulatedBuilder, Work,
 };
 
 /// How often the progress of a run is told.
@@ -41,6 +42,7 @@ pub(crate) struct Farm {
     work: Work,
     workers: Workers,
     kind: OutputKind,
+    spools: Option<PathBuf>,
     fsyncs_before: f64,
     used_before: Usage,
     deadline: tokio::time::Instant,
@@ -87,7 +89,7 @@ impl Farm {
                 (Outputs::Fresh(store), Some(publication))
             }
         };
-        let builder = SimulatedBuilder { outputs, cost, gauge: Arc::clone(&gauge) };
+        let builder = SimulatedBuilder { outputs, cost, gauge: Arc::clone(&gauge), chatter: None };
         crate::progress(format_args!("starting the server"));
         let server = lab.serve().await?;
         let fsyncs_before = lab.fsyncs_per_second().await?;
@@ -103,17 +105,25 @@ impl Farm {
             work,
             workers,
             kind,
+            spools: None,
             fsyncs_before,
             used_before,
             deadline,
         })
     }
 
+    /// Lets builds print what `chatter` writes, of workers that are yet to start. With `spools` these keep their logs there on disk.
+    pub(crate) fn set_chatter(&mut self, chatter: Arc<dyn Chatter>, spools: Option<PathBuf>) {
+        self.builder.chatter = Some(chatter);
+        self.spools = spools;
+    }
+
     /// Starts the workers.
     pub(crate) async fn start_workers(&mut self) -> Result<()> {
         let port = self.publication.as_ref().map_or(9, Publication::port);
-        let crew = Crew::start(&self.lab, &self.server, self.workers, &self.builder, &self.signing_key, port)
-            .await?;
+        let outputs = Published { key: &self.signing_key, port };
+        let spools = self.spools.as_deref();
+        let crew = Crew::start(&self.lab, &self.server, self.workers, &self.builder, outputs, spools).await?;
         self.crew = Some(crew);
         Ok(())
     }

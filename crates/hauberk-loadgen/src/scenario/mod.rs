@@ -7,6 +7,7 @@ mod fetch;
 mod flat;
 mod idle;
 mod join;
+mod logs;
 mod refill;
 mod replay;
 mod restart;
@@ -32,6 +33,7 @@ pub(crate) enum Scenario {
     Echo(crate::http::EchoOptions),
     DeepQueue(deep_queue::Options),
     Idle(idle::Options),
+    Logs(logs::Options),
     Replay(replay::Options),
 }
 
@@ -49,6 +51,7 @@ impl Scenario {
             Self::Echo(options) => crate::http::echo(*options).map(|()| Vec::new()),
             Self::DeepQueue(options) => deep_queue::run(options, lab).await,
             Self::Idle(options) => idle::run(options, lab).await,
+            Self::Logs(options) => logs::run(options, lab).await,
             Self::Replay(options) => replay::run(options),
         }
     }

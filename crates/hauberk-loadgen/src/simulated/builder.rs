@@ -7,11 +7,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hauberk_store::NarHash;
 use hauberk_worker::{
-    Assignment, AttemptContext, AttemptId, BuildReport, Builder, Load, Origin, Outcome, OutputInfo, Report,
-    Server, Unaccepted,
+    Assignment, AttemptContext, AttemptId, AttemptLog, BuildReport, Builder, Load, Origin, Outcome,
+    OutputInfo, Report, Server, Unaccepted,
 };
 
 use super::{Gauge, Outputs};
+
+/// Writes the logs of simulated builds.
+#[async_trait]
+pub trait Chatter: std::fmt::Debug + Send + Sync {
+    /// Writes the log of one attempt of `build`, and returns when the build is over.
+    async fn write(&self, build: i64, log: &AttemptLog);
+}
 
 /// Stands in for the build daemon behind a real worker session.
 #[derive(Clone, Debug)]
@@ -22,6 +29,8 @@ pub struct SimulatedBuilder {
     pub cost: Duration,
     /// Takes note of what is asked.
     pub gauge: Arc<Gauge>,
+    /// What builds print; without it, nothing.
+    pub chatter: Option<Arc<dyn Chatter>>,
 }
 
 #[async_trait]
@@ -36,6 +45,9 @@ impl Builder for SimulatedBuilder {
         context.building(Duration::ZERO);
         if !self.cost.is_zero() {
             tokio::time::sleep(self.cost).await;
+        }
+        if let Some(chatter) = &self.chatter {
+            chatter.write(assignment.build, &context.log).await;
         }
         let mut outputs = Vec::with_capacity(assignment.outputs.len());
         for (name, path) in &assignment.outputs {

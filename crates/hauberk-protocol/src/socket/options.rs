@@ -9,6 +9,15 @@ use crate::message::{BACKEND_FRAME_LIMIT, LOG_FRAME_LIMIT};
 /// Bytes that encryption adds to a frame; libzmq counts them, we do not.
 const ENCRYPTION_OVERHEAD: usize = 64;
 
+/// A peer whose machine is silent for so long is asked by the server's kernel whether it is there, in seconds.
+///
+/// Routers send no heartbeats of ZeroMQ's: libzmq keeps the timers of all connections in one list, and walks through it whenever one
+/// of them is taken off, which is at each frame. With a thousand idle peers that was half of a server's processor time.
+const KEEPALIVE_IDLE: i32 = 30;
+/// The pause between such questions, in seconds, and how many remain unanswered before the connection is given up.
+const KEEPALIVE_INTERVAL: i32 = 10;
+const KEEPALIVE_COUNT: i32 = 3;
+
 /// How long what was sent may take to leave after its socket is dropped.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -44,10 +53,6 @@ pub struct RouterOptions {
     pub receive_queue: u32,
     /// Frames that wait for one peer before [`super::SendError::Full`].
     pub send_queue: u32,
-    /// How long a peer may be silent before it is asked whether it is there.
-    pub heartbeat_interval: Duration,
-    /// How long it may take to answer before it is disconnected.
-    pub heartbeat_timeout: Duration,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
 }
@@ -59,8 +64,6 @@ impl RouterOptions {
             frame_limit: BACKEND_FRAME_LIMIT,
             receive_queue: 256,
             send_queue: 1024,
-            heartbeat_interval: Duration::from_secs(10),
-            heartbeat_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
         }
     }
@@ -92,8 +95,10 @@ impl RouterOptions {
         socket.set_maxmsgsize(wire_limit(self.frame_limit))?;
         socket.set_rcvhwm(count(self.receive_queue))?;
         socket.set_sndhwm(count(self.send_queue))?;
-        socket.set_heartbeat_ivl(milliseconds(self.heartbeat_interval))?;
-        socket.set_heartbeat_timeout(milliseconds(self.heartbeat_timeout))?;
+        socket.set_tcp_keepalive(1)?;
+        socket.set_tcp_keepalive_idle(KEEPALIVE_IDLE)?;
+        socket.set_tcp_keepalive_intvl(KEEPALIVE_INTERVAL)?;
+        socket.set_tcp_keepalive_cnt(KEEPALIVE_COUNT)?;
         socket.set_handshake_ivl(milliseconds(self.handshake_timeout))?;
         // A farm's workers come all at once after a restart; with the default of 100 they would wait for TCP's retries.
         socket.set_backlog(2048)?;
@@ -110,7 +115,7 @@ pub struct DealerOptions {
     pub receive_queue: u32,
     /// Frames that wait for the server before [`super::SendError::Full`].
     pub send_queue: u32,
-    /// How long the server may be silent before it is asked whether it is there.
+    /// How often the server is asked whether it is there.
     pub heartbeat_interval: Duration,
     /// How long it may take to answer before the connection is given up and made anew.
     pub heartbeat_timeout: Duration,
@@ -131,7 +136,8 @@ impl DealerOptions {
             frame_limit: BACKEND_FRAME_LIMIT,
             receive_queue: 1024,
             send_queue: 1024,
-            heartbeat_interval: Duration::from_secs(10),
+            // Both together, and a new connection, stay below a lease.
+            heartbeat_interval: Duration::from_secs(20),
             heartbeat_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),

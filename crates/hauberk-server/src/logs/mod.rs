@@ -2,6 +2,7 @@
 
 mod file;
 mod janitor;
+mod owners;
 mod receiver;
 mod sealer;
 mod source;

@@ -1,28 +1,34 @@
 //! The log port: takes chunks from workers and writes them to their files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hauberk_database::attempts::{self, LogOwner};
+use hauberk_database::attempts::LogOwner;
 use hauberk_database::{AttemptId, Database, DatabaseError};
 use hauberk_protocol::keys::CurvePublicKey;
 use hauberk_protocol::proto::{LogAck, LogEnd, LogRefused};
 use hauberk_protocol::socket::{Incoming, RouterSocket, RoutingId, SendError, SocketError};
 use hauberk_protocol::{LogBody, LogMessage, LogReply, LogReplyBody};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::interval;
+use tokio::time::{Instant as Moment, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::file::LogFile;
+use super::owners::{Found, find_in_background};
 use super::sealer::{Sealed, Whole, seal_in_background};
 use crate::ration::{Chain, Ration};
 
 /// Bytes of a log that may be under way without an answer.
 const WINDOW: u64 = 1 << 20;
+/// What may come of a log before it is acknowledged at once: the sender's window never closes meanwhile.
+const SOON: u64 = WINDOW / 4;
+/// How long less than that waits for its acknowledgement.
+const LATER: Duration = Duration::from_millis(250);
 /// A file to which nothing was written for so long is closed; the next chunk opens it again.
 const IDLE: Duration = Duration::from_secs(300);
 /// Messages that wait for the database to say whose a log is, for each attempt.
@@ -31,12 +37,14 @@ const WAITING: usize = 64;
 /// See the module's description.
 pub(crate) struct LogReceiver {
     socket: RouterSocket,
-    database: Database,
     directory: PathBuf,
     logs: HashMap<AttemptId, State>,
-    looked_up: (UnboundedSender<LookedUp>, UnboundedReceiver<LookedUp>),
+    looked_up: UnboundedReceiver<LookedUp>,
+    wanted: UnboundedSender<AttemptId>,
     whole: UnboundedSender<Whole>,
     ignored: Ration,
+    /// Logs of which something came that was not acknowledged yet.
+    owed: HashSet<AttemptId>,
 }
 
 enum State {
@@ -49,10 +57,14 @@ struct Open {
     owner: LogOwner,
     file: LogFile,
     written: Instant,
+    /// What its sender knows to be there.
+    acknowledged: u64,
+    /// Where it comes from.
+    from: RoutingId,
 }
 
 enum LookedUp {
-    Owner(AttemptId, Result<Option<LogOwner>, DatabaseError>),
+    Owner(Found),
     Sealed(Sealed),
 }
 
@@ -64,24 +76,34 @@ impl LogReceiver {
             let answers = answers.clone();
             move |sealed| answers.send(LookedUp::Sealed(sealed)).is_ok()
         });
+        let wanted = find_in_background(database, move |found| answers.send(LookedUp::Owner(found)).is_ok());
         Self {
             socket,
-            database,
             directory,
             logs: HashMap::new(),
-            looked_up: (answers, answered),
+            looked_up: answered,
+            wanted,
             whole,
             ignored: Ration::default(),
+            owed: HashSet::new(),
         }
     }
 
     /// Receives until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), SocketError> {
         let mut sweep = interval(IDLE);
+        let mut settle_at = Moment::now();
         loop {
+            let settled = self.owed.is_empty();
             tokio::select! {
-                incoming = self.socket.recv() => self.receive(incoming?),
-                Some(looked_up) = self.looked_up.1.recv() => self.looked_up(looked_up),
+                incoming = self.socket.recv() => {
+                    self.receive(incoming?);
+                    if settled && !self.owed.is_empty() {
+                        settle_at = Moment::now() + LATER;
+                    }
+                }
+                Some(looked_up) = self.looked_up.recv() => self.looked_up(looked_up),
+                () = sleep_until(settle_at), if !settled => self.settle(),
                 _ = sweep.tick() => self.close_idle(),
                 () = stop.cancelled() => return Ok(()),
             }
@@ -106,7 +128,8 @@ impl LogReceiver {
         match self.logs.get_mut(&id) {
             None => {
                 self.logs.insert(id, State::Asked(vec![(from, user, body)]));
-                self.ask(id);
+                // Nobody listens any more only when the server is ending.
+                let _ = self.wanted.send(id);
             }
             Some(State::Asked(waiting)) => {
                 if waiting.len() < WAITING {
@@ -118,10 +141,16 @@ impl LogReceiver {
                     self.refuse(id, from, "the log is another worker's".to_owned(), true);
                     return;
                 }
+                open.from = from;
                 match take(open, &body) {
                     Ok(Taken::Acknowledge) => {
                         let offset = open.file.offset();
+                        open.acknowledged = offset;
+                        self.owed.remove(&id);
                         self.acknowledge(id, from, offset, false);
+                    }
+                    Ok(Taken::Written) => {
+                        self.owed.insert(id);
                     }
                     Ok(Taken::Finished { file, text_bytes }) => {
                         let offset = open.file.offset();
@@ -143,19 +172,9 @@ impl LogReceiver {
         }
     }
 
-    /// Asks the database whose a log is.
-    fn ask(&self, id: AttemptId) {
-        let (database, answers) = (self.database.clone(), self.looked_up.0.clone());
-        tokio::spawn(async move {
-            let owner = async { attempts::log_owner(&database.client().await?, id).await };
-            // Nobody listens any more when the server is ending.
-            let _ = answers.send(LookedUp::Owner(id, owner.await));
-        });
-    }
-
     fn looked_up(&mut self, looked_up: LookedUp) {
         match looked_up {
-            LookedUp::Owner(id, owner) => self.owner_found(id, owner),
+            LookedUp::Owner(Found { attempt, owner }) => self.owner_found(attempt, owner),
             LookedUp::Sealed(Sealed { attempt, to, offset, durable }) => {
                 self.logs.remove(&attempt);
                 if durable {
@@ -168,7 +187,7 @@ impl LogReceiver {
         }
     }
 
-    fn owner_found(&mut self, id: AttemptId, owner: Result<Option<LogOwner>, DatabaseError>) {
+    fn owner_found(&mut self, id: AttemptId, owner: Result<Option<LogOwner>, Arc<DatabaseError>>) {
         let Some(State::Asked(waiting)) = self.logs.remove(&id) else { return };
         let refusal = match owner {
             Ok(Some(owner)) if owner.complete => {
@@ -183,7 +202,10 @@ impl LogReceiver {
             }
             Ok(Some(owner)) => match self.open(&owner) {
                 Ok(file) => {
-                    self.logs.insert(id, State::Open(Open { owner, file, written: Instant::now() }));
+                    let Some((from, _, _)) = waiting.first() else { return };
+                    let (acknowledged, from) = (file.offset(), *from);
+                    let open = Open { owner, file, written: Instant::now(), acknowledged, from };
+                    self.logs.insert(id, State::Open(open));
                     for (from, user, body) in waiting {
                         self.handle(id, from, user, body);
                     }
@@ -200,7 +222,7 @@ impl LogReceiver {
             Ok(None) => ("there is no such attempt", true),
             Err(error) => {
                 warn!(
-                    error = &error as &dyn std::error::Error, attempt.id = %id,
+                    error = &*error as &dyn std::error::Error, attempt.id = %id,
                     "cannot find out whose log of attempt {id} is"
                 );
                 ("the server's database is away", false)
@@ -218,6 +240,16 @@ impl LogReceiver {
     fn open(&self, owner: &LogOwner) -> io::Result<LogFile> {
         let path = owner.path.as_deref().ok_or_else(|| io::Error::other("the attempt has no log path"))?;
         LogFile::open(&self.directory.join(path))
+    }
+
+    /// Acknowledges what has come in small pieces.
+    fn settle(&mut self) {
+        for id in std::mem::take(&mut self.owed) {
+            let Some(State::Open(open)) = self.logs.get_mut(&id) else { continue };
+            let (offset, from) = (open.file.offset(), open.from);
+            open.acknowledged = offset;
+            self.acknowledge(id, from, offset, false);
+        }
     }
 
     fn acknowledge(&mut self, id: AttemptId, to: RoutingId, offset: u64, complete: bool) {
@@ -253,8 +285,14 @@ impl LogReceiver {
 }
 
 enum Taken {
+    /// Its sender is to know now what is there.
     Acknowledge,
-    Finished { file: File, text_bytes: u64 },
+    /// There is a little more than before.
+    Written,
+    Finished {
+        file: File,
+        text_bytes: u64,
+    },
 }
 
 /// Does to a log what its worker asks for. Writing goes to the page cache.
@@ -263,8 +301,12 @@ fn take(open: &mut Open, body: &LogBody) -> io::Result<Taken> {
     match body {
         LogBody::Open(_) | LogBody::Unknown { .. } => Ok(Taken::Acknowledge),
         LogBody::Chunk(chunk) => {
+            let before = open.file.offset();
             open.file.write(chunk.offset, &chunk.data)?;
-            Ok(Taken::Acknowledge)
+            let offset = open.file.offset();
+            // What brings nothing new leaves a hole or is a repetition: its sender is somewhere else than it should be.
+            let little = offset > before && offset < open.acknowledged.saturating_add(SOON);
+            Ok(if little { Taken::Written } else { Taken::Acknowledge })
         }
         LogBody::End(LogEnd { stream_bytes, text_bytes, crc32, .. }) => {
             let whole = open.file.finish(*stream_bytes, *text_bytes, *crc32)?;
