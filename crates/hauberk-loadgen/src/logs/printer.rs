@@ -12,6 +12,8 @@ use super::{Corpus, Sightings};
 
 /// The mean pause between what a build prints at a rate.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Builds that print at a rate begin within this time: even a fast server gives out no thousand of them at one moment.
+const BEGIN: Duration = Duration::from_secs(1);
 /// What a build prints before others have their turn, as fast as it can.
 const BURST: usize = 64 << 10;
 
@@ -24,7 +26,7 @@ pub(crate) enum Pace {
     Rate(f64),
 }
 
-/// Lets builds print the texts of a [`Corpus`], line by line, all beginning at once.
+/// Lets builds print the texts of a [`Corpus`], line by line, all beginning together.
 #[derive(Debug)]
 pub(crate) struct Printer {
     /// What is printed.
@@ -64,8 +66,8 @@ impl Printer {
     }
 
     async fn trickle(&self, build: i64, log: &AttemptLog, rate: f64) {
-        // Builds do not print in step.
-        tokio::time::sleep(PAUSE.mul_f64(fastrand::f64())).await;
+        // Nor do they print in step.
+        tokio::time::sleep(BEGIN.mul_f64(fastrand::f64())).await;
         let began = Instant::now();
         let mut lines = self.corpus.lines(build, self.bytes).peekable();
         let mut printed = 0_u64;
