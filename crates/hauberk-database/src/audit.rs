@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::DatabaseError;
-use crate::statement::statement;
+use crate::statement::{Record, statement};
 
 /// A line of the audit.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,16 +43,15 @@ pub async fn record(
 /// [`DatabaseError::Statement`].
 pub async fn latest(client: &impl GenericClient, limit: i64) -> Result<Vec<Entry>, DatabaseError> {
     let records = statement!("audit/latest").all(client, &[&limit]).await?;
-    records
-        .iter()
-        .map(|record| {
-            Ok(Entry {
-                at: record.get("at")?,
-                who: record.get("who")?,
-                action: record.get("action")?,
-                subject: record.get("subject")?,
-                detail: record.get("detail")?,
-            })
-        })
-        .collect()
+    records.iter().map(entry).collect()
+}
+
+pub(crate) fn entry(record: &Record) -> Result<Entry, DatabaseError> {
+    Ok(Entry {
+        at: record.get("at")?,
+        who: record.get("who")?,
+        action: record.get("action")?,
+        subject: record.get("subject")?,
+        detail: record.get("detail")?,
+    })
 }

@@ -78,6 +78,18 @@ pub async fn cancel_evaluation(
     Ok(Some(outcome))
 }
 
+/// Reads how builds stand; unknown ones are left out.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn states(
+    client: &impl GenericClient,
+    builds: &[BuildId],
+) -> Result<Vec<(BuildId, BuildState)>, DatabaseError> {
+    let rows = statement!("control/states").all(client, &[&builds]).await?;
+    rows.iter().map(|row| Ok((row.get("build_id")?, row.parse("state")?))).collect()
+}
+
 /// What came of a request to restart.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Restarted {

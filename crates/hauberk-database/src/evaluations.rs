@@ -60,7 +60,7 @@ pub struct Latest {
     pub id: EvaluationId,
     /// How it stands.
     pub status: EvaluationStatus,
-    /// Whether the specification's definition changed since it began.
+    /// Whether the specification's definition changed since it began, or an operator wants it repeated.
     pub outdated: bool,
     /// Whether an operator has canceled it.
     pub canceled: bool,

@@ -46,10 +46,11 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0005_hot_updates"),
     migration!("0006_order"),
     migration!("0007_enrolment"),
+    migration!("0008_operators"),
 ];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 7;
+const OLDEST_KNOWN: i32 = 8;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

@@ -30,7 +30,7 @@ pub struct BuildLine {
 }
 
 impl BuildLine {
-    pub(super) fn read(row: &Record) -> Result<Self, DatabaseError> {
+    pub(crate) fn read(row: &Record) -> Result<Self, DatabaseError> {
         Ok(Self {
             id: row.get("id")?,
             name: row.get("name")?,

@@ -33,6 +33,8 @@ pub struct Worker {
     pub paused: bool,
     /// Why.
     pub pause_reason: Option<String>,
+    /// Whether it is to finish what it runs and to leave.
+    pub draining: bool,
     /// When its session began.
     pub connected_at: Option<Timestamp>,
     /// When it was last heard of.
@@ -131,6 +133,7 @@ pub async fn workers(
                 slots: row.get("slots")?,
                 paused: row.get("paused")?,
                 pause_reason: row.get("pause_reason")?,
+                draining: row.get("draining")?,
                 connected_at: row.get("connected_at")?,
                 last_seen_at: row.get("last_seen_at")?,
                 load: row.get("load")?,

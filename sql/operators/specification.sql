@@ -1,0 +1,1 @@
+select id, enabled from specifications where name = $1
