@@ -8,7 +8,7 @@ mod changes;
 mod config;
 mod error;
 mod failure;
-mod log;
+pub mod log;
 mod page;
 mod router;
 mod serve;

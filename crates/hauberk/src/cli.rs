@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    build, cache, database, evaluation, key, register, remote_server, remote_worker, up, web, worker,
+    audit, build, cache, completions, database, evaluation, key, register, remote_server, remote_worker,
+    status, up, web, worker,
 };
 use crate::logging::Logging;
 
@@ -18,7 +19,7 @@ use crate::logging::Logging;
     propagate_version = true,
     max_term_width = 100,
     after_help = "Exit status: 0 done; 1 any other failure; 2 wrong command line; 3 configuration (specification, key file, value); \
-                  4 database; 5 cannot listen; 6 build daemon; 7 refused by the server; 8 evaluation failed (register --one-shot)."
+                  4 database; 5 cannot listen; 6 build daemon; 7 refused by the server; 8 evaluation failed (register --one-shot); of `build wait`: 9 a build failed; 10 a build was canceled; 11 the time was over."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -40,7 +41,10 @@ pub(crate) enum Command {
     Worker(worker::Options),
     Build(build::Options),
     Evaluation(evaluation::Options),
+    Status(status::Options),
+    Audit(audit::Options),
     Database(database::Options),
+    Completions(completions::Options),
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use hauberk_database::DatabaseError;
+use hauberk_database::operators::OperatorError;
 use hauberk_protocol::keys::KeyFileError;
 use hauberk_protocol::socket::SocketError;
 use hauberk_register::RegisterError;
@@ -28,6 +29,12 @@ pub(crate) enum Exit {
     Refused = 7,
     /// With `register --one-shot`: an evaluation failed.
     Evaluation = 8,
+    /// With `build wait`: a build failed.
+    BuildFailed = 9,
+    /// With `build wait`: none failed, and one was canceled.
+    BuildCanceled = 10,
+    /// With `build wait`: the time was over first.
+    TimedOut = 11,
 }
 
 impl From<Exit> for ExitCode {
@@ -74,6 +81,24 @@ impl Failure {
 impl From<DatabaseError> for Failure {
     fn from(error: DatabaseError) -> Self {
         Self::new(Exit::Database, error)
+    }
+}
+
+impl From<OperatorError> for Failure {
+    fn from(error: OperatorError) -> Self {
+        let code = match &error {
+            OperatorError::Database(_) => Exit::Database,
+            OperatorError::NoBuilds(_)
+            | OperatorError::NotUnfinished(_)
+            | OperatorError::NoEvaluation(_)
+            | OperatorError::NoSpecification(_)
+            | OperatorError::Disabled(_)
+            | OperatorError::NoWorker(_)
+            | OperatorError::NotNewest { .. }
+            | OperatorError::Running(_)
+            | OperatorError::NoJobs(_) => Exit::Configuration,
+        };
+        Self::new(code, error)
     }
 }
 

@@ -7,6 +7,7 @@ mod keyring;
 mod keys;
 mod lifetime;
 mod logging;
+mod output;
 
 use clap::Parser;
 

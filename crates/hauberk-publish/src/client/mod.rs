@@ -1,4 +1,4 @@
-//! The substitute client: narinfos, and nars that are verified while they arrive.
+//! The substitute client: narinfos, nars that are verified while they arrive, and build logs.
 
 mod base_url;
 mod closure;
@@ -7,6 +7,7 @@ mod download;
 mod error;
 mod fetch;
 mod input;
+mod logs;
 mod substitutes;
 mod verify;
 
@@ -15,4 +16,5 @@ pub use closure::{AskError, Closure, ClosureError, ClosureLimits, MissingPath, S
 pub use config::ClientConfig;
 pub use download::NarDownload;
 pub use error::{ClientError, FetchError};
+pub use logs::{LogClient, LogText};
 pub use substitutes::SubstituteClient;

@@ -52,7 +52,7 @@ pub struct SubstituteClient {
 }
 
 /// Makes ring the TLS implementation, unless the program chose one already.
-fn install_tls() {
+pub(super) fn install_tls() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         // Fails only where another one is installed, which then serves as well.

@@ -12,11 +12,14 @@ const HEADER_CRC: u8 = 2;
 
 /// What is wrong with a gzip stream.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum DecodeError {
+pub enum DecodeError {
+    /// It does not begin as one.
     #[error("not a gzip file")]
     NotGzip,
+    /// What is packed cannot be unpacked.
     #[error("damaged deflate stream")]
     Deflate,
+    /// It gave another text than was packed.
     #[error("checksum differs")]
     Checksum,
 }

@@ -8,6 +8,7 @@ mod source;
 pub(crate) mod tail;
 pub(crate) mod text;
 
-pub(crate) use reader::{LogReader, Step};
+pub use decoder::DecodeError;
+pub use reader::{LogReader, Step};
 pub(crate) use render::Renderer;
-pub(crate) use source::{LogDirectory, LogError};
+pub use source::{LogDirectory, LogError};

@@ -12,7 +12,7 @@ const PIECE: usize = 64 * 1024;
 
 /// Reads text out of a log file that may still grow. Blocks.
 #[derive(Debug)]
-pub(crate) struct LogReader {
+pub struct LogReader {
     file: File,
     decoder: Decoder,
     input: Box<[u8]>,
@@ -25,7 +25,7 @@ pub(crate) struct LogReader {
 
 /// What a read gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// So many bytes of text.
     Text(usize),
     /// Nothing more for now: the file may grow.
@@ -35,7 +35,8 @@ pub(crate) enum Step {
 }
 
 impl LogReader {
-    pub(crate) fn new(file: File) -> Self {
+    /// Begins at the start of a file.
+    pub fn new(file: File) -> Self {
         Self {
             file,
             decoder: Decoder::new(),
@@ -47,12 +48,15 @@ impl LogReader {
     }
 
     /// Tells how many bytes of text were given so far.
-    pub(crate) fn offset(&self) -> u64 {
+    pub fn offset(&self) -> u64 {
         self.offset
     }
 
     /// Reads some text into `output`, which must not be empty.
-    pub(crate) fn read(&mut self, output: &mut [u8]) -> Result<Step, LogError> {
+    ///
+    /// # Errors
+    /// [`LogError`]: the file cannot be read, is damaged, or too long.
+    pub fn read(&mut self, output: &mut [u8]) -> Result<Step, LogError> {
         loop {
             if self.decoder.is_at_end() {
                 return Ok(Step::End);
@@ -83,7 +87,10 @@ impl LogReader {
     }
 
     /// Reads on to a place in the text, or to where the log has come before it.
-    pub(crate) fn skip_to(&mut self, offset: u64) -> Result<(), LogError> {
+    ///
+    /// # Errors
+    /// [`LogError`]: the file cannot be read, is damaged, or too long.
+    pub fn skip_to(&mut self, offset: u64) -> Result<(), LogError> {
         let mut output = vec![0; PIECE];
         while self.offset < offset {
             let room = usize::try_from(offset - self.offset).unwrap_or(PIECE).min(PIECE);

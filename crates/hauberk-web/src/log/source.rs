@@ -8,7 +8,7 @@ use super::decoder::DecodeError;
 
 /// Why a log cannot be shown.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LogError {
+pub enum LogError {
     /// The web process was not given the server's folder.
     #[error("this web process was started without `--cache`, the folder of the server that keeps the logs")]
     NoDirectory,
@@ -34,16 +34,19 @@ pub(super) const LONGEST_TEXT: u64 = 8 << 30;
 
 /// The folder `logs/` of a server, if this process may read it.
 #[derive(Debug, Clone)]
-pub(crate) struct LogDirectory(Option<PathBuf>);
+pub struct LogDirectory(Option<PathBuf>);
 
 impl LogDirectory {
     /// Takes a server's cache folder.
-    pub(crate) fn new(cache: Option<&Path>) -> Self {
+    pub fn new(cache: Option<&Path>) -> Self {
         Self(cache.map(|cache| cache.join("logs")))
     }
 
     /// Opens a log by the path in its row.
-    pub(crate) fn open(&self, path: &str) -> Result<File, LogError> {
+    ///
+    /// # Errors
+    /// [`LogError`]: there is no directory, no such file, or none inside of the directory.
+    pub fn open(&self, path: &str) -> Result<File, LogError> {
         let directory = self.0.as_ref().ok_or(LogError::NoDirectory)?;
         let path = Path::new(path);
         let inside = path.components().all(|component| matches!(component, Component::Normal(_)));

@@ -1,22 +1,27 @@
 //! The subcommands, one module each.
 
+pub(crate) mod audit;
 pub(crate) mod build;
 pub(crate) mod cache;
+pub(crate) mod completions;
 pub(crate) mod database;
 pub(crate) mod evaluation;
 pub(crate) mod key;
+pub(crate) mod named;
 mod publish_options;
 pub(crate) mod register;
 pub(crate) mod remote_server;
 pub(crate) mod remote_worker;
+pub(crate) mod status;
 pub(crate) mod store;
 mod token;
 pub(crate) mod up;
+pub(crate) mod urgency;
 pub(crate) mod web;
 pub(crate) mod worker;
 
 use clap::Args;
-use hauberk_database::{BuildId, ConnectionString, DatabaseError};
+use hauberk_database::{ConnectionString, Database, DatabaseError};
 
 use crate::cli::Command;
 use crate::exit::Failure;
@@ -34,6 +39,9 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Worker(options) => worker::run(options).await,
         Command::Build(options) => build::run(options).await,
         Command::Evaluation(options) => evaluation::run(options).await,
+        Command::Status(options) => status::run(options).await,
+        Command::Audit(options) => audit::run(options).await,
+        Command::Completions(options) => completions::run(&options),
         Command::Database(options) => database::run(options).await,
     }
 }
@@ -45,6 +53,7 @@ pub(crate) struct DatabaseLocation {
     #[arg(
         short = 'D',
         long,
+        global = true,
         value_name = "CONNECTION",
         env = "HAUBERK_DATABASE",
         hide_env_values = true,
@@ -57,24 +66,17 @@ impl DatabaseLocation {
     pub(crate) fn parse(&self) -> Result<ConnectionString, Failure> {
         self.database.parse().map_err(Failure::configuration)
     }
+
+    /// Connects, for a command that does one thing.
+    pub(crate) async fn connect(&self) -> Result<Database, Failure> {
+        Ok(Database::connect(&self.parse()?, 1).await?)
+    }
 }
 
 /// Who runs the command, for the audit.
 pub(crate) fn user() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
     user.map_or_else(|| format!("uid {}", nix::unistd::getuid()), |user| user.name)
-}
-
-/// Says how many builds there are of a kind, with their ids as long as there are few.
-pub(crate) fn builds(ids: &[BuildId]) -> String {
-    const FEW: usize = 10;
-    let mut text = if ids.len() == 1 { "1 build".to_owned() } else { format!("{} builds", ids.len()) };
-    let listed: Vec<String> = ids.iter().take(FEW).map(BuildId::to_string).collect();
-    if !listed.is_empty() {
-        let more = if ids.len() > FEW { ", …" } else { "" };
-        text.push_str(&format!(" ({}{more})", listed.join(", ")));
-    }
-    text
 }
 
 /// Tries an operator's transaction again when the farm's own writes came in its way.
@@ -92,8 +94,7 @@ where
     deed().await
 }
 
-/// Standard output, for what a command was asked for; logs go to standard error.
+/// Prints a line of what a command was asked for; logs go to standard error.
 pub(crate) fn print(text: std::fmt::Arguments<'_>) -> Result<(), Failure> {
-    use std::io::Write;
-    writeln!(std::io::stdout(), "{text}").map_err(Failure::other)
+    crate::output::print(&format!("{text}\n"))
 }
