@@ -6,6 +6,7 @@ set state = n.state, priority = n.priority, unmet = n.unmet, failed_build_id = n
     derivation_id = coalesce(n.derivation_id, b.derivation_id), generation = b.generation + n.revived::integer,
     farm_faults = case when n.revived then 0 else b.farm_faults end,
     attempt_id = case when n.revived then null else b.attempt_id end,
+    collected_at = case when n.revived then null else b.collected_at end,
     cancel_requested_at = case when n.revived then null else b.cancel_requested_at end,
     not_before = case when n.state = 'deferred' then b.not_before end,
     started_at = case when n.revived then null else b.started_at end,

@@ -1,2 +1,2 @@
 -- How builds stand, without waiting for anybody.
-select id, state, priority, unmet, failed_build_id from builds where id = any ($1::bigint[])
+select id, state, priority, unmet, failed_build_id, collected_at is not null as collected from builds where id = any ($1::bigint[])

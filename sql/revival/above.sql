@@ -18,7 +18,8 @@ with recursive above (id) as (
     where exists (
         select from build_dependencies d
         join builds n on n.id = d.dependency_id
-        where d.build_id = above.id and n.state in ('failed', 'failed_other', 'failed_dependency', 'canceled')
+        where d.build_id = above.id
+          and (n.state in ('failed', 'failed_other', 'failed_dependency', 'canceled') or n.state = 'succeeded' and n.collected_at is not null)
           and n.id not in (select id from above) and n.id <> all ($1::bigint[])
     )
   union

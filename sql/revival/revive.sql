@@ -6,13 +6,14 @@ with locked as (
 update builds b
 set state = case when needs.unmet = 0 then 'ready' else 'waiting' end, unmet = needs.unmet, generation = b.generation + 1,
     farm_faults = 0, attempt_id = null, failed_build_id = null, not_before = null, started_at = null, finished_at = null,
-    cancel_requested_at = null
+    cancel_requested_at = null, collected_at = null
 from locked
 cross join lateral (
     select count(*)::integer as unmet
     from build_dependencies d
     join builds n on n.id = d.dependency_id
-    where d.build_id = locked.id and n.state <> 'succeeded'
+    where d.build_id = locked.id and (n.state <> 'succeeded' or n.collected_at is not null)
 ) needs
-where b.id = locked.id and b.state in ('failed', 'failed_other', 'failed_dependency', 'canceled')
+where b.id = locked.id
+  and (b.state in ('failed', 'failed_other', 'failed_dependency', 'canceled') or b.state = 'succeeded' and b.collected_at is not null)
 returning b.id as build_id, b.lane_id, b.priority, b.remaining_path, b.state

@@ -17,6 +17,8 @@ pub struct Specification {
     pub timeout: Option<u32>,
     /// Seconds a build may be silent, unless the job says otherwise.
     pub max_silent: Option<u32>,
+    /// Evaluations whose outputs are kept.
+    pub keep_evaluations: Option<u16>,
 }
 
 impl Specification {
@@ -29,6 +31,7 @@ impl Specification {
             priority: 5,
             timeout: None,
             max_silent: None,
+            keep_evaluations: None,
         }
     }
 
@@ -41,6 +44,9 @@ impl Specification {
         }
         if let Some(seconds) = self.max_silent {
             let _ = writeln!(text, "max-silent = {seconds}");
+        }
+        if let Some(count) = self.keep_evaluations {
+            let _ = writeln!(text, "keep-evaluations = {count}");
         }
         let _ = write!(
             text,

@@ -21,6 +21,7 @@ pub mod pages;
 mod priority;
 pub mod priority_control;
 pub mod registration;
+pub mod retention;
 pub mod revival;
 pub mod servers;
 pub mod specifications;

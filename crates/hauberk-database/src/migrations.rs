@@ -47,6 +47,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0006_order"),
     migration!("0007_enrolment"),
     migration!("0008_operators"),
+    migration!("0009_collection"),
 ];
 
 /// The oldest version this program works with.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,6 +43,12 @@ pub struct Specification {
     /// Seconds a build may be silent where neither it nor its job says so; 0 = no limit.
     #[serde(default = "default_max_silent")]
     pub max_silent: Limit,
+    /// `hauberk gc` keeps the outputs of so many evaluations, the newest ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_evaluations: Option<NonZeroU16>,
+    /// `hauberk gc` keeps the outputs of evaluations of the last days, so many. Where neither is given, all are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_days: Option<NonZeroU16>,
 }
 
 /// A git repository to watch.

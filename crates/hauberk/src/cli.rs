@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    audit, build, cache, completions, database, evaluation, key, register, remote_server, remote_worker,
+    audit, build, cache, completions, database, evaluation, gc, key, register, remote_server, remote_worker,
     status, up, web, worker,
 };
 use crate::logging::Logging;
@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Web(web::Options),
     Up(up::Options),
     Cache(cache::Options),
+    Gc(gc::Options),
     Key(key::Options),
     Worker(worker::Options),
     Build(build::Options),

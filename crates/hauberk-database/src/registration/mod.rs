@@ -346,7 +346,7 @@ impl Graph {
                 if let Some(&place) = by_id.get(&id) {
                     self.nodes[place].known = Some(known);
                 }
-                if takes_edges(known.state) {
+                if takes_edges(known) {
                     open.push(id);
                 }
             }
@@ -366,7 +366,7 @@ impl Graph {
         }
         for (place, mut dependencies) in needs.into_iter().enumerate() {
             let node = &self.nodes[place];
-            if node.known.is_some_and(|known| !takes_edges(known.state)) {
+            if node.known.is_some_and(|known| !takes_edges(known)) {
                 continue;
             }
             dependencies.sort_unstable();
@@ -387,9 +387,10 @@ impl Graph {
     }
 }
 
-/// Tells whether it still matters what a build in this state needs.
-fn takes_edges(state: BuildState) -> bool {
-    match state {
+/// Tells whether it still matters what a build that stands so needs.
+fn takes_edges(known: Known) -> bool {
+    match known.state {
+        BuildState::Succeeded => known.collected,
         BuildState::Staged
         | BuildState::Held
         | BuildState::Waiting
@@ -401,7 +402,6 @@ fn takes_edges(state: BuildState) -> bool {
         | BuildState::Running
         | BuildState::Built
         | BuildState::Fetching
-        | BuildState::Succeeded
         | BuildState::Failed
         | BuildState::FailedOther => false,
     }
@@ -413,6 +413,7 @@ fn known(record: &Record) -> Result<Known, DatabaseError> {
         priority: record.get("priority")?,
         unmet: record.get("unmet")?,
         failed_build: record.get("failed_build_id")?,
+        collected: record.get("collected")?,
     })
 }
 

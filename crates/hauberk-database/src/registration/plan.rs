@@ -24,6 +24,15 @@ pub(super) struct Known {
     pub(super) priority: Priority,
     pub(super) unmet: i32,
     pub(super) failed_build: Option<BuildId>,
+    /// Whether it had succeeded and its outputs were removed since.
+    pub(super) collected: bool,
+}
+
+impl Known {
+    /// Tells whether its outputs are there.
+    pub(super) fn is_met(self) -> bool {
+        self.state == BuildState::Succeeded && !self.collected
+    }
 }
 
 /// How a build is to stand.
@@ -39,7 +48,7 @@ pub(super) struct Outcome {
 
 impl Outcome {
     fn unchanged(known: Known) -> Self {
-        let Known { state, priority, unmet, failed_build } = known;
+        let Known { state, priority, unmet, failed_build, collected: _ } = known;
         Self { state, priority, unmet, failed_build, revived: false }
     }
 
@@ -118,9 +127,7 @@ pub(super) fn plan(nodes: &[Node], order: &Order) -> Vec<Outcome> {
         let unmet = node
             .dependencies
             .iter()
-            .filter(|&&dependency| {
-                nodes[dependency].known.is_none_or(|known| known.state != BuildState::Succeeded)
-            })
+            .filter(|&&dependency| nodes[dependency].known.is_none_or(|known| !known.is_met()))
             .count();
         let unmet = i32::try_from(unmet).unwrap_or(i32::MAX);
         (outcomes[place], roots[place]) = outcome(node, priorities[place], unmet, root);
@@ -141,6 +148,7 @@ fn outcome(node: &Node, priority: Priority, unmet: i32, root: Option<BuildId>) -
     };
     let Some(known) = node.known else { return fresh(S::Ready, false) };
     match known.state {
+        S::Succeeded if known.collected => fresh(S::Ready, true),
         S::Succeeded => (Outcome::unchanged(known), None),
         S::Failed | S::FailedOther => (Outcome::unchanged(known), Some(node.id)),
         S::Assigned | S::Running | S::Built | S::Fetching => {
@@ -181,8 +189,7 @@ pub(super) fn must_hold_still(nodes: &[Node], outcomes: &[Outcome]) -> Vec<bool>
         still[place] |= touched && node.known.is_some();
         if touched {
             for &dependency in &node.dependencies {
-                still[dependency] |=
-                    nodes[dependency].known.is_some_and(|known| known.state != BuildState::Succeeded);
+                still[dependency] |= nodes[dependency].known.is_some_and(|known| !known.is_met());
             }
         }
     }
@@ -209,7 +216,7 @@ mod tests {
     }
 
     fn known(id: i64, state: S, unmet: i32, dependencies: &[usize]) -> Node {
-        let known = Known { state, priority: priority(50), unmet, failed_build: None };
+        let known = Known { state, priority: priority(50), unmet, failed_build: None, collected: false };
         Node { known: Some(known), ..new(id, 99, dependencies) }
     }
 

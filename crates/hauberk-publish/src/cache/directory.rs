@@ -176,6 +176,18 @@ impl Cache {
         Ok(there.then_some(narinfo))
     }
 
+    /// Keeps other processes from bringing items in or removing them.
+    pub(super) fn alone(&self) -> Result<File, CacheError> {
+        self.locked(File::lock)
+    }
+
+    /// Takes the lock between those who bring items in, who may do so together, and those who remove some.
+    fn locked(&self, lock: impl FnOnce(&File) -> io::Result<()>) -> Result<File, CacheError> {
+        let nars = &self.0.nars;
+        let locked = File::open(nars).and_then(|directory| lock(&directory).map(|()| directory));
+        locked.map_err(CacheError::io("lock", nars))
+    }
+
     /// Writes narinfos in the place of those that the cache has, each at once, and durable when it returns.
     ///
     /// # Errors
@@ -183,6 +195,7 @@ impl Cache {
     pub(super) fn replace_narinfos(&self, narinfos: &[NarInfo]) -> Result<(), CacheError> {
         let inner = &*self.0;
         let _one_at_a_time = inner.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _nothing_goes = self.locked(File::lock_shared)?;
         let mut written = Vec::with_capacity(narinfos.len());
         for narinfo in narinfos {
             let path = self.narinfo_path(&narinfo.store_path.hash());
@@ -194,6 +207,10 @@ impl Cache {
         let synced = nix::unistd::syncfs(&directory).map_err(io::Error::from);
         synced.map_err(CacheError::io("sync", self.directory()))?;
         for (scratch, path) in written {
+            // What was removed meanwhile stays so.
+            if path.symlink_metadata().is_err() {
+                continue;
+            }
             scratch.rename(&path).map_err(CacheError::io("rename to", &path))?;
         }
         directory.sync_all().map_err(CacheError::io("sync", self.directory()))
@@ -221,6 +238,7 @@ impl Cache {
     ) -> Result<Vec<Committed>, CacheError> {
         let inner = &*self.0;
         let _one_at_a_time = inner.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _nothing_goes = self.locked(File::lock_shared)?;
         let mut committed: Vec<Committed> = Vec::with_capacity(batch.len());
         let mut first: HashMap<StorePathHash, usize> = HashMap::new();
         let mut fresh = Vec::new();

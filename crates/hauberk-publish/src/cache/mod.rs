@@ -1,6 +1,7 @@
 //! The cache directory: a stock Nix binary cache on disk.
 
 mod archive;
+mod collect;
 mod directory;
 mod error;
 mod import;
@@ -14,6 +15,7 @@ mod scratch;
 mod verify;
 
 pub use archive::{ArchiveError, export_archive};
+pub use collect::{Collection, Hold, StoredItem};
 pub use directory::{Cache, Committed};
 pub use error::CacheError;
 pub use import::{Import, Imported, Refused};

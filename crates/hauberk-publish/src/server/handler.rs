@@ -2,10 +2,11 @@
 
 use std::{
     error::Error,
-    fs::File,
+    fs::{File, FileTimes},
     io::{self, BufReader, Read},
     os::unix::fs::OpenOptionsExt,
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -282,6 +283,9 @@ impl Handler {
     /// Sends a file of the cache as it is.
     fn cached_nar(&self, request: &Request, name: &str) -> Result<Reply, Failure> {
         let (file, length) = self.open_cached(name)?;
+        if request.method == Method::Get {
+            note_use(&file);
+        }
         let content = Immutable { tag: name.to_owned(), kind: reply::NAR, length };
         Ok(content.file(request, file))
     }
@@ -333,6 +337,18 @@ impl Nar {
             Self::Store(item) => item.nar_size(),
             Self::Cache { nar_size, .. } => Some(*nar_size),
         }
+    }
+}
+
+/// Marks a file as used, once an hour: what was not used for longest goes first when there is no room. File systems that keep times of access
+/// themselves do so for reads only, and once a day.
+fn note_use(file: &File) {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let now = SystemTime::now();
+    let accessed = file.metadata().and_then(|metadata| metadata.accessed());
+    if accessed.is_ok_and(|accessed| now.duration_since(accessed).is_ok_and(|age| age > HOUR)) {
+        // In a cache of somebody else's it cannot be, and need not.
+        let _ = file.set_times(FileTimes::new().set_accessed(now));
     }
 }
 

@@ -6,6 +6,8 @@ pub(crate) mod cache;
 pub(crate) mod completions;
 pub(crate) mod database;
 pub(crate) mod evaluation;
+mod expiry;
+pub(crate) mod gc;
 pub(crate) mod key;
 pub(crate) mod named;
 mod publish_options;
@@ -35,6 +37,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Web(options) => web::run(options).await,
         Command::Up(options) => up::run(options).await,
         Command::Cache(options) => cache::run(options).await,
+        Command::Gc(options) => gc::run(options).await,
         Command::Key(options) => key::run(options),
         Command::Worker(options) => worker::run(options).await,
         Command::Build(options) => build::run(options).await,

@@ -1,0 +1,154 @@
+//! What of the farm's outputs is kept, and the removal of the rest.
+//!
+//! A build whose outputs were removed stays succeeded, and is *collected*: an evaluation that wants it, or that wants something that needs
+//! it, has it begin anew. Removing takes two transactions. The first marks builds while no evaluation is published, and spares what an
+//! unfinished build needs; the second holds those that are still marked still, so that nobody brings back what is just being removed.
+
+use std::collections::HashSet;
+
+use deadpool_postgres::{Client, GenericClient, Transaction};
+use hauberk_store::StorePath;
+
+use crate::statement::{Record, statement};
+use crate::{DatabaseError, ServerId, begin, commit};
+
+/// Paths asked about at once.
+const BATCH: usize = 10_000;
+
+/// How far publication had come when it was asked what is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AsOf(i64);
+
+impl AsOf {
+    /// Looks how far it has come.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Statement`].
+    pub async fn now(client: &impl GenericClient) -> Result<Self, DatabaseError> {
+        Ok(Self(statement!("retention/as_of").one(client, &[]).await?.get("published")?))
+    }
+}
+
+/// Gives the servers of the farm with their names, or the one of that name.
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn servers(
+    client: &impl GenericClient,
+    name: Option<&str>,
+) -> Result<Vec<(ServerId, String)>, DatabaseError> {
+    let records = statement!("retention/servers").all(client, &[&name]).await?;
+    records.iter().map(|record| Ok((record.get("id")?, record.get("name")?))).collect()
+}
+
+/// Gives the outputs of builds that are not finished, and of what those need.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn needed(client: &impl GenericClient) -> Result<HashSet<StorePath>, DatabaseError> {
+    paths(&statement!("retention/needed").all(client, &[]).await?)
+}
+
+/// Gives the outputs of the jobs of the evaluations that each specification's `keep-evaluations` keeps, the last one at least, and of all that
+/// those were built from.
+///
+/// # Errors
+/// As [`needed`].
+pub async fn wanted_first(client: &impl GenericClient) -> Result<HashSet<StorePath>, DatabaseError> {
+    paths(&statement!("retention/wanted").all(client, &[&true]).await?)
+}
+
+/// Gives those of [`wanted_first`] and those that are kept by `keep-days`, or because their specification says nothing of keeping.
+///
+/// # Errors
+/// As [`needed`].
+pub async fn wanted(client: &impl GenericClient) -> Result<HashSet<StorePath>, DatabaseError> {
+    paths(&statement!("retention/wanted").all(client, &[&false]).await?)
+}
+
+/// Tells which of these paths a build of the farm gives.
+///
+/// # Errors
+/// As [`needed`].
+pub async fn known(
+    client: &impl GenericClient,
+    asked: &[&StorePath],
+) -> Result<HashSet<StorePath>, DatabaseError> {
+    let mut known = HashSet::new();
+    for batch in asked.chunks(BATCH) {
+        known.extend(paths(&statement!("retention/known").all(client, &[&texts(batch)]).await?)?);
+    }
+    Ok(known)
+}
+
+/// Marks the builds of these outputs as collected, except those that are needed after all. Gives false, and marks no more, when an evaluation
+/// has been published since `as_of`, which may want some of them.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::Transaction`].
+pub async fn collect(
+    client: &mut Client,
+    server: ServerId,
+    as_of: AsOf,
+    going: &[&StorePath],
+) -> Result<bool, DatabaseError> {
+    for batch in going.chunks(BATCH) {
+        let transaction = begin(client).await?;
+        statement!("registration/lock").execute(&transaction, &[]).await?;
+        if AsOf::now(&transaction).await? != as_of {
+            return Ok(false);
+        }
+        statement!("retention/collect").execute(&transaction, &[&texts(batch), &server]).await?;
+        commit(transaction).await?;
+    }
+    Ok(true)
+}
+
+/// Outputs that may be removed now. As long as this stands, their builds do not begin anew.
+#[derive(Debug)]
+pub struct Removal<'a> {
+    transaction: Transaction<'a>,
+    server: ServerId,
+    /// What may be removed.
+    pub paths: HashSet<StorePath>,
+    own: Vec<String>,
+}
+
+impl<'a> Removal<'a> {
+    /// Takes those of `going` that may be removed from a server's cache: their builds are collected, or another server has them.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Statement`], [`DatabaseError::BadRow`] or [`DatabaseError::Transaction`].
+    pub async fn begin(
+        client: &'a mut Client,
+        server: ServerId,
+        going: &[&StorePath],
+    ) -> Result<Self, DatabaseError> {
+        let transaction = begin(client).await?;
+        let records = statement!("retention/removable").all(&transaction, &[&texts(going), &server]).await?;
+        let mut own = Vec::new();
+        for record in &records {
+            if record.get("own")? {
+                own.push(record.get("path")?);
+            }
+        }
+        Ok(Self { transaction, server, paths: paths(&records)?, own })
+    }
+
+    /// Records that they were removed.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Statement`] or [`DatabaseError::Transaction`]; the outputs stay marked, and are looked for in vain, until they are removed again.
+    pub async fn done(self) -> Result<(), DatabaseError> {
+        statement!("retention/removed").execute(&self.transaction, &[&self.own, &self.server]).await?;
+        commit(self.transaction).await
+    }
+}
+
+fn texts(paths: &[&StorePath]) -> Vec<String> {
+    paths.iter().map(ToString::to_string).collect()
+}
+
+fn paths(records: &[Record]) -> Result<HashSet<StorePath>, DatabaseError> {
+    records.iter().map(|record| record.parse("path")).collect()
+}

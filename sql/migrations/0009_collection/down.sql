@@ -1,0 +1,1 @@
+alter table builds drop column collected_at;

@@ -1,0 +1,2 @@
+-- Changes whenever an evaluation is published.
+select count(*) as published from evaluations where status = 0
