@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use hauberk_tests::{LabDirectory, Launch, hauberk_program};
 
 /// The commands that have a unit each, `hauberk-COMMAND.service`.
-const COMMANDS: [&str; 4] = ["register", "remote-server", "remote-worker", "web"];
+const COMMANDS: [&str; 5] = ["register", "remote-server", "remote-worker", "web", "gc"];
 /// Where the units expect the program.
 const INSTALLED: &str = "/usr/local/bin/hauberk";
 
@@ -40,6 +40,9 @@ fn systemd_finds_nothing_wrong() -> Result<()> {
         fs::write(&path, text.replace(INSTALLED, &program.display().to_string()))?;
         verify = verify.arg(&path);
     }
+    let timer = directory.path().join("hauberk-gc.timer");
+    fs::copy(units().join("hauberk-gc.timer"), &timer)?;
+    verify = verify.arg(&timer);
     let output = verify.output()?;
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -73,6 +76,10 @@ fn the_program_takes_every_option_of_the_units() -> Result<()> {
                 values(&text, "Environment").contains(&format!("{variable}=").as_str()),
                 "the unit of {command} does not say what ${variable} is by default"
             );
+        }
+        if command == "gc" {
+            assert_eq!(values(&text, "Type"), ["oneshot"]);
+            continue;
         }
         assert_eq!(values(&text, "Type"), ["notify"]);
         assert_eq!(values(&text, "RestartPreventExitStatus"), ["2 3"], "those that no restart mends");

@@ -162,10 +162,9 @@ fn metadata(found: io::Result<fs::Metadata>) -> io::Result<Option<fs::Metadata>>
     }
 }
 
-/// When a file was read or written last, as far as its file system keeps that.
+/// When a file came or was served last: the server keeps that as the time of its change, as times of access change with every look at it.
 fn used(metadata: &fs::Metadata) -> SystemTime {
-    let written = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-    metadata.accessed().map_or(written, |accessed| accessed.max(written))
+    metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 impl Cache {

@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    fs::{File, FileTimes},
+    fs::File,
     io::{self, BufReader, Read},
     os::unix::fs::OpenOptionsExt,
     sync::Arc,
@@ -340,15 +340,15 @@ impl Nar {
     }
 }
 
-/// Marks a file as used, once an hour: what was not used for longest goes first when there is no room. File systems that keep times of access
-/// themselves do so for reads only, and once a day.
+/// Marks a file as used, once an hour: what was not used for longest goes first when there is no room. The time of access would not do, as
+/// every look at the cache changes it, or on some file systems none.
 fn note_use(file: &File) {
     const HOUR: Duration = Duration::from_secs(3600);
     let now = SystemTime::now();
-    let accessed = file.metadata().and_then(|metadata| metadata.accessed());
-    if accessed.is_ok_and(|accessed| now.duration_since(accessed).is_ok_and(|age| age > HOUR)) {
+    let used = file.metadata().and_then(|metadata| metadata.modified());
+    if used.is_ok_and(|used| now.duration_since(used).is_ok_and(|age| age > HOUR)) {
         // In a cache of somebody else's it cannot be, and need not.
-        let _ = file.set_times(FileTimes::new().set_accessed(now));
+        let _ = file.set_modified(now);
     }
 }
 
