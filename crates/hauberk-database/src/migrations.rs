@@ -51,7 +51,7 @@ const MIGRATIONS: &[Migration] = &[
 ];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 8;
+const OLDEST_KNOWN: i32 = 9;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {
