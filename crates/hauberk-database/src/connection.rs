@@ -6,6 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Transaction};
 use tokio_postgres::NoTls;
 
+use crate::metrics::{self, PoolUse};
 use crate::migrations::{self, SchemaState};
 use crate::{ConnectionString, DatabaseError};
 
@@ -98,10 +99,16 @@ impl Database {
     /// # Errors
     /// [`DatabaseError::Pool`].
     pub async fn client(&self) -> Result<Client, DatabaseError> {
-        self.pool.get().await.map_err(|source| DatabaseError::Pool {
-            server: self.location.to_string(),
-            source: Box::new(source),
+        self.pool.get().await.map_err(|source| {
+            metrics::count_connection();
+            DatabaseError::Pool { server: self.location.to_string(), source: Box::new(source) }
         })
+    }
+
+    /// Tells how the connections of the pool are used now.
+    pub fn pool_use(&self) -> PoolUse {
+        let status = self.pool.status();
+        PoolUse { open: status.size, idle: status.available, waiting: status.waiting }
     }
 
     /// Tells where the database is.
@@ -121,7 +128,7 @@ impl fmt::Debug for Database {
 /// # Errors
 /// [`DatabaseError::Transaction`].
 pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, DatabaseError> {
-    client.transaction().await.map_err(|source| DatabaseError::Transaction { operation: "begin", source })
+    client.transaction().await.map_err(failed("begin"))
 }
 
 /// Commits a transaction.
@@ -129,5 +136,12 @@ pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, DatabaseError
 /// # Errors
 /// [`DatabaseError::Transaction`].
 pub async fn commit(transaction: Transaction<'_>) -> Result<(), DatabaseError> {
-    transaction.commit().await.map_err(|source| DatabaseError::Transaction { operation: "commit", source })
+    transaction.commit().await.map_err(failed("commit"))
+}
+
+fn failed(operation: &'static str) -> impl FnOnce(tokio_postgres::Error) -> DatabaseError {
+    move |source| {
+        metrics::count_transaction();
+        DatabaseError::Transaction { operation, source }
+    }
 }

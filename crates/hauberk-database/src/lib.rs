@@ -14,6 +14,7 @@ mod ids;
 pub mod late;
 pub mod listen;
 pub mod listing;
+pub mod metrics;
 pub mod migrations;
 pub mod operators;
 pub mod overview;

@@ -92,6 +92,7 @@ impl Statement {
     }
 
     fn failed(self, source: tokio_postgres::Error) -> DatabaseError {
+        crate::metrics::count_statement();
         DatabaseError::Statement { statement: self.name, source }
     }
 }

@@ -7,11 +7,16 @@ use std::time::Instant;
 use hauberk_protocol::keys::CurvePublicKey;
 use hauberk_protocol::socket::{Incoming, RouterSocket, RoutingId, SendError, SocketError};
 use hauberk_protocol::{ServerBody, ServerMessage, WorkerBody, WorkerMessage};
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::metrics::{Kinds, WireMetrics};
 use crate::ration::{Chain, Ration};
+
+/// How this port is called in metrics.
+const PORT: &str = "backend";
 
 /// What comes from the backend port.
 #[derive(Debug)]
@@ -41,24 +46,31 @@ pub(crate) async fn run(
     events: Sender<FromBackend>,
     mut outgoing: UnboundedReceiver<(RoutingId, ServerMessage)>,
     stop: CancellationToken,
+    metrics: WireMetrics,
 ) -> Result<(), SocketError> {
-    let mut peers = Peers::default();
+    let mut peers = Peers::new(&metrics);
+    let (mut sent, mut discarded) = (metrics.sent(PORT), 0);
+    let not_frames = metrics.ignored(PORT, "no_frame");
     loop {
         tokio::select! {
             biased;
             message = outgoing.recv() => match message {
                 Some((to, message)) => {
                     peers.answered(to, &message);
-                    if !send(&mut socket, to, message)
-                        && events.send(FromBackend::Undelivered(to)).await.is_err()
-                    {
-                        break;
+                    sent.count(message.body.kind());
+                    metrics.waiting("to_workers", outgoing.len());
+                    if !send(&mut socket, to, message) {
+                        metrics.undelivered();
+                        if events.send(FromBackend::Undelivered(to)).await.is_err() {
+                            break;
+                        }
                     }
                 }
                 None => break,
             },
             incoming = socket.recv() => {
                 let incoming = incoming?;
+                not_frames.inc_by(socket.discarded() - std::mem::replace(&mut discarded, socket.discarded()));
                 if let Some(message) = peers.decode(incoming)
                     && events.send(FromBackend::Received(message)).await.is_err()
                 {
@@ -75,15 +87,26 @@ pub(crate) async fn run(
 }
 
 /// Who may send how much: a key that was welcomed once is a worker's, any other a guest's.
-#[derive(Default)]
 struct Peers {
     workers: HashSet<CurvePublicKey>,
     /// Whose Hello waits for an answer.
     waiting: HashMap<RoutingId, CurvePublicKey>,
     malformed: Ration,
+    received: Kinds,
+    ignored: Counter,
 }
 
 impl Peers {
+    fn new(metrics: &WireMetrics) -> Self {
+        Self {
+            workers: HashSet::new(),
+            waiting: HashMap::new(),
+            malformed: Ration::default(),
+            received: metrics.received(PORT),
+            ignored: metrics.ignored(PORT, "malformed"),
+        }
+    }
+
     fn decode(&mut self, incoming: Incoming) -> Option<Box<Received>> {
         let Incoming { routing_id, user, peer_address, frame } = incoming;
         let guest = user.is_some_and(|user| !self.workers.contains(&user));
@@ -91,12 +114,14 @@ impl Peers {
             if guest { WorkerMessage::decode_from_guest(&frame) } else { WorkerMessage::decode(&frame) };
         match decoded {
             Ok(message) => {
+                self.received.count(message.body.kind());
                 if let (WorkerBody::Hello(_), Some(user)) = (&message.body, user) {
                     self.waiting.insert(routing_id, user);
                 }
                 Some(Box::new(Received { routing: routing_id, user, peer_address, message }))
             }
             Err(error) => {
+                self.ignored.inc();
                 self.malformed.count(peer_address, Instant::now(), &Chain(&error));
                 None
             }

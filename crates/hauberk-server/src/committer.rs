@@ -8,13 +8,14 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use hauberk_database::dispatch::{self, Claim, Effects};
+use hauberk_database::dispatch::{self, AttemptClass, Claim, Effects};
 use hauberk_database::{AttemptId, BuildId, Client, Database, DatabaseError, Epoch, ServerId, begin, commit};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{error, warn};
 
+use crate::metrics::Metrics;
 use crate::step::{Committed, Op};
 
 /// Steps in one transaction at most.
@@ -39,11 +40,12 @@ impl Committers {
         epoch: Epoch,
         server: ServerId,
         results: &UnboundedSender<Vec<Committed>>,
+        metrics: &Metrics,
     ) -> (Self, JoinSet<()>) {
         let mut running = JoinSet::new();
         let ways = (0..COMMITTERS).map(|_| {
             let (way, ops) = unbounded_channel();
-            let committer = Committer { database: database.clone(), epoch, server };
+            let committer = Committer { database: database.clone(), epoch, server, metrics: metrics.clone() };
             running.spawn(committer.run(ops, results.clone()));
             way
         });
@@ -66,6 +68,8 @@ struct Committer {
     epoch: Epoch,
     /// The server.
     server: ServerId,
+    /// Counts what is recorded.
+    metrics: Metrics,
 }
 
 impl Committer {
@@ -119,8 +123,12 @@ impl Committer {
     async fn record(&self, batch: Batch) -> Vec<Committed> {
         let mut again = false;
         loop {
+            let began = Instant::now();
             match self.attempt(&batch, again).await {
-                Ok(done) => return done,
+                Ok(done) => {
+                    self.count(&batch, began);
+                    return done;
+                }
                 Err(error) if error.is_transient() => {
                     warn!(
                         error = &error as &dyn std::error::Error,
@@ -129,6 +137,7 @@ impl Committer {
                         batch.len()
                     );
                     again = true;
+                    self.metrics.records.again();
                     sleep(RETRY_PAUSE).await;
                 }
                 Err(error) if batch.len() == 1 => {
@@ -152,6 +161,15 @@ impl Committer {
                     return done;
                 }
             }
+        }
+    }
+
+    fn count(&self, batch: &Batch, began: Instant) {
+        self.metrics.records.recorded(batch.len(), began.elapsed());
+        let succeeded = batch.finished.len() + batch.succeeded.len();
+        self.metrics.dispatch.ended(AttemptClass::Succeeded, succeeded);
+        for ended in &batch.ended {
+            self.metrics.dispatch.ended(ended.class, 1);
         }
     }
 

@@ -29,6 +29,7 @@ use crate::step::{Admitted, Committed, Effect, FetchJob, Late, Op, Policy};
 use crate::wording::{assign, built_outputs, measures, one_line, result_message, to_i64};
 
 mod attempt;
+mod census;
 mod orders;
 mod returns;
 
@@ -156,6 +157,8 @@ impl Dispatcher {
         );
         session.paused = admitted.paused;
         session.draining = admitted.draining;
+        session.slots = hello.slots;
+        session.system = hello.systems.first().cloned().unwrap_or_default();
         info!(
             worker.name = %session.name,
             worker.slots = hello.slots,
@@ -438,14 +441,15 @@ impl Dispatcher {
         }
     }
 
-    /// Looks for sessions and attempts that were not heard of for a lease.
-    pub(crate) fn tick(&mut self, now: Instant) {
+    /// Looks for sessions and attempts that were not heard of for a lease. Gives how many sessions that were.
+    pub(crate) fn tick(&mut self, now: Instant) -> usize {
         let lapsed: Vec<_> = self
             .sessions
             .values()
             .filter(|session| session.is_lapsed(self.policy.lease, now))
             .map(|session| (session.id, session.worker, session.name.clone()))
             .collect();
+        let count = lapsed.len();
         for (id, worker, name) in lapsed {
             warn!(worker.name = %name, "{name} was not heard of for {} s", self.policy.lease.as_secs());
             self.drop_session(id);
@@ -465,6 +469,7 @@ impl Dispatcher {
             self.end(attempt, AttemptClass::WorkerLost, message, Measures::default(), By::Server);
         }
         self.enforce_stops(now);
+        count
     }
 
     /// The database was away: nobody is declared lost for another lease.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use crate::metrics::{FetchMetrics, Fetched};
 use crate::sources::{Source as ResultSource, Sources};
 use crate::step::FetchJob;
 
@@ -122,6 +123,8 @@ pub(crate) struct Fetcher {
     pub(crate) shelves: HashMap<StoreDirectory, Shelf>,
     /// Attempts whose outputs are fetched at once.
     pub(crate) parallel: usize,
+    /// Counts them.
+    pub(crate) metrics: FetchMetrics,
 }
 
 /// Where the outputs of one store directory go.
@@ -157,7 +160,9 @@ impl Fetcher {
             let (fetcher, permits) = (Arc::clone(&fetcher), Arc::clone(&permits));
             let (committers, done) = (Arc::clone(&committers), done.clone());
             tokio::spawn(async move {
+                fetcher.metrics.opened();
                 let result = fetcher.persist(&job, &permits, &committers).await;
+                fetcher.metrics.closed();
                 // Nobody listens any more when the server is ending; the next start finds the job again.
                 let _ = done.send((job, result));
             });
@@ -174,12 +179,17 @@ impl Fetcher {
         let mut tries = 0;
         let mut pause = FIRST_PAUSE;
         loop {
-            let result = match permits.acquire().await {
+            let permit = permits.acquire().await;
+            let began = Instant::now();
+            let result = match permit {
                 Ok(permit) => self.shown(job, committers, permit).await,
                 Err(_) => Err(JobError::Ending),
             };
             let error = match result {
-                Ok(outputs) => return Ok(outputs),
+                Ok(outputs) => {
+                    self.metrics.tried(Fetched::Done, began.elapsed());
+                    return Ok(outputs);
+                }
                 Err(error) => error,
             };
             // What the farm's own database or disk lacks is no reason to give a good result up.
@@ -187,8 +197,10 @@ impl Fetcher {
             tries += u32::from(counts);
             let text = chain(&error);
             if !error.is_transient() || tries >= TRIES {
+                self.metrics.tried(Fetched::Failed, began.elapsed());
                 return Err(text);
             }
+            self.metrics.tried(Fetched::Again, began.elapsed());
             warn!(
                 build.id = %job.build, attempt.id = %job.attempt,
                 "cannot fetch the outputs of {} yet: {text}", job.name
@@ -282,6 +294,7 @@ impl Fetcher {
                 .map_err(|source| JobError::Fetch { worker: worker.clone(), source: Box::new(source) })
         });
         let pending = try_join_all(downloads).await?;
+        self.metrics.downloaded(pending.iter().map(|pending| pending.narinfo().nar_size).sum());
         // Others may fetch while this one waits for the disk: the more come together there, the less each waits.
         drop(permit);
         let committed = store_together(store, pending).await?;

@@ -8,6 +8,7 @@ mod enrolment;
 mod error;
 mod fetch;
 mod logs;
+mod metrics;
 mod outcome;
 mod queue;
 mod ration;

@@ -28,6 +28,7 @@ use crate::enrolment::EnrolmentDesk;
 use crate::error::ServerError;
 use crate::fetch::{Fetcher, Shelf};
 use crate::logs::{AttemptLogs, LogJanitor, LogReceiver};
+use crate::metrics::{Exporter, Metrics};
 use crate::registry::Registry;
 use crate::settler::Settler;
 use crate::sources::Sources;
@@ -130,6 +131,8 @@ pub async fn run(
     let rest = CancellationToken::new();
     let mut parts: JoinSet<Part> = JoinSet::new();
 
+    let metrics = Metrics::default();
+    let exporter = std::sync::Arc::new(Exporter::new(&metrics, database.clone()));
     let mut shelves = HashMap::new();
     for store in stores {
         let Store { config: store, listener, port, cache, pool: local } = store;
@@ -145,6 +148,7 @@ pub async fn run(
             database: database.clone(),
             directory: log_directory.clone(),
         }));
+        publishing.metrics = Some(std::sync::Arc::clone(&exporter) as _);
         publishing.limits.grace = config.limits.grace;
         let options = PublishOptions {
             // All of them, so that the next store gets none.
@@ -172,19 +176,19 @@ pub async fn run(
         });
     }
 
-    let receiver = LogReceiver::new(logs, database.clone(), log_directory);
+    let receiver = LogReceiver::new(logs, database.clone(), log_directory, &metrics);
     let end = rest.clone();
     parts.spawn(async move { ("log receiver", receiver.run(end).await.map_err(ServerError::from)) });
 
     let (committed_sender, committed) = unbounded_channel();
     let (late, late_steps) = unbounded_channel();
-    let settler = Settler { database: database.clone(), epoch, server };
+    let settler = Settler { database: database.clone(), epoch, server, metrics: metrics.dispatch.clone() };
     let settled_sender = committed_sender.clone();
     parts.spawn(async move {
         settler.run(late_steps, settled_sender).await;
         ("settler", Ok(()))
     });
-    let (ops, mut committers) = Committers::start(&database, epoch, server, &committed_sender);
+    let (ops, mut committers) = Committers::start(&database, epoch, server, &committed_sender, &metrics);
     drop(committed_sender);
     parts.spawn(async move {
         while let Some(Ok(())) = committers.join_next().await {}
@@ -205,8 +209,9 @@ pub async fn run(
 
     let (fetches, jobs) = unbounded_channel();
     let (fetched_sender, fetched) = unbounded_channel();
+    let (parallel, fetching) = (config.limits.fetches, metrics.fetches.clone());
     let fetcher =
-        Fetcher { database: database.clone(), epoch, sources, shelves, parallel: config.limits.fetches };
+        Fetcher { database: database.clone(), epoch, sources, shelves, parallel, metrics: fetching };
     parts.spawn(async move {
         fetcher.run(jobs, fetched_sender).await;
         ("fetcher", Ok(()))
@@ -214,9 +219,9 @@ pub async fn run(
 
     let (outgoing, outgoing_receiver) = unbounded_channel();
     let (from_backend, backend_events) = channel(BACKLOG);
-    let end = rest.clone();
+    let (end, wire) = (rest.clone(), metrics.wire.clone());
     parts.spawn(async move {
-        let ended = backend::run(backend, from_backend, outgoing_receiver, end).await;
+        let ended = backend::run(backend, from_backend, outgoing_receiver, end, wire).await;
         ("backend", ended.map_err(ServerError::from))
     });
 
@@ -239,7 +244,7 @@ pub async fn run(
         fetched,
         listener,
     };
-    let task = Task::new(policy, database.clone(), (server, epoch), channels, open);
+    let task = Task::new(policy, database.clone(), (server, epoch), channels, open, metrics.clone());
     let (sweep, end) = (config.limits.sweep, core.clone());
     parts.spawn(async move {
         task.run(sweep, end).await;

@@ -71,6 +71,10 @@ pub(crate) struct Session {
     pub(crate) routing: RoutingId,
     /// What it can build.
     pub(crate) capabilities: Capabilities,
+    /// Builds it runs at once, as it says.
+    pub(crate) slots: u32,
+    /// Its own system.
+    pub(crate) system: String,
     /// An operator wants it to get no work.
     pub(crate) paused: bool,
     /// An operator wants it to finish what it runs and to leave.
@@ -102,6 +106,8 @@ impl Session {
             name,
             routing,
             capabilities,
+            slots: 0,
+            system: String::new(),
             paused: false,
             draining: false,
             granted: 0,

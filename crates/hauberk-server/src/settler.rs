@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
+use hauberk_database::dispatch::AttemptClass;
 use hauberk_database::{Client, Database, DatabaseError, Epoch, ServerId, begin, commit, dispatch, late};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::sleep;
 use tracing::{error, warn};
 
+use crate::metrics::DispatchMetrics;
 use crate::step::{Committed, Late};
 
 /// Pause before a transaction is tried again.
@@ -20,6 +22,8 @@ pub(crate) struct Settler {
     pub(crate) database: Database,
     /// The start of the server that makes them.
     pub(crate) epoch: Epoch,
+    /// Counts attempts that end.
+    pub(crate) metrics: DispatchMetrics,
     /// The server.
     pub(crate) server: ServerId,
 }
@@ -85,6 +89,11 @@ impl Settler {
         };
         dispatch::notify_changed(&transaction).await?;
         commit(transaction).await?;
+        if let Committed::Settled(_, settled) = &done {
+            let class = if settled.counts { AttemptClass::Succeeded } else { AttemptClass::Superseded };
+            self.metrics.ended(class, 1);
+            self.metrics.ended(AttemptClass::Superseded, usize::from(settled.superseded.is_some()));
+        }
         Ok(done)
     }
 }

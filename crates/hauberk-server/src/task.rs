@@ -7,10 +7,10 @@ use hauberk_database::attempts::{self, OpenAttempt};
 use hauberk_database::dispatch::{self, KnownPath, Lane, ReadyBuild};
 use hauberk_database::listen::{self, Event as Heard, Listener};
 use hauberk_database::{
-    AttemptId, Database, DatabaseError, Epoch, ServerId, control, servers, upkeep, workers,
+    AttemptId, BuildId, Database, DatabaseError, Epoch, ServerId, control, servers, upkeep, workers,
 };
 use hauberk_protocol::socket::RoutingId;
-use hauberk_protocol::{ServerMessage, WorkerBody};
+use hauberk_protocol::{ServerBody, ServerMessage, WorkerBody};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use crate::backend::{FromBackend, Received};
 use crate::committer::Committers;
 use crate::dispatcher::{Dispatcher, WINDOW};
 use crate::enrolment::Guest;
+use crate::metrics::{Metrics, ReadyClock};
 use crate::ration::Ration;
 use crate::registry::{Answer, Request};
 use crate::session::SessionId;
@@ -93,6 +94,9 @@ pub(crate) struct Task {
     /// Connections whose Hello the registry has.
     joining: HashSet<RoutingId>,
     unknown: Ration,
+    metrics: Metrics,
+    /// Since when builds are known to be ready.
+    ready: ReadyClock,
     /// When leases were last looked at.
     ticked: Instant,
     /// A longer pause between two looks is the server's own.
@@ -109,6 +113,7 @@ impl Task {
         (server, epoch): (ServerId, Epoch),
         channels: Channels,
         open: Vec<OpenAttempt>,
+        metrics: Metrics,
     ) -> Self {
         let standstill = (policy.lease / 2).max(2 * TICK);
         let longest_delay = policy.retry.longest_delay();
@@ -129,6 +134,8 @@ impl Task {
             deferred_at: None,
             joining: HashSet::new(),
             unknown: Ration::default(),
+            metrics,
+            ready: ReadyClock::default(),
             ticked: Instant::now(),
             standstill,
             longest_delay,
@@ -190,7 +197,17 @@ impl Task {
             warn!("this server stood still for {} s; workers have another lease", pause.as_secs());
             self.dispatcher.grace(now);
         }
-        self.dispatcher.tick(now);
+        self.metrics.dispatch.lapsed(self.dispatcher.tick(now));
+        self.metrics.dispatch.show(&self.dispatcher.census());
+        let Channels { backend, committed, answers, fetched, .. } = &self.channels;
+        for (queue, count) in [
+            ("from_workers", backend.len()),
+            ("recorded", committed.len()),
+            ("admitted", answers.len()),
+            ("fetched", fetched.len()),
+        ] {
+            self.metrics.wire.waiting(queue, count);
+        }
     }
 
     fn backend(&mut self, event: FromBackend) {
@@ -241,6 +258,7 @@ impl Task {
             WorkerBody::Goodbye(goodbye) => self.dispatcher.goodbye(session, &goodbye.reason),
             WorkerBody::Unknown { tag } => {
                 let what = format_args!("a message of kind {tag}, which is not known here");
+                self.metrics.wire.ignored("backend", "unknown").inc();
                 self.unknown.count(peer_address, Instant::now(), &what);
             }
             // Both were taken above.
@@ -271,10 +289,11 @@ impl Task {
     fn committed(&mut self, done: Vec<Committed>) {
         let now = Instant::now();
         for committed in done {
-            if let Committed::Effects(effects) = &committed
-                && effects.deferred
-            {
-                self.ask_next_deferred();
+            if let Committed::Effects(effects) = &committed {
+                self.ready.ready(effects.ready.iter().map(|build| build.id), now);
+                if effects.deferred {
+                    self.ask_next_deferred();
+                }
             }
             self.dispatcher.committed(committed, now);
         }
@@ -295,6 +314,7 @@ impl Task {
     fn sweep(&mut self) {
         self.dispatcher.want_refill();
         self.dispatcher.forget_early();
+        self.ready.tidy(Instant::now());
         self.wake_deferred();
         self.ask_strays();
         self.ask_control();
@@ -305,6 +325,7 @@ impl Task {
         match answered {
             Answered::Window(Ok(rows)) => {
                 debug!(builds.ready = rows.len(), "the window was filled");
+                self.ready.ready(rows.iter().map(|(_, build)| build.id), Instant::now());
                 self.dispatcher.refilled(rows);
             }
             Answered::Window(Err(error)) => {
@@ -312,6 +333,7 @@ impl Task {
                 warn!(error = &error as &dyn std::error::Error, "cannot read the queue now");
             }
             Answered::Woken(Ok(builds)) => {
+                self.ready.ready(builds.iter().map(|build| build.id), Instant::now());
                 self.dispatcher.ready(&builds);
                 self.ask_next_deferred();
             }
@@ -449,7 +471,13 @@ impl Task {
     fn act(&mut self) -> bool {
         for effect in self.dispatcher.take_effects() {
             let sent = match effect {
-                Effect::Send(routing, message) => self.channels.outgoing.send((routing, message)).is_ok(),
+                Effect::Send(routing, message) => {
+                    if let ServerBody::Assign(assign) = &message.body {
+                        let build = BuildId::new(assign.build);
+                        self.ready.assigned(build, Instant::now(), &self.metrics.dispatch);
+                    }
+                    self.channels.outgoing.send((routing, message)).is_ok()
+                }
                 Effect::Commit(op) => self.channels.ops.send(op),
                 Effect::Late(step) => self.channels.late.send(step).is_ok(),
                 Effect::Fetch(job) => self.channels.fetches.send(job).is_ok(),

@@ -9,6 +9,7 @@ mod error;
 mod finder;
 mod log;
 mod machine;
+mod metrics;
 mod run;
 mod runner;
 mod session;

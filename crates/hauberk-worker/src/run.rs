@@ -12,10 +12,12 @@ use hauberk_store::StoreDirectory;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::builder::Builder;
 use crate::config::{Config, PublishAddress, SessionConfig, SharedContext, SpoolPlace};
 use crate::error::WorkerError;
 use crate::machine::{Machine, MachineParts, memory_bytes};
-use crate::worker::run_with_builder;
+use crate::metrics::{WorkerExporter, WorkerMetrics};
+use crate::worker::run_counted;
 
 /// The longest name of a worker, in characters.
 const LONGEST_NAME: usize = 64;
@@ -75,7 +77,10 @@ pub async fn run(
         WorkerError::Config(format!("cannot make the directory {}: {error}", roots.display()))
     })?;
 
-    let (publish, port) = publish_server(&config, &root)?;
+    let machine: Arc<dyn Builder> = Arc::new(machine);
+    let metrics = WorkerMetrics::default();
+    let exporter = WorkerExporter::new(metrics.clone(), Arc::clone(&machine), &config.name, &config.version);
+    let (publish, port) = publish_server(&config, &root, exporter)?;
     let publishing = CancellationToken::new();
     let running = publish
         .spawn_on_own_runtime(PUBLISH_THREADS, publishing.clone())
@@ -85,7 +90,7 @@ pub async fn run(
     let session = session_config(&config, &info, port, cores);
     let context = session.context.clone();
     let mut published = std::pin::pin!(running.join());
-    let worked = Box::pin(run_with_builder(session, Arc::new(machine), stop, ready));
+    let worked = Box::pin(run_counted(session, machine, stop, ready, metrics));
     let result = tokio::select! {
         result = worked => result,
         // A worker that cannot give its results away is of no use.
@@ -130,7 +135,11 @@ fn session_config(config: &Config, info: &DaemonInfo, port: u16, cores: u32) -> 
     }
 }
 
-fn publish_server(config: &Config, root: &Path) -> Result<(PublishServer, u16), WorkerError> {
+fn publish_server(
+    config: &Config,
+    root: &Path,
+    exporter: WorkerExporter,
+) -> Result<(PublishServer, u16), WorkerError> {
     let address = SocketAddr::new(config.publish_listen, config.publish_port);
     let refused = |error: std::io::Error| {
         let way_out = match error.kind() {
@@ -150,6 +159,7 @@ fn publish_server(config: &Config, root: &Path) -> Result<(PublishServer, u16), 
     let publish = PublishConfig {
         signer: Signer::of(&host_name(), [config.signing_key.clone()]),
         store: Some(StoreSource::new(pool, root)),
+        metrics: Some(Arc::new(exporter)),
         ..PublishConfig::new(config.store_directory.clone())
     };
     Ok((PublishServer::new(listener, publish), port))

@@ -22,6 +22,7 @@ use crate::config::{PublishAddress, SessionConfig, SpoolPlace, TrustCheck};
 use crate::error::WorkerError;
 use crate::finder::Finder;
 use crate::log::{AttemptLog, Courier};
+use crate::metrics::WorkerMetrics;
 use crate::runner::{self, Stop, Workshop};
 use crate::session::{Effect, Ending, Session, Timing};
 use crate::spool::{Leftover, Spool};
@@ -58,8 +59,19 @@ pub async fn run_with_builder(
     stop: CancellationToken,
     ready: impl FnOnce() + Send,
 ) -> Result<(), WorkerError> {
+    run_counted(config, builder, stop, ready, WorkerMetrics::default()).await
+}
+
+/// Does as [`run_with_builder`], and counts.
+pub(crate) async fn run_counted(
+    config: SessionConfig,
+    builder: Arc<dyn Builder>,
+    stop: CancellationToken,
+    ready: impl FnOnce() + Send,
+    metrics: WorkerMetrics,
+) -> Result<(), WorkerError> {
     let span = tracing::info_span!("worker", worker.name = %config.name);
-    Box::pin(run(config, builder, stop, ready)).instrument(span).await
+    Box::pin(run(config, builder, stop, ready, metrics)).instrument(span).await
 }
 
 async fn run(
@@ -67,8 +79,10 @@ async fn run(
     builder: Arc<dyn Builder>,
     stop: CancellationToken,
     ready: impl FnOnce() + Send,
+    metrics: WorkerMetrics,
 ) -> Result<(), WorkerError> {
     let (courier, courier_task) = Courier::new();
+    metrics.begin(config.slots.get(), courier.spooled_gauge());
     let (spool, leftover) = match &config.spool {
         SpoolPlace::Directory(directory) => {
             let (directory, name, limits, wake) =
@@ -117,6 +131,7 @@ async fn run(
         accepted: None,
         trust: None,
         running: BTreeMap::new(),
+        metrics,
         attempts: JoinSet::new(),
         progress,
         progressed,
@@ -182,6 +197,7 @@ struct Worker {
     accepted: Option<Vec<String>>,
     trust: Option<TrustVerdict>,
     running: BTreeMap<AttemptId, oneshot::Sender<Stop>>,
+    metrics: WorkerMetrics,
     attempts: JoinSet<Option<(AttemptId, Ending)>>,
     progress: mpsc::UnboundedSender<Progress>,
     progressed: mpsc::UnboundedReceiver<Progress>,
@@ -262,6 +278,7 @@ impl Worker {
 
     fn reconnect(&mut self, pause: Duration) {
         self.outbox.clear();
+        self.metrics.lost();
         self.session.lost();
         self.link = Link::Searching(Box::pin(self.finder.clone().find(pause)));
     }
@@ -310,13 +327,15 @@ impl Worker {
         match ended {
             Ok(Some((attempt, ending))) => {
                 self.running.remove(&attempt);
+                self.metrics.ended(&ending);
+                self.metrics.busy(self.attempts.len());
                 // What it told before its end comes first.
                 while let Ok(progress) = self.progressed.try_recv() {
                     self.advance(progress, effects);
                 }
                 self.session.ended(Instant::now(), attempt, ending, effects);
             }
-            Ok(None) => {}
+            Ok(None) => self.metrics.busy(self.attempts.len()),
             Err(error) => error!(%error, "a task that ran an attempt broke"),
         }
     }
@@ -392,6 +411,7 @@ impl Worker {
         debug!(parent: &span, "attempt {attempt} of build {}: {}", assignment.build, assignment.derivation);
         self.attempts
             .spawn(runner::run(self.workshop.clone(), assignment, context, stopped).instrument(span));
+        self.metrics.busy(self.attempts.len());
     }
 
     fn welcomed(&mut self, welcome: Welcome) {
@@ -415,6 +435,7 @@ impl Worker {
             nar: probe.nar,
             export: probe.export,
         });
+        self.metrics.joined();
         info!(server.name = welcome.server, server.epoch = welcome.epoch, "joined {}", welcome.server);
         match u16::try_from(welcome.log_port) {
             Ok(port) if port != 0 => self.workshop.courier.target(at_port(host, port)),

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use hauberk_store::{StoreDirectory, narinfo::Compression};
 use tokio_rustls::TlsAcceptor;
 
-use super::{log_source::LogSource, packer::Packing, store_source::StoreSource};
+use super::{
+    log_source::LogSource, metrics_source::MetricsSource, packer::Packing, store_source::StoreSource,
+};
 use crate::{cache::Cache, signer::Signer};
 
 /// What a publish server serves, and how.
@@ -28,6 +30,8 @@ pub struct PublishConfig {
     pub packing: Option<Packing>,
     /// Build logs.
     pub logs: Option<Arc<dyn LogSource>>,
+    /// More figures for `/metrics`.
+    pub metrics: Option<Arc<dyn MetricsSource>>,
     /// How long a client may remember a narinfo. It is told only if there is a time here; clients have their own.
     pub ttl: Option<Duration>,
     /// How long a client may remember that a path is not here. Nothing by default: it may be here in a moment. (Nix
@@ -51,6 +55,7 @@ impl PublishConfig {
             compression: Compression::None,
             packing: None,
             logs: None,
+            metrics: None,
             ttl: None,
             negative_ttl: Duration::ZERO,
             tls: None,

@@ -132,7 +132,14 @@ impl Handler {
                 let lines = self.config.signer.sign_nonce(&nonce);
                 Ok(reply::never_kept(reply::bytes(reply::TEXT, lines.into())))
             }
-            Route::Metrics => Ok(reply::bytes(reply::METRICS, self.metrics.render().into())),
+            Route::Metrics => {
+                let mut text = match &self.config.metrics {
+                    Some(more) => more.render().await,
+                    None => String::new(),
+                };
+                self.metrics.render(&mut text);
+                Ok(reply::never_kept(reply::bytes(reply::METRICS, text.into())))
+            }
             Route::Health => Ok(reply::bytes(reply::TEXT, Bytes::from_static(b"ok\n"))),
             Route::Version => Ok(reply::bytes(reply::TEXT, Bytes::from_static(VERSION.as_bytes()))),
             Route::SigningKey => Ok(reply::bytes(reply::TEXT, self.signing_keys.clone())),

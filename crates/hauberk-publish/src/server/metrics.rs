@@ -1,9 +1,8 @@
 //! What a publish server counts.
 
-use std::{
-    fmt::Write,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+use prometheus_client::registry::{Registry, Unit};
 
 use super::status::Status;
 
@@ -49,13 +48,47 @@ impl Kind {
 /// Kinds of statuses that are counted apart.
 const OUTCOMES: [&str; 4] = ["ok", "not_found", "refused", "failed"];
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
 /// Counts requests, connections and bytes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Metrics {
-    requests: [[AtomicU64; 4]; 4],
-    connections: AtomicU64,
-    accepted: AtomicU64,
-    sent: AtomicU64,
+    registry: Registry,
+    requests: [[Counter; 4]; 4],
+    connections: Gauge,
+    accepted: Counter,
+    sent: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("hauberk_publish");
+        let requests: Family<Answered, Counter> = Family::default();
+        let metrics = Self {
+            requests: Kind::ALL.map(|kind| {
+                OUTCOMES
+                    .map(|outcome| requests.get_or_create_owned(&Answered { kind: kind.as_str(), outcome }))
+            }),
+            connections: Gauge::default(),
+            accepted: Counter::default(),
+            sent: Counter::default(),
+            registry: Registry::default(),
+        };
+        registry.register(
+            "requests",
+            "Requests answered, by what they were about and how it ended",
+            requests,
+        );
+        registry.register("accepted", "Connections accepted", metrics.accepted.clone());
+        registry.register("connections", "Connections open", metrics.connections.clone());
+        let sent = metrics.sent.clone();
+        registry.register_with_unit("sent", "Bytes sent, heads included", Unit::Bytes, sent);
+        Self { registry, ..metrics }
+    }
 }
 
 impl Metrics {
@@ -67,59 +100,28 @@ impl Metrics {
             400..500 => 2,
             _ => 3,
         };
-        self.requests[kind as usize][outcome].fetch_add(1, Ordering::Relaxed);
+        self.requests[kind as usize][outcome].inc();
     }
 
     /// Counts a connection that begins.
     pub(super) fn opened(&self) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.accepted.inc();
+        self.connections.inc();
     }
 
     /// Counts a connection that ends.
     pub(super) fn closed(&self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.connections.dec();
     }
 
     /// Counts bytes given to the kernel.
     pub(super) fn sent(&self, bytes: u64) {
-        self.sent.fetch_add(bytes, Ordering::Relaxed);
+        self.sent.inc_by(bytes);
     }
 
-    /// Writes all counts in the OpenMetrics text format.
-    pub(super) fn render(&self) -> String {
-        let mut text = String::with_capacity(2048);
-        text.push_str(
-            "# HELP hauberk_publish_requests Requests answered, by what they were about and how it ended.\n\
-             # TYPE hauberk_publish_requests counter\n",
-        );
-        for (kind, counts) in Kind::ALL.into_iter().zip(&self.requests) {
-            for (outcome, count) in OUTCOMES.into_iter().zip(counts) {
-                let (kind, count) = (kind.as_str(), count.load(Ordering::Relaxed));
-                // Writing into a string does not fail.
-                let _ = writeln!(
-                    text,
-                    "hauberk_publish_requests_total{{kind=\"{kind}\",outcome=\"{outcome}\"}} {count}"
-                );
-            }
-        }
-        let _ = write!(
-            text,
-            "# HELP hauberk_publish_accepted Connections accepted.\n\
-             # TYPE hauberk_publish_accepted counter\n\
-             hauberk_publish_accepted_total {}\n\
-             # HELP hauberk_publish_connections Connections open.\n\
-             # TYPE hauberk_publish_connections gauge\n\
-             hauberk_publish_connections {}\n\
-             # HELP hauberk_publish_sent_bytes Bytes sent, heads included.\n\
-             # TYPE hauberk_publish_sent_bytes counter\n\
-             # UNIT hauberk_publish_sent_bytes bytes\n\
-             hauberk_publish_sent_bytes_total {}\n\
-             # EOF\n",
-            self.accepted.load(Ordering::Relaxed),
-            self.connections.load(Ordering::Relaxed),
-            self.sent.load(Ordering::Relaxed),
-        );
-        text
+    /// Writes all counts in the OpenMetrics text format, and its end.
+    pub(super) fn render(&self, text: &mut String) {
+        // Writing into a string does not fail.
+        let _ = text::encode(text, &self.registry);
     }
 }

@@ -13,6 +13,7 @@ use hauberk_protocol::keys::CurvePublicKey;
 use hauberk_protocol::proto::{LogAck, LogEnd, LogRefused};
 use hauberk_protocol::socket::{Incoming, RouterSocket, RoutingId, SendError, SocketError};
 use hauberk_protocol::{LogBody, LogMessage, LogReply, LogReplyBody};
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant as Moment, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,11 @@ use tracing::{debug, warn};
 use super::file::LogFile;
 use super::owners::{Found, find_in_background};
 use super::sealer::{Sealed, Whole, seal_in_background};
+use crate::metrics::{Kinds, LogMetrics, Metrics};
 use crate::ration::{Chain, Ration};
+
+/// How this port is called in metrics.
+const PORT: &str = "logs";
 
 /// Bytes of a log that may be under way without an answer.
 const WINDOW: u64 = 1 << 20;
@@ -45,6 +50,10 @@ pub(crate) struct LogReceiver {
     ignored: Ration,
     /// Logs of which something came that was not acknowledged yet.
     owed: HashSet<AttemptId>,
+    received: Kinds,
+    unknown: Counter,
+    malformed: Counter,
+    metrics: LogMetrics,
 }
 
 enum State {
@@ -70,7 +79,12 @@ enum LookedUp {
 
 impl LogReceiver {
     /// Takes the socket, and the directory that logs go to.
-    pub(crate) fn new(socket: RouterSocket, database: Database, directory: PathBuf) -> Self {
+    pub(crate) fn new(
+        socket: RouterSocket,
+        database: Database,
+        directory: PathBuf,
+        metrics: &Metrics,
+    ) -> Self {
         let (answers, answered) = unbounded_channel();
         let whole = seal_in_background(database.clone(), {
             let answers = answers.clone();
@@ -86,6 +100,10 @@ impl LogReceiver {
             whole,
             ignored: Ration::default(),
             owed: HashSet::new(),
+            received: metrics.wire.received(PORT),
+            unknown: metrics.wire.ignored(PORT, "unknown"),
+            malformed: metrics.wire.ignored(PORT, "malformed"),
+            metrics: metrics.logs.clone(),
         }
     }
 
@@ -115,12 +133,20 @@ impl LogReceiver {
         match LogMessage::decode(&frame) {
             Ok(LogMessage { body: LogBody::Unknown { tag }, .. }) => {
                 let what = format_args!("a log message of kind {tag}, which is not known here");
+                self.unknown.inc();
                 self.ignored.count(peer_address, Instant::now(), &what);
             }
             Ok(LogMessage { attempt, body }) => {
+                self.received.count(body.kind());
+                if let LogBody::Chunk(chunk) = &body {
+                    self.metrics.received(chunk.data.len());
+                }
                 self.handle(AttemptId::new(attempt), routing_id, user, body);
             }
-            Err(error) => self.ignored.count(peer_address, Instant::now(), &Chain(&error)),
+            Err(error) => {
+                self.malformed.inc();
+                self.ignored.count(peer_address, Instant::now(), &Chain(&error));
+            }
         }
     }
 
@@ -175,9 +201,11 @@ impl LogReceiver {
     fn looked_up(&mut self, looked_up: LookedUp) {
         match looked_up {
             LookedUp::Owner(Found { attempt, owner }) => self.owner_found(attempt, owner),
-            LookedUp::Sealed(Sealed { attempt, to, offset, durable }) => {
+            LookedUp::Sealed(Sealed { attempt, to, offset, text_bytes, durable }) => {
                 self.logs.remove(&attempt);
+                self.metrics.open(self.logs.len());
                 if durable {
+                    self.metrics.complete(text_bytes);
                     self.acknowledge(attempt, to, offset, true);
                 } else {
                     // It is opened and ended again.
@@ -206,6 +234,7 @@ impl LogReceiver {
                     let (acknowledged, from) = (file.offset(), *from);
                     let open = Open { owner, file, written: Instant::now(), acknowledged, from };
                     self.logs.insert(id, State::Open(open));
+                    self.metrics.open(self.logs.len());
                     for (from, user, body) in waiting {
                         self.handle(id, from, user, body);
                     }
@@ -281,6 +310,7 @@ impl LogReceiver {
             State::Asked(_) => true,
             State::Open(open) => open.written.elapsed() < IDLE,
         });
+        self.metrics.open(self.logs.len());
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Sealed {
     pub(crate) to: RoutingId,
     /// Bytes of the stream.
     pub(crate) offset: u64,
+    /// Bytes of the text.
+    pub(crate) text_bytes: u64,
     /// It is on disk, and recorded.
     pub(crate) durable: bool,
 }
@@ -79,7 +81,10 @@ async fn seal(database: &Database, batch: Vec<Whole>) -> Vec<Sealed> {
         }
     };
     logs.into_iter()
-        .map(|(attempt, to, offset, _)| Sealed { attempt, to, offset, durable: recorded.contains(&attempt) })
+        .map(|(attempt, to, offset, text_bytes)| {
+            let durable = recorded.contains(&attempt);
+            Sealed { attempt, to, offset, text_bytes, durable }
+        })
         .collect()
 }
 

@@ -101,6 +101,11 @@ impl Courier {
         self.spooled.load(Ordering::Relaxed)
     }
 
+    /// What [`Self::spooled`] is read from; it does not keep the task alive.
+    pub(crate) fn spooled_gauge(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.spooled)
+    }
+
     /// Waits until the server has every log.
     pub(crate) async fn all_sent(&self) {
         // An error would mean that nobody counts any more, but this value does.

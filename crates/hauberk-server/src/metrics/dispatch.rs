@@ -1,0 +1,198 @@
+//! Sessions, slots and attempts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use hauberk_database::BuildId;
+use hauberk_database::dispatch::AttemptClass;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::durations;
+
+/// Systems that are told apart; what workers say beyond them is one more, `other`.
+const SYSTEMS: usize = 32;
+/// Builds whose readiness is remembered at most.
+const REMEMBERED: usize = 1 << 17;
+/// A build that was ready so long and was not given out by this server is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BySystem {
+    system: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByState {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByClass {
+    class: String,
+}
+
+/// What the dispatcher shows now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Census {
+    /// Slots of the workers that are here and of those that are busy, by the worker's own system.
+    pub(crate) slots: BTreeMap<String, (u64, u64)>,
+    /// Workers that take work.
+    pub(crate) working: u64,
+    /// Workers that get no work for now.
+    pub(crate) paused: u64,
+    /// Workers that finish what they run and leave.
+    pub(crate) draining: u64,
+    /// Attempts that are not over, those whose outputs are fetched and those of workers that are away included.
+    pub(crate) attempts: u64,
+}
+
+impl Census {
+    /// Counts the slots of a worker.
+    pub(crate) fn add(&mut self, system: &str, slots: u64, busy: u64) {
+        let known = self.slots.contains_key(system) || self.slots.len() < SYSTEMS;
+        let here = self.slots.entry(if known { system } else { "other" }.to_owned()).or_default();
+        here.0 += slots;
+        here.1 += busy;
+    }
+}
+
+/// See the module's description.
+#[derive(Debug, Clone)]
+pub(crate) struct DispatchMetrics {
+    latency: Histogram,
+    sessions: Family<ByState, Gauge>,
+    slots: Family<BySystem, Gauge>,
+    busy: Family<BySystem, Gauge>,
+    open: Gauge,
+    ended: Family<ByClass, Counter>,
+    lapsed: Counter,
+}
+
+impl Default for DispatchMetrics {
+    fn default() -> Self {
+        Self {
+            latency: Histogram::new(durations()),
+            sessions: Family::default(),
+            slots: Family::default(),
+            busy: Family::default(),
+            open: Gauge::default(),
+            ended: Family::default(),
+            lapsed: Counter::default(),
+        }
+    }
+}
+
+impl DispatchMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register_with_unit(
+            "dispatch_latency",
+            "Time from when this server learned that a build is ready until its Assign left, with the wait for a slot",
+            Unit::Seconds,
+            self.latency.clone(),
+        );
+        registry.register("sessions", "Workers that are here, by what they take", self.sessions.clone());
+        registry.register("slots", "Slots of the workers that are here", self.slots.clone());
+        registry.register("slots_busy", "Slots of them in which an attempt is", self.busy.clone());
+        let help = "Attempts that are not over, until their outputs are recorded";
+        registry.register("attempts_open", help, self.open.clone());
+        registry.register("attempts_ended", "Attempts that ended, by how they did", self.ended.clone());
+        let help = "Sessions that ended because nothing was heard of their workers for a lease";
+        registry.register("leases_lapsed", help, self.lapsed.clone());
+    }
+
+    /// Shows what there is now.
+    pub(crate) fn show(&self, census: &Census) {
+        let set = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        for (state, count) in
+            [("working", census.working), ("paused", census.paused), ("draining", census.draining)]
+        {
+            set(&self.sessions.get_or_create(&ByState { state }), count);
+        }
+        // Of systems whose workers have left nothing is told any more.
+        self.slots.clear();
+        self.busy.clear();
+        for (system, (slots, busy)) in &census.slots {
+            let system = BySystem { system: system.clone() };
+            set(&self.slots.get_or_create(&system), *slots);
+            set(&self.busy.get_or_create(&system), *busy);
+        }
+        set(&self.open, census.attempts);
+    }
+
+    /// Counts attempts that ended so.
+    pub(crate) fn ended(&self, class: AttemptClass, count: usize) {
+        if count > 0 {
+            self.ended.get_or_create(&ByClass { class: class.to_string() }).inc_by(count as u64);
+        }
+    }
+
+    /// Counts workers of which nothing was heard for a lease.
+    pub(crate) fn lapsed(&self, count: usize) {
+        self.lapsed.inc_by(count as u64);
+    }
+}
+
+/// Remembers since when builds are known to be ready, until they are given out.
+#[derive(Debug, Default)]
+pub(crate) struct ReadyClock(HashMap<BuildId, Instant>);
+
+impl ReadyClock {
+    /// These builds are ready; those that are known already have been so for longer.
+    pub(crate) fn ready(&mut self, builds: impl Iterator<Item = BuildId>, now: Instant) {
+        for build in builds {
+            if self.0.len() >= REMEMBERED {
+                return;
+            }
+            self.0.entry(build).or_insert(now);
+        }
+    }
+
+    /// The Assign of a build leaves.
+    pub(crate) fn assigned(&mut self, build: BuildId, now: Instant, metrics: &DispatchMetrics) {
+        if let Some(since) = self.0.remove(&build) {
+            metrics.latency.observe(now.saturating_duration_since(since).as_secs_f64());
+        }
+    }
+
+    /// Forgets what somebody else has probably given out.
+    pub(crate) fn tidy(&mut self, now: Instant) {
+        self.0.retain(|_, since| now.saturating_duration_since(*since) < FORGOTTEN_AFTER);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latency_is_measured_once_from_the_first_word_of_it() {
+        let (mut clock, metrics, now) = (ReadyClock::default(), DispatchMetrics::default(), Instant::now());
+        let later = now + Duration::from_secs(2);
+        clock.ready([1, 2].map(BuildId::new).into_iter(), now);
+        clock.ready([2, 3].map(BuildId::new).into_iter(), later);
+        clock.assigned(BuildId::new(2), later, &metrics);
+        clock.assigned(BuildId::new(2), later, &metrics);
+        clock.assigned(BuildId::new(9), later, &metrics);
+        assert_eq!(metrics.latency.count(), 1);
+        assert!((metrics.latency.sum() - 2.0).abs() < 1e-9);
+        clock.tidy(now + FORGOTTEN_AFTER);
+        assert_eq!(clock.0.len(), 1);
+    }
+
+    #[test]
+    fn no_number_of_systems_makes_the_answer_long() {
+        let mut census = Census::default();
+        for number in 0..100 {
+            census.add(&format!("cpu{number:03}-linux"), 2, 1);
+        }
+        census.add("cpu001-linux", 4, 0);
+        assert_eq!(census.slots.len(), SYSTEMS + 1);
+        assert_eq!(census.slots["cpu001-linux"], (6, 1));
+        assert_eq!(census.slots["other"], (2 * (100 - SYSTEMS as u64), 100 - SYSTEMS as u64));
+    }
+}
