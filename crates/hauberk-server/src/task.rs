@@ -20,7 +20,7 @@ use crate::backend::{FromBackend, Received};
 use crate::committer::Committers;
 use crate::dispatcher::{Dispatcher, WINDOW};
 use crate::enrolment::Guest;
-use crate::metrics::{Metrics, ReadyClock};
+use crate::metrics::{Census, Metrics, ReadyClock};
 use crate::ration::Ration;
 use crate::registry::{Answer, Request};
 use crate::session::SessionId;
@@ -95,6 +95,8 @@ pub(crate) struct Task {
     joining: HashSet<RoutingId>,
     unknown: Ration,
     metrics: Metrics,
+    /// What was counted last.
+    census: Census,
     /// Since when builds are known to be ready.
     ready: ReadyClock,
     /// When leases were last looked at.
@@ -135,6 +137,7 @@ impl Task {
             joining: HashSet::new(),
             unknown: Ration::default(),
             metrics,
+            census: Census::default(),
             ready: ReadyClock::default(),
             ticked: Instant::now(),
             standstill,
@@ -198,7 +201,9 @@ impl Task {
             self.dispatcher.grace(now);
         }
         self.metrics.dispatch.lapsed(self.dispatcher.tick(now));
-        self.metrics.dispatch.show(&self.dispatcher.census());
+        let census = self.dispatcher.census();
+        self.metrics.dispatch.show(&census, &self.census);
+        self.census = census;
         let Channels { backend, committed, answers, fetched, .. } = &self.channels;
         for (queue, count) in [
             ("from_workers", backend.len()),

@@ -18,6 +18,8 @@ for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done
 cd "$1"
 if [ -n "$3" ]; then
     cp -a "$3" data
+    # Else the copy is still on its way to the disk while commits wait for theirs.
+    sync -f data
 else
     initdb --pgdata=data --auth=trust --username=farm --encoding=UTF8 --locale=C >log 2>&1 || { cat log >&2; exit 1; }
 fi

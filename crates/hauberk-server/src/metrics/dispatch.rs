@@ -105,17 +105,19 @@ impl DispatchMetrics {
         registry.register("leases_lapsed", help, self.lapsed.clone());
     }
 
-    /// Shows what there is now.
-    pub(crate) fn show(&self, census: &Census) {
+    /// Shows what there is now; of systems that only were there `before` nothing is told any more.
+    pub(crate) fn show(&self, census: &Census, before: &Census) {
         let set = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         for (state, count) in
             [("working", census.working), ("paused", census.paused), ("draining", census.draining)]
         {
             set(&self.sessions.get_or_create(&ByState { state }), count);
         }
-        // Of systems whose workers have left nothing is told any more.
-        self.slots.clear();
-        self.busy.clear();
+        for system in before.slots.keys().filter(|system| !census.slots.contains_key(*system)) {
+            let gone = BySystem { system: system.clone() };
+            self.slots.remove(&gone);
+            self.busy.remove(&gone);
+        }
         for (system, (slots, busy)) in &census.slots {
             let system = BySystem { system: system.clone() };
             set(&self.slots.get_or_create(&system), *slots);
@@ -182,6 +184,19 @@ mod tests {
         assert!((metrics.latency.sum() - 2.0).abs() < 1e-9);
         clock.tidy(now + FORGOTTEN_AFTER);
         assert_eq!(clock.0.len(), 1);
+    }
+
+    #[test]
+    fn of_workers_that_left_nothing_is_told() {
+        let (metrics, mut before) = (DispatchMetrics::default(), Census::default());
+        before.add("arm", 2, 1);
+        metrics.show(&before, &Census::default());
+        let mut after = Census::default();
+        after.add("x86", 4, 3);
+        metrics.show(&after, &before);
+        assert!(!metrics.slots.contains(&BySystem { system: "arm".to_owned() }));
+        let x86 = BySystem { system: "x86".to_owned() };
+        assert_eq!((metrics.slots.get_or_create(&x86).get(), metrics.busy.get_or_create(&x86).get()), (4, 3));
     }
 
     #[test]
