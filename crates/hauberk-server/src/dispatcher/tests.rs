@@ -1004,7 +1004,9 @@ fn every_phase_decides_about_every_event() {
                 "hello without" => drop(bench.hello(1, 2, &Hello::default())),
                 "goodbye" => dispatcher.goodbye(session, ""),
                 "undelivered" => dispatcher.undelivered(RoutingId::from_number(1), now),
-                "lapse" => dispatcher.tick(now + LEASE + Duration::from_millis(1)),
+                "lapse" => {
+                    dispatcher.tick(now + LEASE + Duration::from_millis(1));
+                }
                 "fetched" => dispatcher.fetched(&job, Ok(Vec::new())),
                 "not fetched" => dispatcher.fetched(&job, Err("gone".to_owned())),
                 "stop" => dispatcher.stop(&[id], now),
