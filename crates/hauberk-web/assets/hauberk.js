@@ -38,7 +38,7 @@
   }
 
   function isBusy(main) {
-    if (main.contains(document.activeElement) && document.activeElement.matches("input, button")) return true;
+    if (main.contains(document.activeElement) && document.activeElement.matches("input, select, textarea, button")) return true;
     const selection = document.getSelection();
     return selection !== null && !selection.isCollapsed && main.contains(selection.anchorNode);
   }
@@ -86,8 +86,10 @@
       try {
         const response = await fetch(location.href, { headers: { accept: "text/html" } });
         if (response.ok) adoptPage(new DOMParser().parseFromString(await response.text(), "text/html"));
+        else again = true;
       } catch {
-        // The server is away; the stream opens again when it is back, and the page is read then.
+        // The server is away.
+        again = true;
       } finally {
         reading = false;
       }

@@ -10,9 +10,13 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::Cache;
 use crate::changes::Changes;
 use crate::log::LogDirectory;
+use crate::operators::Operators;
 
 /// How many logs are decoded for pages at a time; a long one takes a core for a second.
 const DECODERS: usize = 4;
+
+/// Pages that are followed live at a time; more are told to come again, and are as old as their last load until then.
+const FOLLOWERS: usize = 256;
 
 /// What every request may use. Clones share it.
 #[derive(Debug, Clone)]
@@ -25,6 +29,10 @@ pub(crate) struct App {
     pub(crate) decoders: Arc<Semaphore>,
     pub(crate) counts: Arc<Cache<EvaluationId, StatusCounts>>,
     pub(crate) queue: Arc<Cache<(), Vec<(BuildState, i64)>>>,
+    pub(crate) followers: Arc<Semaphore>,
+    pub(crate) operators: Operators,
+    /// Tokens are tried one at a time.
+    pub(crate) logins: Arc<Semaphore>,
 }
 
 impl App {
@@ -33,6 +41,7 @@ impl App {
         logs: LogDirectory,
         changes: Changes,
         stop: CancellationToken,
+        operators: Operators,
     ) -> Self {
         Self {
             database,
@@ -42,6 +51,9 @@ impl App {
             decoders: Arc::new(Semaphore::new(DECODERS)),
             counts: Arc::new(Cache::new(1024)),
             queue: Arc::new(Cache::new(1)),
+            followers: Arc::new(Semaphore::new(FOLLOWERS)),
+            operators,
+            logins: Arc::new(Semaphore::new(1)),
         }
     }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use hauberk_database::ConnectionString;
 
+use crate::operators::Operators;
+
 /// What the web process is told.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -14,4 +16,6 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The cache folder of the server, whose `logs/` hold the logs; without it, log pages say where the logs are.
     pub cache: Option<PathBuf>,
+    /// Who may operate the farm by the pages.
+    pub operators: Operators,
 }

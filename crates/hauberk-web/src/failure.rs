@@ -5,6 +5,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use hauberk_database::DatabaseError;
+use hauberk_database::operators::OperatorError;
 use serde::Serialize;
 
 /// Why a page cannot be shown.
@@ -20,11 +21,53 @@ pub(crate) enum PageFailure {
     Template(askama::Error),
     /// It took too long.
     TimedOut,
+    /// It is not done, for a reason that is nobody's fault but perhaps the visitor's.
+    Refused(StatusCode, String),
+    /// The system gives no random numbers.
+    Random(std::io::Error),
 }
 
 impl From<DatabaseError> for PageFailure {
     fn from(source: DatabaseError) -> Self {
         Self::Database(source)
+    }
+}
+
+impl From<OperatorError> for PageFailure {
+    fn from(error: OperatorError) -> Self {
+        // The words for the command line name commands; here pages lead on.
+        match error {
+            OperatorError::Database(source) => Self::Database(source),
+            OperatorError::NoBuilds(_) => Self::Missing("There is no such build.".to_owned()),
+            OperatorError::NoEvaluation(id) => {
+                Self::Missing(format!("Evaluation with ID {id} doesn't exist."))
+            }
+            OperatorError::NoSpecification(name) => {
+                Self::Missing(format!("There is no specification `{name}`."))
+            }
+            OperatorError::NoWorker(name) => Self::Missing(format!("No worker named `{name}` is enrolled.")),
+            OperatorError::NotUnfinished(id) => Self::Refused(
+                StatusCode::CONFLICT,
+                format!("Build {id} does not exist or has succeeded, so its urgency means nothing."),
+            ),
+            OperatorError::Disabled(name) => Self::Refused(
+                StatusCode::CONFLICT,
+                format!("Specification {name} is disabled: it is not in the register's file any more."),
+            ),
+            OperatorError::NotNewest { evaluation, specification, newest } => Self::Refused(
+                StatusCode::CONFLICT,
+                format!(
+                    "Evaluation {evaluation} is not the newest of {specification}, and only that is evaluated again: it is {newest}."
+                ),
+            ),
+            OperatorError::Running(id) => {
+                Self::Refused(StatusCode::CONFLICT, format!("Evaluation {id} still runs; cancel it first."))
+            }
+            OperatorError::NoJobs(id) => Self::Refused(
+                StatusCode::CONFLICT,
+                format!("Evaluation {id} gave no jobs, so nothing can be restarted; retry it."),
+            ),
+        }
     }
 }
 
@@ -64,6 +107,18 @@ impl IntoResponse for PageFailure {
             }
             Self::Template(error) => {
                 tracing::error!(error = error as &dyn std::error::Error, "cannot render a page");
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "Something went wrong",
+                    "The log of the web process says what.",
+                )
+            }
+            Self::Refused(status, message) => (*status, "Nothing was done", message.as_str()),
+            Self::Random(error) => {
+                tracing::error!(
+                    error = error as &dyn std::error::Error,
+                    "the system gives no random numbers"
+                );
                 (
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "Something went wrong",

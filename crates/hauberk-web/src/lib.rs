@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod failure;
 pub mod log;
+mod operators;
 mod page;
 mod router;
 mod serve;
@@ -18,4 +19,5 @@ mod view;
 
 pub use config::Config;
 pub use error::WebError;
+pub use operators::{Operators, Tokens, TokensError};
 pub use serve::run;

@@ -7,12 +7,13 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
 use crate::app::App;
 use crate::failure::{ApiFailure, PageFailure};
+use crate::page::deeds;
 use crate::{api, assets, page};
 
 /// How long an answer that is not a stream may take.
@@ -45,8 +46,10 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/evaluations", get(api::evaluations))
         .route("/api/evaluation", get(api::evaluation))
         .route("/api/jobs", get(api::jobs))
+        .route("/login", get(page::login::show).post(page::login::log_in))
         .route("/static/{name}", get(assets::serve))
         .route("/health", get(health))
+        .merge(operator_routes())
         .fallback(unknown)
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn(limit_time));
@@ -64,6 +67,27 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app)
 }
 
+/// Gives the deeds of operators. Nothing of it is done by a GET, and by a HEAD even less.
+fn operator_routes() -> Router<App> {
+    Router::new()
+        .route("/logout", post(page::login::log_out))
+        .route("/build/{id}/cancel", post(deeds::cancel_build))
+        .route("/build/{id}/restart", post(deeds::restart_build))
+        .route("/build/{id}/priority", post(deeds::prioritize_build))
+        .route("/build/{id}/emergency", post(deeds::hasten_build))
+        .route("/eval/{id}/cancel", post(deeds::cancel_evaluation))
+        .route("/eval/{id}/restart", post(deeds::restart_evaluation))
+        .route("/eval/{id}/retry", post(deeds::retry_evaluation))
+        .route("/eval/{id}/priority", post(deeds::prioritize_evaluation))
+        .route("/eval/{id}/emergency", post(deeds::hasten_evaluation))
+        .route("/jobset/{name}/evaluate", post(deeds::evaluate))
+        .route("/jobset/{name}/cancel-superseded", post(deeds::cancel_superseded))
+        .route("/worker/{name}/pause", post(deeds::pause))
+        .route("/worker/{name}/resume", post(deeds::resume))
+        .route("/worker/{name}/drain", post(deeds::drain))
+        .route("/worker/{name}/remove", post(deeds::remove))
+}
+
 async fn limit_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(TIMEOUT, next.run(request)).await {
         Ok(response) => response,
@@ -76,7 +100,7 @@ async fn protect(mut response: Response) -> Response {
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(POLICY);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-cache"));
     response
 }
 

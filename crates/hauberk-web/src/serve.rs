@@ -14,10 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use crate::app::App;
 use crate::changes::Changes;
 use crate::log::LogDirectory;
+use crate::operators::Peer;
 use crate::{Config, WebError, router};
 
 /// Connections to the database at a time.
@@ -54,7 +56,8 @@ pub async fn run(
         Some(_) => {}
         None => tracing::info!("no --cache: log pages say where the logs are, and do not show them"),
     }
-    let app = App::new(database, LogDirectory::new(config.cache.as_deref()), changes, stop.clone());
+    let logs = LogDirectory::new(config.cache.as_deref());
+    let app = App::new(database, logs, changes, stop.clone(), config.operators);
     tracing::info!(web.address = %address, "serving http://{address}/");
     ready();
     accept(&listener, router::router(app), &stop).await;
@@ -108,11 +111,16 @@ async fn accept_one(
 async fn serve_connection(stream: TcpStream, router: Router, stop: CancellationToken) {
     // Pages are small: waiting to fill a packet only makes them late.
     let _ = stream.set_nodelay(true);
+    let (Ok(remote), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(Peer { remote, local });
+        router.clone().oneshot(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

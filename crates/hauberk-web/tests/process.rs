@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hauberk_database::DatabaseError;
 use hauberk_database::testing::TestDatabase;
-use hauberk_web::{Config, WebError, run};
+use hauberk_web::{Config, Operators, WebError, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -17,7 +17,7 @@ fn free_address() -> SocketAddr {
 }
 
 fn config(farm: &TestDatabase, listen: SocketAddr) -> Config {
-    Config { database: farm.location().clone(), listen, cache: None }
+    Config { database: farm.location().clone(), listen, cache: None, operators: Operators::default() }
 }
 
 #[tokio::test]

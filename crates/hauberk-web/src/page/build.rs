@@ -2,12 +2,15 @@
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
+use hauberk_database::operators;
 use hauberk_database::pages::{self, Attempt, Build, BuildLine, EdgeCounts, Output, Wanted};
 use hauberk_database::{BuildId, BuildState, DatabaseError, GenericClient};
 
+use super::history::{self, Line};
 use super::{Page, Parameters, parse, render};
 use crate::app::App;
 use crate::failure::PageFailure;
+use crate::operators::{Session, Visitor};
 use crate::view as v;
 
 /// Neighbours shown at first, and on demand.
@@ -29,6 +32,8 @@ struct BuildPage {
     edges: EdgeCounts,
     dependencies: Vec<BuildLine>,
     dependents: Vec<BuildLine>,
+    history: Vec<Line>,
+    operator: Option<Session>,
 }
 
 impl BuildPage {
@@ -42,6 +47,7 @@ pub(crate) async fn show(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(parameters): Query<Parameters>,
+    Visitor(operator): Visitor,
 ) -> Page {
     let id: BuildId = parse(&id, "a build")?;
     let shows_all = |list: &str| parameters.get("all").is_some_and(|all| all == list);
@@ -60,6 +66,8 @@ pub(crate) async fn show(
         edges: pages::edge_counts(&client, id).await?,
         dependencies: pages::dependencies(&client, id, limit("dependencies")).await?,
         dependents: pages::dependents(&client, id, limit("dependents")).await?,
+        history: history::of_build(operators::of_build(&client, id, history::LINES).await?, id),
+        operator,
         build,
     })
 }

@@ -4,12 +4,15 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use hauberk_database::evaluations::JobError;
+use hauberk_database::operators::{self, Subject};
 use hauberk_database::pages::{self, Checkout, Evaluation, Job, JobFilter, Neighbours, StatusCounts};
 use hauberk_database::{BuildStatus, EvaluationId};
 
+use super::history::{self, Line};
 use super::{Page, Parameters, counts, parse, render};
 use crate::app::App;
 use crate::failure::PageFailure;
+use crate::operators::{Session, Visitor};
 use crate::view::{self as v, Bar};
 
 /// Jobs on a page.
@@ -35,6 +38,8 @@ struct EvaluationPage {
     after: String,
     /// The name that the next page begins after.
     next: Option<String>,
+    history: Vec<Line>,
+    operator: Option<Session>,
 }
 
 struct Tab {
@@ -48,11 +53,12 @@ pub(crate) async fn show(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(parameters): Query<Parameters>,
+    Visitor(operator): Visitor,
 ) -> Response {
     if id == "latest" {
         latest(&app, &parameters).await.into_response()
     } else {
-        page(&app, &id, &parameters).await.into_response()
+        page(&app, &id, &parameters, operator).await.into_response()
     }
 }
 
@@ -68,7 +74,7 @@ async fn latest(app: &App, parameters: &Parameters) -> Result<Redirect, PageFail
     }
 }
 
-async fn page(app: &App, id: &str, parameters: &Parameters) -> Page {
+async fn page(app: &App, id: &str, parameters: &Parameters, operator: Option<Session>) -> Page {
     let id: EvaluationId = parse(id, "an evaluation")?;
     let client = app.database.client().await?;
     let Some((evaluation, neighbours)) = pages::evaluation(&client, id).await? else {
@@ -92,6 +98,8 @@ async fn page(app: &App, id: &str, parameters: &Parameters) -> Page {
     let has_more = jobs.len() > PAGE;
     jobs.truncate(PAGE);
     let next = jobs.last().filter(|_| has_more).map(|job| job.name.clone());
+    let history =
+        operators::of_subject(&client, Subject::Evaluation, &id.to_string(), history::LINES).await?;
     render(&EvaluationPage {
         evaluation,
         neighbours,
@@ -106,6 +114,8 @@ async fn page(app: &App, id: &str, parameters: &Parameters) -> Page {
         jobs,
         after,
         next,
+        history: history::of_subject(history),
+        operator,
     })
 }
 

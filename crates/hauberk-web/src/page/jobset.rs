@@ -3,11 +3,14 @@
 use askama::Template;
 use axum::extract::{Path, Query, State};
 use hauberk_database::EvaluationId;
+use hauberk_database::operators::{self, Subject};
 use hauberk_database::pages::{self, Checkout, Evaluation, Specification};
 
+use super::history::{self, Line};
 use super::{Page, Parameters, counts, parameter, render};
 use crate::app::App;
 use crate::failure::PageFailure;
+use crate::operators::{Session, Visitor};
 use crate::view::{self as v, Bar};
 
 /// Evaluations on a page.
@@ -21,6 +24,8 @@ struct Jobset {
     is_first: bool,
     /// Where the next page begins.
     older: Option<EvaluationId>,
+    history: Vec<Line>,
+    operator: Option<Session>,
 }
 
 struct Row {
@@ -40,6 +45,7 @@ pub(crate) async fn show(
     State(app): State<App>,
     Path(name): Path<String>,
     Query(parameters): Query<Parameters>,
+    Visitor(operator): Visitor,
 ) -> Page {
     let before: Option<EvaluationId> = parameter(&parameters, "before", "an evaluation")?;
     let client = app.database.client().await?;
@@ -72,5 +78,7 @@ pub(crate) async fn show(
             Row { inputs, bar: Bar::new(&counts), evaluation }
         })
         .collect();
-    render(&Jobset { specification, rows, is_first: before.is_none(), older })
+    let history = operators::of_subject(&client, Subject::Specification, &name, history::LINES).await?;
+    let history = history::of_subject(history);
+    render(&Jobset { specification, rows, is_first: before.is_none(), older, history, operator })
 }

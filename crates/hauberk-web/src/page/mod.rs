@@ -1,10 +1,13 @@
 //! The pages for people, one module for each.
 
 pub(crate) mod build;
+pub(crate) mod deeds;
 pub(crate) mod evaluation;
+mod history;
 pub(crate) mod jobset;
 pub(crate) mod live;
 pub(crate) mod log;
+pub(crate) mod login;
 pub(crate) mod machine;
 pub(crate) mod queue;
 mod slots;

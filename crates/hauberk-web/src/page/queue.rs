@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::{Page, Parameters, render};
 use crate::app::App;
 use crate::failure::PageFailure;
+use crate::operators::{Session, Visitor};
 use crate::view as v;
 
 /// Builds with a worker that are shown; a farm has fewer slots.
@@ -33,10 +34,15 @@ struct Queue {
     waiting: Vec<QueuedBuild>,
     /// The parameter that names where the next page begins.
     next: Option<String>,
+    operator: Option<Session>,
 }
 
 /// Serves `/queue`.
-pub(crate) async fn show(State(app): State<App>, Query(parameters): Query<Parameters>) -> Page {
+pub(crate) async fn show(
+    State(app): State<App>,
+    Query(parameters): Query<Parameters>,
+    Visitor(operator): Visitor,
+) -> Page {
     let only_ready = parameters.get("state").is_some_and(|state| state == "ready");
     let after = parameters.get("after").map(String::as_str).filter(|after| !after.is_empty());
     let client = app.database.client().await?;
@@ -65,7 +71,7 @@ pub(crate) async fn show(State(app): State<App>, Query(parameters): Query<Parame
     };
     let counts = counts(&app, &client).await?;
     let total = counts.iter().map(|(_, count)| count).sum();
-    render(&Queue { counts, total, only_ready, is_first: after.is_none(), active, waiting, next })
+    render(&Queue { counts, total, only_ready, is_first: after.is_none(), active, waiting, next, operator })
 }
 
 /// Counts the unfinished builds by state, or remembers.

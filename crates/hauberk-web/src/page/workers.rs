@@ -7,6 +7,7 @@ use hauberk_database::pages;
 use super::slots::{Presence, Row, Totals};
 use super::{Page, render};
 use crate::app::App;
+use crate::operators::{Session, Visitor};
 use crate::view as v;
 
 /// Open attempts that are read; a farm has fewer slots.
@@ -19,6 +20,7 @@ struct Workers {
     totals: Totals,
     /// Machines that were seen.
     known: usize,
+    operator: Option<Session>,
 }
 
 struct Machine {
@@ -28,7 +30,7 @@ struct Machine {
 }
 
 /// Serves `/workers`.
-pub(crate) async fn show(State(app): State<App>) -> Page {
+pub(crate) async fn show(State(app): State<App>, Visitor(operator): Visitor) -> Page {
     let client = app.database.client().await?;
     let workers = pages::workers(&client, None).await?;
     let attempts = pages::open_attempts(&client, ATTEMPTS).await?;
@@ -51,5 +53,5 @@ pub(crate) async fn show(State(app): State<App>) -> Page {
         machine.totals = Totals::of(&machine.rows);
     }
     let known = machines.iter().filter(|machine| !machine.name.is_empty()).count();
-    render(&Workers { machines, totals, known })
+    render(&Workers { machines, totals, known, operator })
 }

@@ -135,7 +135,13 @@ async fn a_log_that_cannot_be_shown_says_so() {
 async fn without_a_folder_the_page_says_where_the_log_is() {
     let farm = Farm::new().await;
     let changes = Changes::start(farm.database.location(), farm.stop.clone()).await.unwrap();
-    let app = App::new(farm.database.database().clone(), LogDirectory::new(None), changes, farm.stop.clone());
+    let app = App::new(
+        farm.database.database().clone(),
+        LogDirectory::new(None),
+        changes,
+        farm.stop.clone(),
+        Operators::default(),
+    );
     let request = Request::get("/build/2/log").body(Body::empty()).unwrap();
     let body = router::router(app).oneshot(request).await.unwrap().into_body();
     let page = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();

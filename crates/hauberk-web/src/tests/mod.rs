@@ -2,6 +2,7 @@
 
 mod json;
 mod logs;
+mod operators;
 mod pages;
 
 use std::io::Write;
@@ -20,6 +21,7 @@ use tower::ServiceExt;
 use crate::app::App;
 use crate::changes::Changes;
 use crate::log::LogDirectory;
+use crate::operators::Operators;
 use crate::router;
 
 const ROWS: &str = include_str!("farm.sql");
@@ -60,13 +62,18 @@ impl Farm {
 
     /// A farm without a row.
     async fn empty() -> Self {
+        Self::operated_by(Operators::default()).await
+    }
+
+    /// A farm without a row, which these may operate.
+    async fn operated_by(operators: Operators) -> Self {
         let database = TestDatabase::new().await;
         let cache = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(cache.path().join("logs/00")).unwrap();
         let stop = CancellationToken::new();
         let changes = Changes::start(database.location(), stop.clone()).await.unwrap();
         let logs = LogDirectory::new(Some(cache.path()));
-        let app = App::new(database.database().clone(), logs, changes, stop.clone());
+        let app = App::new(database.database().clone(), logs, changes, stop.clone(), operators);
         Self { database, cache, router: router::router(app), stop }
     }
 

@@ -146,7 +146,7 @@ async fn farm(
     register.extend(["--specifications".into(), specifications.into()]);
     register.extend(["--state-directory".into(), layout.register().into()]);
 
-    let mut web = text(&["--listen", &local, "--port", &port(options.port)]);
+    let mut web = text(&["--listen", &local, "--port", &port(options.port), "--operators", "loopback"]);
     web.extend(["--cache".into(), layout.cache().into()]);
 
     // Started in this order, ended in the opposite one.
