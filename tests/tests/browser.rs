@@ -56,12 +56,21 @@ impl Browser {
         Ok(Self { client, _driver: driver, _directory: directory })
     }
 
-    /// Presses the button with this label, the first of them.
+    /// Presses the button with this label, the first of them, as soon as there is one: a page that follows the farm may put another in
+    /// its place meanwhile.
     async fn press(&self, label: &str) -> Result<()> {
         let button = format!("//button[normalize-space()='{label}']");
-        let found = self.client.find(Locator::XPath(&button)).await;
-        found.with_context(|| format!("looking for the button {label}"))?.click().await?;
-        Ok(())
+        let deadline = Deadline::seconds(30);
+        loop {
+            let pressed = async { self.client.find(Locator::XPath(&button)).await?.click().await };
+            match pressed.await {
+                Ok(()) => return Ok(()),
+                Err(error) if deadline.is_over() => {
+                    return Err(error).with_context(|| format!("pressing the button {label}"));
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
     }
 
     async fn text(&self) -> Result<String> {
@@ -72,7 +81,8 @@ impl Browser {
     async fn wait_for_text(&self, wanted: &str) -> Result<()> {
         let deadline = Deadline::seconds(30);
         loop {
-            let text = self.text().await?;
+            // Between two pages there is none.
+            let text = self.text().await.unwrap_or_default();
             if text.contains(wanted) {
                 return Ok(());
             }
