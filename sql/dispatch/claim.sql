@@ -1,22 +1,22 @@
 -- Takes ready builds for workers: the attempt exists before its message leaves. Gives all that the worker must be told, as
 -- dispatch/claimed does; a build that is no longer ready gives no row.
--- $1 build ids, $2 worker ids, $3 sessions (parallel), $4 epoch, $5 server id
+-- $1 build ids, $2 worker ids, $3 sessions, $6 lanes on whose turn it was (parallel), $4 epoch, $5 server id
 -- The state is compared in a way that no index serves: a plan that begins with all ready builds would be quadratic. `offset 0`
 -- keeps the planner from reading all outputs for each build, which it prefers while the tables have no statistics.
 with claimed as (
     update builds b
     set state = 'assigned', attempt_id = nextval('attempts_id_seq'), not_before = null
-    from unnest($1::bigint[], $2::integer[], $3::bigint[]) as asked (build_id, worker_id, session)
+    from unnest($1::bigint[], $2::integer[], $3::bigint[], $6::integer[]) as asked (build_id, worker_id, session, lane_id)
     where b.id = any (array[asked.build_id]) and b.state || '' = 'ready'
     returning b.id, b.attempt_id, b.derivation_id, b.lane_id, b.generation, b.name, b.system, b.priority, b.timeout, b.max_silent,
-              b.farm_faults, asked.worker_id, asked.session
+              b.farm_faults, asked.worker_id, asked.session, asked.lane_id as paying_lane_id
 ), numbered as (
     select c.*, (select coalesce(max(a.number), 0) + 1 from attempts a where a.build_id = c.id) as number from claimed c
 ), recorded as (
-    insert into attempts (id, build_id, derivation_id, generation, number, kind, worker_id, session, epoch, log_server_id, log_path)
+    insert into attempts (id, build_id, derivation_id, generation, number, kind, worker_id, session, epoch, log_server_id, log_path, lane_id)
     overriding system value
     select c.attempt_id, c.id, c.derivation_id, c.generation, c.number, case when c.number = 1 then 'first' else 'retry' end,
-           c.worker_id, c.session, $4, $5, c.attempt_id / 1000 || '/' || c.attempt_id || '.gz'
+           c.worker_id, c.session, $4, $5, c.attempt_id / 1000 || '/' || c.attempt_id || '.gz', c.paying_lane_id
     from numbered c
 )
 select b.attempt_id, b.id as build_id, b.name, b.system, b.priority, b.timeout, b.max_silent, b.farm_faults,

@@ -12,9 +12,12 @@ with met as (
 ), told as (
     update builds b
     set unmet = greatest(0, b.unmet - locked.n),
-        state = case when b.state = 'waiting' and b.unmet <= locked.n then 'ready' else b.state end
+        state = case when b.state = 'waiting' and b.unmet <= locked.n then 'ready' else b.state end,
+        ready_at = case when b.unmet <= locked.n then coalesce(b.ready_at, now()) end
     from locked
     where b.id = any (array[locked.id])
-    returning b.id, b.lane_id, b.priority, b.remaining_path, b.state, b.unmet
+    returning b.id, b.state, b.unmet, b.lane_id, b.other_lanes, b.urgency, b.remaining_path, b.expected_ms, b.ready_at
 )
-select id as build_id, lane_id, priority, remaining_path, state from told where state = 'ready' and unmet = 0
+select id as build_id, state, lane_id, other_lanes, urgency, remaining_path, expected_ms,
+          coalesce((extract(epoch from now() - ready_at) * 1000)::bigint, 0) as age_ms
+from told where state = 'ready' and unmet = 0

@@ -9,4 +9,5 @@ update builds b
 set state = 'ready', not_before = null
 from due
 where b.id = due.id
-returning b.id as build_id, b.lane_id, b.priority, b.remaining_path
+returning b.id as build_id, b.lane_id, b.other_lanes, b.urgency, b.remaining_path, b.expected_ms,
+          coalesce((extract(epoch from now() - b.ready_at) * 1000)::bigint, 0) as age_ms

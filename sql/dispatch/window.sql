@@ -1,11 +1,37 @@
--- The head of every lane: at most $1 builds each, the most urgent first.
-select l.id as lane_id, l.specification_id, l.store_directory, l.system, l.features,
-       r.id as build_id, r.urgency as priority, r.remaining_path
-from lanes l
+-- The head of every lane: at most $1 builds each, the most urgent first; of those that several specifications want, as many again,
+-- whatever lane they were recorded in; and where $2 is not null, those that have waited for so many seconds, the oldest of each lane.
+-- `offset 0` keeps the planner on keys, whatever the statistics say.
+with heads (id) as (
+    select r.id
+    from lanes l
+    cross join lateral (
+        select b.id
+        from builds b
+        where b.lane_id = l.id and b.phase = 'ready'
+        order by b.urgency, b.remaining_path desc, b.id
+        limit $1
+    ) r
+  union
+    (select b.id
+     from builds b
+     where b.phase = 'ready' and b.other_lanes is not null
+     order by b.urgency, b.remaining_path desc, b.id
+     limit $1)
+  union
+    select r.id
+    from lanes l
+    cross join lateral (
+        select b.id
+        from builds b
+        where b.lane_id = l.id and b.phase = 'ready' and b.ready_at <= now() - make_interval(secs => $2)
+        order by b.ready_at, b.id
+        limit $1 / 8
+    ) r
+)
+select b.id as build_id, b.lane_id, b.other_lanes, b.urgency, b.remaining_path, b.expected_ms,
+       coalesce((extract(epoch from now() - b.ready_at) * 1000)::bigint, 0) as age_ms
+from heads
 cross join lateral (
-    select b.id, b.urgency, b.remaining_path
-    from builds b
-    where b.lane_id = l.id and b.phase = 'ready'
-    order by b.urgency, b.remaining_path desc, b.id
-    limit $1
-) r
+    select b.id, b.lane_id, b.other_lanes, b.urgency, b.remaining_path, b.expected_ms, b.ready_at
+    from builds b where b.id = heads.id offset 0
+) b

@@ -11,6 +11,7 @@ set unmet = n.unmet,
                  when n.unmet > 0 then 'waiting'
                  when b.state = 'deferred' then 'deferred'
                  else 'ready' end,
+    ready_at = case when n.failed is null and n.canceled is null and n.unmet = 0 and b.state <> 'held' then coalesce(b.ready_at, now()) end,
     failed_build_id = coalesce(n.failed, n.canceled),
     started_at = case when n.failed is null and n.canceled is null then b.started_at else now() end,
     finished_at = case when n.failed is not null or n.canceled is not null then now() end
@@ -24,4 +25,5 @@ cross join lateral (
     where e.build_id = locked.id
 ) n
 where b.id = locked.id and b.state in ('held', 'waiting', 'deferred', 'ready')
-returning b.id as build_id, b.lane_id, b.priority, b.remaining_path, b.state
+returning b.id as build_id, b.state, b.lane_id, b.other_lanes, b.urgency, b.remaining_path, b.expected_ms,
+          coalesce((extract(epoch from now() - b.ready_at) * 1000)::bigint, 0) as age_ms

@@ -7,7 +7,7 @@ use hauberk_store::{DrvPath, StorePath};
 
 use crate::dispatch::{BuiltOutput, store_paths};
 use crate::statement::{Record, statement};
-use crate::{AttemptId, BuildId, DatabaseError, Epoch, GenericClient, ServerId, WorkerId};
+use crate::{AttemptId, BuildId, DatabaseError, Epoch, GenericClient, ServerId, SpecificationId, WorkerId};
 
 /// An attempt that has not ended, as a server finds it at its start.
 #[derive(Debug, Clone)]
@@ -30,6 +30,12 @@ pub struct OpenAttempt {
     pub name: String,
     /// The derivation.
     pub derivation: DrvPath,
+    /// The specification that pays for it.
+    pub specification: SpecificationId,
+    /// Milliseconds it should take; 0 = not known.
+    pub expected_ms: i64,
+    /// Milliseconds since it was given to the worker.
+    pub age_ms: i64,
 }
 
 /// Lists the open attempts of a start of a server.
@@ -50,6 +56,9 @@ pub async fn open(client: &impl GenericClient, epoch: Epoch) -> Result<Vec<OpenA
                 farm_faults: row.get("farm_faults")?,
                 name: row.get("name")?,
                 derivation: row.parse("derivation")?,
+                specification: row.get("specification_id")?,
+                expected_ms: row.get("expected_ms")?,
+                age_ms: row.get("age_ms")?,
             })
         })
         .collect()

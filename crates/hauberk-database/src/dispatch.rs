@@ -89,19 +89,36 @@ pub struct Lane {
     pub system: String,
     /// The features its builds require.
     pub features: BTreeSet<String>,
+    /// The specification's part of the farm, against those of the others.
+    pub shares: u32,
 }
 
 /// A build that waits for a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadyBuild {
     /// The build.
     pub id: BuildId,
-    /// The lane it waits in.
+    /// The lane it was recorded in.
     pub lane: LaneId,
-    /// 0 is the most urgent, 99 the least.
-    pub priority: i16,
+    /// Those of other specifications that want it as well.
+    pub other_lanes: Vec<LaneId>,
+    /// 0 is the most urgent, 99 the least; -1 goes before everything.
+    pub urgency: i16,
     /// Milliseconds of the longest chain that waits for it; 0 = not known.
     pub remaining_path: i64,
+    /// Milliseconds it should take; 0 = not known.
+    pub expected_ms: i64,
+    /// Milliseconds since it became ready.
+    pub age_ms: i64,
+}
+
+/// What a refill of the window brings.
+#[derive(Debug, Clone, Default)]
+pub struct Window {
+    /// All lanes.
+    pub lanes: Vec<Lane>,
+    /// The builds at their heads, each once.
+    pub builds: Vec<ReadyBuild>,
 }
 
 /// A wish to give a build to a worker.
@@ -113,6 +130,8 @@ pub struct Claim {
     pub worker: WorkerId,
     /// The worker's session.
     pub session: i64,
+    /// The lane on whose turn it is: its specification pays.
+    pub lane: LaneId,
 }
 
 /// What the farm vouches for about a path.
@@ -296,27 +315,33 @@ pub async fn lock_builds(client: &impl GenericClient, builds: &[BuildId]) -> Res
     Ok(())
 }
 
-/// Reads the most urgent `per_lane` ready builds of every lane that has any.
+/// Reads the most urgent `per_lane` ready builds of every lane that has any; with `aged`, also those that have been ready for so
+/// many seconds.
 ///
 /// # Errors
-/// Any failure of the statement, or a row that cannot be read.
+/// Any failure of the statements, or a row that cannot be read.
 pub async fn window(
     client: &impl GenericClient,
     per_lane: i64,
-) -> Result<Vec<(Lane, ReadyBuild)>, DatabaseError> {
-    let rows = statement!("dispatch/window").all(client, &[&per_lane]).await?;
-    rows.iter()
-        .map(|row| {
-            let lane = Lane {
-                id: row.get("lane_id")?,
-                specification: row.get("specification_id")?,
-                store_directory: row.parse("store_directory")?,
-                system: row.get("system")?,
-                features: row.get::<Vec<String>>("features")?.into_iter().collect(),
-            };
-            Ok((lane, ready_build(row)?))
-        })
-        .collect()
+    aged: Option<f64>,
+) -> Result<Window, DatabaseError> {
+    let builds = statement!("dispatch/window").all(client, &[&per_lane, &aged]).await?;
+    let builds = builds.iter().map(ready_build).collect::<Result<_, _>>()?;
+    // After the builds: so every lane of theirs is among them.
+    let lanes = statement!("dispatch/lanes").all(client, &[]).await?;
+    let lanes = lanes.iter().map(lane).collect::<Result<_, _>>()?;
+    Ok(Window { lanes, builds })
+}
+
+fn lane(row: &Record) -> Result<Lane, DatabaseError> {
+    Ok(Lane {
+        id: row.get("lane_id")?,
+        specification: row.get("specification_id")?,
+        store_directory: row.parse("store_directory")?,
+        system: row.get("system")?,
+        features: row.get::<Vec<String>>("features")?.into_iter().collect(),
+        shares: row.convert::<i32, _>("shares")?,
+    })
 }
 
 /// Grants those claims whose builds are still ready. With `again`, the transaction may be the second one for these claims, and
@@ -334,6 +359,7 @@ pub async fn claim(
     let builds: Vec<_> = claims.iter().map(|claim| claim.build).collect();
     let workers: Vec<_> = claims.iter().map(|claim| claim.worker).collect();
     let sessions: Vec<_> = claims.iter().map(|claim| claim.session).collect();
+    let lanes: Vec<_> = claims.iter().map(|claim| claim.lane).collect();
     let mut rows = Vec::new();
     if again {
         let before = statement!("dispatch/claimed_before")
@@ -344,7 +370,9 @@ pub async fn claim(
         rows = statement!("dispatch/claimed").all(client, &[&before]).await?;
     }
     rows.extend(
-        statement!("dispatch/claim").all(client, &[&builds, &workers, &sessions, &epoch, &server]).await?,
+        statement!("dispatch/claim")
+            .all(client, &[&builds, &workers, &sessions, &epoch, &server, &lanes])
+            .await?,
     );
     rows.iter().map(claimed).collect()
 }
@@ -696,8 +724,11 @@ pub(crate) fn ready_build(row: &Record) -> Result<ReadyBuild, DatabaseError> {
     Ok(ReadyBuild {
         id: row.get("build_id")?,
         lane: row.get("lane_id")?,
-        priority: row.get("priority")?,
+        other_lanes: row.get::<Option<Vec<LaneId>>>("other_lanes")?.unwrap_or_default(),
+        urgency: row.get("urgency")?,
         remaining_path: row.get("remaining_path")?,
+        expected_ms: row.get("expected_ms")?,
+        age_ms: row.get("age_ms")?,
     })
 }
 

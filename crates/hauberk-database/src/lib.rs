@@ -8,6 +8,7 @@ mod connection;
 mod connection_string;
 pub mod control;
 pub mod dispatch;
+pub mod durations;
 mod error;
 pub mod evaluations;
 mod ids;
@@ -32,6 +33,7 @@ pub mod testing;
 mod text_column;
 pub mod tokens;
 pub mod upkeep;
+pub mod usage;
 pub mod workers;
 
 pub use build_state::{BuildState, BuildStatus};

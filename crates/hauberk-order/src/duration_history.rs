@@ -23,8 +23,34 @@ pub enum Basis {
 pub struct Estimate {
     /// The most likely duration.
     pub duration: Duration,
+    /// Of ten builds about one takes less than this ...
+    pub shortest: Duration,
+    /// ... and about one more than this.
+    pub longest: Duration,
     /// What it rests on.
     pub basis: Basis,
+}
+
+/// What the builds have in common whose durations are kept together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Their name, whole or cut at a part of its version.
+    Name,
+    /// The end of their names.
+    Kind,
+    /// Their system only.
+    System,
+}
+
+/// Builds whose durations are kept together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Likeness {
+    /// Their system.
+    pub system: String,
+    /// What else they have in common.
+    pub scope: Scope,
+    /// The name or its end; empty for all of a system.
+    pub text: String,
 }
 
 /// The last durations of one kind of builds.
@@ -42,57 +68,90 @@ impl Recent {
         self.0.push_back(duration);
     }
 
-    fn median(&self) -> Option<Duration> {
+    /// Estimates by what is here. Nothing when nothing is.
+    fn estimate(&self, basis: Basis) -> Option<Estimate> {
         let mut sorted: Vec<_> = self.0.iter().copied().collect();
         sorted.sort_unstable();
-        sorted.get(sorted.len().checked_sub(1)? / 2).copied()
+        let (first, last) = (sorted.first()?, sorted.last()?);
+        let duration = sorted[(sorted.len() - 1) / 2];
+        // Few durations tell little of how far others lie from them; neither do builds that are less alike.
+        let widen = basis.spread() * if sorted.len() < 3 { 1.5 } else { 1.0 };
+        let shortest = first.div_f64(widen);
+        let longest = last.mul_f64(widen).min(LONGEST.max(*last));
+        Some(Estimate { duration, shortest, longest, basis })
+    }
+}
+
+impl Basis {
+    /// The factor by which durations lie beyond those that are known.
+    fn spread(self) -> f64 {
+        match self {
+            Self::SameVersion => 1.15,
+            Self::OtherVersion(1) => 1.3,
+            Self::OtherVersion(_) => 1.6,
+            Self::SameKind => 3.0,
+            Self::System | Self::Nothing => 5.0,
+        }
     }
 }
 
 /// How long builds took, by name and system. Fed with the ends of attempts, oldest first.
 #[derive(Debug, Default)]
 pub struct DurationHistory {
-    /// By system and name, the name cut at every part of its version.
-    names: HashMap<String, HashMap<String, Recent>>,
-    kinds: HashMap<String, HashMap<String, Recent>>,
-    systems: HashMap<String, Recent>,
+    known: HashMap<Likeness, Recent>,
 }
 
 /// What a build takes of which nothing is known: as good as any while all are unknown, since then the depth of the chain decides.
 const UNKNOWN: Duration = Duration::from_secs(60);
+/// Few builds take longer.
+const LONGEST: Duration = Duration::from_secs(8 * 3600);
 
 impl DurationHistory {
+    /// Gives all likenesses by which a build of this name (with version) is compared, the most alike first.
+    pub fn likenesses(system: &str, name: &str) -> Vec<Likeness> {
+        let of = |scope, text: &str| Likeness { system: system.to_owned(), scope, text: text.to_owned() };
+        let mut all: Vec<_> = likenesses(name).map(|text| of(Scope::Name, text)).collect();
+        all.extend(kind(name).map(|text| of(Scope::Kind, text)));
+        all.push(of(Scope::System, ""));
+        all
+    }
+
+    /// Takes durations that were kept elsewhere, oldest first, in place of what is known of a likeness.
+    pub fn restore(&mut self, likeness: Likeness, durations: impl IntoIterator<Item = Duration>) {
+        let mut recent = Recent::default();
+        durations.into_iter().for_each(|duration| recent.push(duration));
+        self.known.insert(likeness, recent);
+    }
+
+    /// Gives all that is known, to be kept elsewhere; durations oldest first.
+    pub fn entries(&self) -> impl Iterator<Item = (&Likeness, impl Iterator<Item = Duration>)> {
+        self.known.iter().map(|(likeness, recent)| (likeness, recent.0.iter().copied()))
+    }
+
     /// Notes how long a build of this name (with version) took on this system.
     pub fn record(&mut self, system: &str, name: &str, duration: Duration) {
-        let names = self.names.entry(system.to_owned()).or_default();
-        for likeness in likenesses(name) {
-            names.entry(likeness.to_owned()).or_default().push(duration);
+        for likeness in Self::likenesses(system, name) {
+            self.known.entry(likeness).or_default().push(duration);
         }
-        if let Some(kind) = kind(name) {
-            let kinds = self.kinds.entry(system.to_owned()).or_default();
-            kinds.entry(kind.to_owned()).or_default().push(duration);
-        }
-        self.systems.entry(system.to_owned()).or_default().push(duration);
     }
 
     /// Estimates how long a build of this name (with version) takes on this system.
     pub fn estimate(&self, system: &str, name: &str) -> Estimate {
-        if let Some(names) = self.names.get(system) {
-            for (cut, likeness) in (0_u8..).zip(likenesses(name)) {
-                if let Some(duration) = names.get(likeness).and_then(Recent::median) {
-                    let basis = if cut == 0 { Basis::SameVersion } else { Basis::OtherVersion(cut) };
-                    return Estimate { duration, basis };
-                }
+        let mut cut = 0_u8;
+        for likeness in Self::likenesses(system, name) {
+            let basis = match likeness.scope {
+                Scope::Name if cut == 0 => Basis::SameVersion,
+                Scope::Name => Basis::OtherVersion(cut),
+                Scope::Kind => Basis::SameKind,
+                Scope::System => Basis::System,
+            };
+            cut = cut.saturating_add(1);
+            if let Some(estimate) = self.known.get(&likeness).and_then(|recent| recent.estimate(basis)) {
+                return estimate;
             }
         }
-        let of_kind = || self.kinds.get(system)?.get(kind(name)?)?.median();
-        if let Some(duration) = of_kind() {
-            return Estimate { duration, basis: Basis::SameKind };
-        }
-        match self.systems.get(system).and_then(Recent::median) {
-            Some(duration) => Estimate { duration, basis: Basis::System },
-            None => Estimate { duration: UNKNOWN, basis: Basis::Nothing },
-        }
+        let (shortest, longest) = (Duration::ZERO, LONGEST);
+        Estimate { duration: UNKNOWN, shortest, longest, basis: Basis::Nothing }
     }
 }
 
@@ -164,7 +223,7 @@ mod tests {
     fn the_most_alike_decides() {
         let mut history = DurationHistory::default();
         let estimate = |history: &DurationHistory, name| {
-            let Estimate { duration, basis } = history.estimate("x86_64-linux", name);
+            let Estimate { duration, basis, .. } = history.estimate("x86_64-linux", name);
             (duration.as_secs(), basis)
         };
         assert_eq!(estimate(&history, "gcc-12.3.0"), (60, Basis::Nothing));
@@ -181,5 +240,35 @@ mod tests {
             history.record("x86_64-linux", "gcc-12.1.0", seconds(took));
         }
         assert_eq!(estimate(&history, "gcc-12.1.0"), (13, Basis::SameVersion));
+    }
+
+    #[test]
+    fn the_interval_is_wider_the_less_is_known() {
+        let mut history = DurationHistory::default();
+        for took in [90, 100, 110] {
+            history.record("x86_64-linux", "gcc-12.1.0", seconds(took));
+        }
+        let width = |name| {
+            let Estimate { shortest, longest, duration, .. } = history.estimate("x86_64-linux", name);
+            assert!(shortest < duration && duration < longest);
+            longest.as_secs_f64() / shortest.as_secs_f64()
+        };
+        assert!(width("gcc-12.1.0") < width("gcc-12.1.1"));
+        assert!(width("gcc-12.1.1") < width("gcc-13.1.0"));
+        assert!(width("gcc-13.1.0") < width("zlib-1"));
+    }
+
+    #[test]
+    fn what_was_kept_elsewhere_counts_as_if_it_had_been_recorded_here() {
+        let mut history = DurationHistory::default();
+        history.record("x86_64-linux", "a-1.tar.gz", seconds(2));
+        history.record("x86_64-linux", "a-1.tar.gz", seconds(4));
+        let mut copy = DurationHistory::default();
+        for (likeness, durations) in history.entries() {
+            copy.restore(likeness.clone(), durations);
+        }
+        for name in ["a-1.tar.gz", "a-2", "b-1.tar.gz", "c"] {
+            assert_eq!(copy.estimate("x86_64-linux", name), history.estimate("x86_64-linux", name));
+        }
     }
 }

@@ -105,6 +105,11 @@ impl<S: Id, B: Id> Ledger<S, B> {
         self.due.push(Reverse((now + expected, build)));
     }
 
+    /// Tells whether a build counts as running.
+    pub fn is_running(&self, build: B) -> bool {
+        self.running.contains_key(&build)
+    }
+
     /// A build has ended, or its slot is free again for another reason.
     pub fn end(&mut self, build: B, now: Moment) {
         if let Some(running) = self.cancel(build) {
@@ -152,6 +157,11 @@ impl<S: Id, B: Id> Ledger<S, B> {
     /// What a specification has used for each of its shares: who has the smallest has the next turn.
     pub fn burden(&self, specification: S, now: Moment) -> f64 {
         self.accounts.get(&specification).map_or(0.0, |account| self.used(account, now) / account.shares)
+    }
+
+    /// The specifications that have used anything, or that something was told of.
+    pub fn specifications(&self) -> impl Iterator<Item = S> {
+        self.accounts.keys().copied()
     }
 
     /// Slot-seconds that a specification has used, decayed.

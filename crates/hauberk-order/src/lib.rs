@@ -28,7 +28,7 @@ use std::hash::Hash;
 use std::time::Duration;
 
 pub use crate::capabilities::{Capabilities, Requirement};
-pub use crate::duration_history::{Basis, DurationHistory, Estimate};
+pub use crate::duration_history::{Basis, DurationHistory, Estimate, Likeness, Scope};
 pub use crate::ledger::{Ledger, LedgerPolicy};
 pub use crate::order::{Lane, Order, Placement, Policy};
 pub use crate::path::{Cycle, remaining_paths};

@@ -85,7 +85,7 @@ impl<I: Ids> Order<I> {
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
-            queue: Queue::default(),
+            queue: Queue::new(policy.ageing.is_some()),
             seats: Seats::default(),
             ledger: Ledger::new(policy.ledger),
             lanes: HashMap::new(),
@@ -105,11 +105,11 @@ impl<I: Ids> Order<I> {
     }
 
     /// Adds a build that waits in a lane, or takes what is newer about it. A build that several specifications want may wait in
-    /// several lanes. False when the lane is not known, or the build is on its way to a worker.
+    /// several lanes. False when the lane is not known, or the build is on its way to a worker or there already.
     pub fn add(&mut self, lane: I::Lane, waiting: Waiting<I::Build>, now: Moment) -> bool {
         let Some(known) = self.lanes.get(&lane) else { return false };
         let specification = known.specification;
-        if !self.queue.add(lane, waiting) {
+        if self.ledger.is_running(waiting.build) || !self.queue.add(lane, waiting) {
             return false;
         }
         if self.busy.insert(lane) {
@@ -129,6 +129,20 @@ impl<I: Ids> Order<I> {
         self.tidy();
     }
 
+    /// Forgets the builds that do not wait any more, by the word of `still`.
+    pub fn retain(&mut self, still: impl Fn(I::Build) -> bool) {
+        let gone: Vec<_> = self.queue.builds().filter(|build| !still(*build)).collect();
+        for build in gone {
+            self.queue.remove(build);
+        }
+        self.tidy();
+    }
+
+    /// What is known of a build that waits.
+    pub fn waiting(&self, build: I::Build) -> Option<&Waiting<I::Build>> {
+        self.queue.get(build)
+    }
+
     /// Builds that wait in a lane.
     pub fn len(&self, lane: I::Lane) -> usize {
         self.queue.len(lane)
@@ -136,7 +150,7 @@ impl<I: Ids> Order<I> {
 
     /// Tells whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.busy.is_empty()
+        self.queue.builds().next().is_none()
     }
 
     /// Notes what a session can build and how many of its slots are free.
@@ -150,28 +164,49 @@ impl<I: Ids> Order<I> {
     }
 
     /// Decides what goes where next. Nothing when no slot is free for anything that waits. The slot counts as taken from
-    /// now on, and the build is on its way until [`Self::granted`] or [`Self::lost`].
+    /// now on, and the specification pays for it; the build is on its way until [`Self::granted`] or [`Self::lost`].
     pub fn next(&mut self, now: Moment) -> Option<Placement<I>> {
-        if !self.seats.any() {
+        self.next_avoiding(now, |_| Vec::new())
+    }
+
+    /// Decides as [`Self::next`] does; `avoided` gives the sessions that a build goes to only if no other has room.
+    pub fn next_avoiding(
+        &mut self,
+        now: Moment,
+        avoided: impl FnOnce(I::Build) -> Vec<I::Session>,
+    ) -> Option<Placement<I>> {
+        if !self.seats.any() || self.busy.is_empty() {
             return None;
         }
         self.ledger.advance(now);
         let seats: Vec<_> = (0..self.seats.requirements()).map(|number| self.seats.choose(number)).collect();
-        let mut best: Option<(Claim<I::Build>, Seat<I>)> = None;
+        let mut best: Option<(Claim<I::Build>, Seat<I>, usize)> = None;
         for lane in &self.busy {
             let Some(known) = self.lanes.get(lane) else { continue };
             let Some(session) = seats.get(known.requirement).copied().flatten() else { continue };
             let Some(heads) = self.queue.heads(*lane) else { continue };
             let claim = self.claim(&heads, known.specification, now);
-            if best.as_ref().is_none_or(|(other, _)| claim < *other) {
-                best = Some((claim, (*lane, session)));
+            if best.as_ref().is_none_or(|(other, _, _)| claim < *other) {
+                best = Some((claim, (*lane, session), known.requirement));
             }
         }
-        let (claim, (lane, session)) = best?;
+        let (claim, (lane, session), requirement) = best?;
         let build = claim.build();
-        self.queue.take(build);
+        let avoided = avoided(build);
+        let session = if avoided.contains(&session) {
+            self.seats.choose_avoiding(requirement, &avoided).unwrap_or(session)
+        } else {
+            session
+        };
+        if let Some(waiting) = self.queue.take(build)
+            && let Some(known) = self.lanes.get(&lane)
+        {
+            self.ledger.begin(known.specification, build, waiting.expected, now);
+        }
         self.seats.occupy(session);
-        self.tidy();
+        if self.queue.len(lane) == 0 {
+            self.tidy();
+        }
         Some(Placement { build, lane, session })
     }
 
@@ -186,19 +221,30 @@ impl<I: Ids> Order<I> {
         if first.urgency.is_emergency() {
             return Claim::Emergency(first);
         }
-        let (since, oldest) = heads.oldest;
-        match self.policy.ageing {
-            Some(bound) if now.saturating_sub(since) >= bound => Claim::Aged(since, oldest),
+        match (self.policy.ageing, heads.oldest) {
+            (Some(bound), Some((since, oldest))) if now.saturating_sub(since) >= bound => {
+                Claim::Aged(since, oldest)
+            }
             _ => Claim::Ordinary(first.urgency, self.ledger.burden(specification, now), first),
         }
     }
 
-    /// A placement is recorded: its specification pays from now on. `expected` is how long the build should take.
-    pub fn granted(&mut self, build: I::Build, lane: I::Lane, expected: Duration, now: Moment) {
+    /// A placement is recorded: the build may wait again once it has ended.
+    pub fn granted(&mut self, build: I::Build) {
         self.queue.decided(build);
-        if let Some(known) = self.lanes.get(&lane) {
-            self.ledger.begin(known.specification, build, expected, now);
-        }
+    }
+
+    /// A build runs already, since `began`, as an earlier start of the caller gave it out.
+    pub fn resume(
+        &mut self,
+        specification: I::Specification,
+        build: I::Build,
+        expected: Duration,
+        began: Moment,
+    ) {
+        self.queue.remove(build);
+        self.tidy();
+        self.ledger.begin(specification, build, expected, began);
     }
 
     /// A placement came to nothing: the build did not wait any more. Its slot is told anew by [`Self::set_seat`].
@@ -265,7 +311,13 @@ mod tests {
 
     fn build(build: u32, urgency: i16, path: u64, since: u64) -> Waiting<u32> {
         let urgency = if urgency < 0 { Urgency::EMERGENCY } else { Urgency::of_priority(urgency) };
-        Waiting { build, urgency, remaining_path: seconds(path), since: seconds(since) }
+        Waiting {
+            build,
+            urgency,
+            remaining_path: seconds(path),
+            expected: seconds(20),
+            since: seconds(since),
+        }
     }
 
     fn order(policy: Policy, systems: &[&str], slots: u64) -> Order<Test> {
@@ -371,7 +423,7 @@ mod tests {
         order.add(3, build(2, 50, 0, 0), seconds(0));
         let placement = order.next(seconds(0)).unwrap();
         assert_eq!((placement.build, placement.lane), (2, 3));
-        order.granted(2, 3, seconds(30), seconds(0));
+        order.granted(2);
         assert_eq!(order.len(1), 1);
         assert_eq!(order.len(3), 0);
         order.ended(2, seconds(40));
@@ -400,7 +452,7 @@ mod tests {
             });
             order.set_seat(1, &order_capabilities(), 8 - running.len() as u64, 8);
             while let Some(placement) = order.next(seconds(now)) {
-                order.granted(placement.build, placement.lane, seconds(20), seconds(now));
+                order.granted(placement.build);
                 let takes = if placement.lane == 1 { 50 } else { 5 };
                 running.push((now + takes, placement.build));
                 used[usize::from(placement.lane == 3)] += takes;

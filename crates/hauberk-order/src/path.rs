@@ -9,19 +9,21 @@ pub struct Cycle(pub usize);
 
 /// Gives, for each node of a graph, the time of the longest chain that begins with it, itself included.
 ///
-/// `durations` has one entry for each node, and `dependencies` what each node needs, as places in the same order. A chain leads from a
+/// `durations` has one entry for each node, and `dependencies` gives what each node needs, as places in the same order. A chain leads from a
 /// node to one that needs it. Nodes of unknown duration are given the same small one by the caller, so that depth decides.
 ///
 /// # Errors
 /// [`Cycle`] when the nodes cannot be put in an order.
 ///
 /// # Panics
-/// When a dependency is not a place in the list, or the lists differ in length.
-pub fn remaining_paths(durations: &[Duration], dependencies: &[Vec<usize>]) -> Result<Vec<Duration>, Cycle> {
-    assert_eq!(durations.len(), dependencies.len());
+/// When a dependency is not a place in the list.
+pub fn remaining_paths<'a>(
+    durations: &[Duration],
+    dependencies: impl Fn(usize) -> &'a [usize],
+) -> Result<Vec<Duration>, Cycle> {
     // How many of those that need a node are not decided yet.
     let mut open = vec![0_usize; durations.len()];
-    for needed in dependencies.iter().flatten() {
+    for needed in (0..durations.len()).flat_map(&dependencies) {
         open[*needed] += 1;
     }
     let mut paths = vec![Duration::ZERO; durations.len()];
@@ -30,7 +32,7 @@ pub fn remaining_paths(durations: &[Duration], dependencies: &[Vec<usize>]) -> R
     while let Some(&node) = decided.get(next) {
         next += 1;
         paths[node] = paths[node].saturating_add(durations[node]);
-        for &needed in &dependencies[node] {
+        for &needed in dependencies(node) {
             paths[needed] = paths[needed].max(paths[node]);
             open[needed] -= 1;
             if open[needed] == 0 {
@@ -50,8 +52,7 @@ mod tests {
 
     fn paths(durations: &[u64], dependencies: &[&[usize]]) -> Result<Vec<u64>, Cycle> {
         let durations: Vec<_> = durations.iter().map(|seconds| Duration::from_secs(*seconds)).collect();
-        let dependencies: Vec<_> = dependencies.iter().map(|needed| needed.to_vec()).collect();
-        Ok(remaining_paths(&durations, &dependencies)?.iter().map(Duration::as_secs).collect())
+        Ok(remaining_paths(&durations, |node| dependencies[node])?.iter().map(Duration::as_secs).collect())
     }
 
     #[test]

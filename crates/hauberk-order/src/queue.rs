@@ -15,6 +15,8 @@ pub struct Waiting<B> {
     pub urgency: Urgency,
     /// How long the longest chain of builds takes that begins with it.
     pub remaining_path: Duration,
+    /// How long it should take itself.
+    pub expected: Duration,
     /// When it became ready.
     pub since: Moment,
 }
@@ -37,7 +39,7 @@ impl<B: Copy> Rank<B> {
     }
 }
 
-/// The builds of one lane, by rank and by age.
+/// The builds of one lane, by rank and, where that matters, by age.
 #[derive(Debug)]
 struct InLane<B> {
     by_rank: BTreeSet<Rank<B>>,
@@ -67,7 +69,8 @@ impl<I: Ids> Entry<I> {
 /// The first builds of a lane: by age and by rank.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heads<B> {
-    pub(crate) oldest: (Moment, B),
+    /// None where age does not matter.
+    pub(crate) oldest: Option<(Moment, B)>,
     pub(crate) first: Rank<B>,
 }
 
@@ -78,15 +81,26 @@ pub(crate) struct Queue<I: Ids> {
     entries: HashMap<I::Build, Entry<I>>,
     /// Taken, and not yet known to be granted or lost: the database may still show them as ready.
     taken: HashSet<I::Build>,
-}
-
-impl<I: Ids> Default for Queue<I> {
-    fn default() -> Self {
-        Self { lanes: HashMap::new(), entries: HashMap::new(), taken: HashSet::new() }
-    }
+    /// Whether age matters.
+    ages: bool,
 }
 
 impl<I: Ids> Queue<I> {
+    /// Makes an empty one; `ages` tells whether age matters.
+    pub(crate) fn new(ages: bool) -> Self {
+        Self { lanes: HashMap::new(), entries: HashMap::new(), taken: HashSet::new(), ages }
+    }
+
+    /// What is known of a build that waits.
+    pub(crate) fn get(&self, build: I::Build) -> Option<&Waiting<I::Build>> {
+        self.entries.get(&build).map(|entry| &entry.waiting)
+    }
+
+    /// The builds that wait, in no order.
+    pub(crate) fn builds(&self) -> impl Iterator<Item = I::Build> {
+        self.entries.keys().copied()
+    }
+
     /// Adds a build to a lane, or takes what is newer about it. False when it has just been taken.
     pub(crate) fn add(&mut self, lane: I::Lane, waiting: Waiting<I::Build>) -> bool {
         if self.taken.contains(&waiting.build) {
@@ -146,7 +160,7 @@ impl<I: Ids> Queue<I> {
     /// The first builds of a lane.
     pub(crate) fn heads(&self, lane: I::Lane) -> Option<Heads<I::Build>> {
         let waiting = self.lanes.get(&lane)?;
-        Some(Heads { oldest: *waiting.by_age.first()?, first: *waiting.by_rank.first()? })
+        Some(Heads { oldest: waiting.by_age.first().copied(), first: *waiting.by_rank.first()? })
     }
 
     /// Builds that wait in a lane.
@@ -157,7 +171,9 @@ impl<I: Ids> Queue<I> {
     fn insert_into(&mut self, lane: I::Lane, waiting: &Waiting<I::Build>) {
         let place = self.lanes.entry(lane).or_default();
         place.by_rank.insert(Rank::of(waiting));
-        place.by_age.insert((waiting.since, waiting.build));
+        if self.ages {
+            place.by_age.insert((waiting.since, waiting.build));
+        }
     }
 
     fn remove_from(&mut self, lane: I::Lane, waiting: &Waiting<I::Build>) {

@@ -14,7 +14,7 @@ impl Room {
     const WHOLE: u64 = 1 << 20;
 
     fn of(free: u64, slots: u64) -> Self {
-        Self(Reverse(free.saturating_mul(Self::WHOLE) / slots.max(free).max(1)))
+        Self(Reverse(free.saturating_mul(Self::WHOLE) / slots.max(1)))
     }
 }
 
@@ -128,6 +128,20 @@ impl<S: Id> Seats<S> {
             .map(|(_, session)| *session)
     }
 
+    /// Chooses as [`Self::choose`] does, one of `avoided` only if no other has room.
+    pub(crate) fn choose_avoiding(&self, requirement: usize, avoided: &[S]) -> Option<S> {
+        let meets = self.meets.get(requirement)?;
+        let others = self
+            .groups
+            .iter()
+            .zip(meets)
+            .filter(|(_, meets)| **meets)
+            .filter_map(|(group, _)| group.sessions.iter().find(|(_, session)| !avoided.contains(session)))
+            .min()
+            .map(|(_, session)| *session);
+        others.or_else(|| self.choose(requirement))
+    }
+
     /// Tells whether any session has room.
     pub(crate) fn any(&self) -> bool {
         self.with_room > 0
@@ -185,6 +199,8 @@ mod tests {
         assert_eq!(seats.requirement(&requirement("x86_64-linux")), on_x86);
         assert_eq!(seats.choose(on_x86), Some(2));
         assert_eq!(seats.choose(builtin), Some(2));
+        assert_eq!(seats.choose_avoiding(on_x86, &[2]), Some(1));
+        assert_eq!(seats.choose_avoiding(on_x86, &[1, 2]), Some(2));
         seats.occupy(2);
         assert_eq!(seats.choose(builtin), Some(3));
         seats.set(2, &x86, 1, 4);

@@ -83,6 +83,8 @@ pub struct Limits {
     pub sweep: Duration,
     /// What to do after the farm's faults.
     pub retry: RetryPolicy,
+    /// Builds that have been ready for longer go before what is more urgent, emergencies excepted, the oldest first; none: never.
+    pub ageing: Option<Duration>,
     /// Largest log, in bytes of text; 0 = no limit.
     pub log: u64,
     /// Logs are kept so long after the end of their attempts; none: for ever.
@@ -97,7 +99,7 @@ pub struct Limits {
 
 impl Default for Limits {
     /// Heartbeats each 15 s, leases of 60 s, 30 s to stop a build, logs of 256 MiB that are kept for 6 months of 30 days, 8 fetches at
-    /// once, 10 s of grace.
+    /// once, 10 s of grace; no ageing.
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(15),
@@ -105,6 +107,7 @@ impl Default for Limits {
             stop_patience: Duration::from_secs(30),
             sweep: Duration::from_secs(30),
             retry: RetryPolicy::default(),
+            ageing: None,
             log: 256 << 20,
             log_expiry: Some(Duration::from_secs(180 * 24 * 60 * 60)),
             output: 0,

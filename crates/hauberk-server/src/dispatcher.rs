@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use hauberk_database::attempts::OpenAttempt;
 use hauberk_database::dispatch::{
-    AttemptClass, AttemptOrigin, Built, Claim, Claimed, Consequence, Ended, Fetched, KnownPath, Lane,
+    self, AttemptClass, AttemptOrigin, Built, Claim, Claimed, Consequence, Ended, Fetched, KnownPath,
     Measures, ReadyBuild,
 };
-use hauberk_database::{AttemptId, BuildId, WorkerId};
+use hauberk_database::{AttemptId, BuildId, SpecificationId, WorkerId};
 use hauberk_protocol::proto::{
     Ack, Declined, Finished, Heartbeat, Hello, HelloAgain, Origin, Outcome, Pause, Refused, RefusedReason,
     Release, Started,
@@ -22,10 +22,9 @@ use hauberk_protocol::{ServerBody, ServerMessage};
 use tracing::{debug, info, warn};
 
 use crate::outcome::{class_of, class_of_decline, consequence};
-use crate::queue::Queue;
 use crate::session::{Session, SessionId};
-use crate::slots::Slots;
 use crate::step::{Admitted, Committed, Effect, FetchJob, Late, Op, Policy};
+use crate::window::Window;
 use crate::wording::{assign, built_outputs, measures, one_line, result_message, to_i64};
 
 mod attempt;
@@ -43,8 +42,7 @@ pub(crate) const WINDOW: usize = 2048;
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     policy: Policy,
-    queue: Queue,
-    slots: Slots,
+    window: Window,
     sessions: HashMap<SessionId, Session>,
     by_worker: HashMap<WorkerId, SessionId>,
     attempts: HashMap<AttemptId, Attempt>,
@@ -60,11 +58,10 @@ pub(crate) struct Dispatcher {
 
 impl Dispatcher {
     /// Makes a dispatcher that knows of nothing.
-    pub(crate) fn new(policy: Policy) -> Self {
+    pub(crate) fn new(policy: Policy, now: Instant) -> Self {
         Self {
+            window: Window::new(policy.ageing, now),
             policy,
-            queue: Queue::default(),
-            slots: Slots::default(),
             sessions: HashMap::new(),
             by_worker: HashMap::new(),
             attempts: HashMap::new(),
@@ -88,7 +85,9 @@ impl Dispatcher {
 
     /// Takes over the open attempts that the database shows at the server's start. Nobody is declared lost for one lease.
     pub(crate) fn adopt(&mut self, open: Vec<OpenAttempt>, now: Instant) {
+        self.window.pass(now);
         for attempt in open {
+            self.window.resume(&attempt);
             let phase = if attempt.built {
                 self.effects.push(Effect::Fetch(FetchJob {
                     attempt: attempt.attempt,
@@ -123,14 +122,25 @@ impl Dispatcher {
     pub(crate) fn want_refill(&mut self) {
         if !self.refilling {
             self.refilling = true;
+            self.window.refilling();
             self.effects.push(Effect::Refill);
         }
     }
 
     /// Takes what a refill brought.
-    pub(crate) fn refilled(&mut self, rows: Vec<(Lane, ReadyBuild)>) {
+    pub(crate) fn refilled(&mut self, window: dispatch::Window) {
         self.refilling = false;
-        self.queue.refill(rows, WINDOW);
+        self.window.refill(window, WINDOW);
+    }
+
+    /// Takes what specifications used before this start, in slot-seconds.
+    pub(crate) fn add_used(&mut self, used: &[(SpecificationId, f64)]) {
+        self.window.add_used(used);
+    }
+
+    /// What specifications have used, in slot-seconds.
+    pub(crate) fn used(&mut self) -> Vec<(SpecificationId, f64)> {
+        self.window.used()
     }
 
     /// A refill failed; the sweep will ask for another.
@@ -142,7 +152,7 @@ impl Dispatcher {
     pub(crate) fn hello(&mut self, admitted: Admitted, hello: &Hello, now: Instant) {
         let worker = admitted.worker;
         if let Some(old) = self.by_worker.remove(&worker) {
-            self.slots.remove(old);
+            self.window.remove_seat(old);
             if let Some(old) = self.sessions.remove(&old).filter(|old| old.routing != admitted.routing) {
                 self.supersede(&old);
             }
@@ -247,6 +257,7 @@ impl Dispatcher {
         sequence: u64,
         now: Instant,
     ) -> bool {
+        self.window.pass(now);
         match id.and_then(|id| self.sessions.get_mut(&id)).filter(|session| session.routing == routing) {
             Some(session) => {
                 let lost = session.heard(sequence, now);
@@ -368,6 +379,7 @@ impl Dispatcher {
             (Outcome::Succeeded, _) => match built_outputs(finished) {
                 Ok(outputs) => {
                     attempt.phase = Phase::Concluding;
+                    self.window.ended(build);
                     let origin = match finished.origin() {
                         Origin::AlreadyValid => AttemptOrigin::AlreadyValid,
                         Origin::Built | Origin::Unspecified => AttemptOrigin::Built,
@@ -443,6 +455,7 @@ impl Dispatcher {
 
     /// Looks for sessions and attempts that were not heard of for a lease. Gives how many sessions that were.
     pub(crate) fn tick(&mut self, now: Instant) -> usize {
+        self.window.pass(now);
         let lapsed: Vec<_> = self
             .sessions
             .values()
@@ -484,45 +497,34 @@ impl Dispatcher {
         }
     }
 
-    /// Gives ready builds to free slots, the most urgent first.
-    pub(crate) fn dispatch(&mut self) {
-        while self.slots.any() {
-            let mut best = None;
-            for (lane, rank) in self.queue.heads() {
-                if best.is_none_or(|(best_rank, _, _)| rank < best_rank)
-                    && let Some(session) = self.slots.choose(lane, &self.avoided(rank.build()))
-                {
-                    best = Some((rank, lane.id, session));
-                }
-            }
-            let Some((_, lane, id)) = best else { break };
-            let Some(build) = self.queue.take_first(lane) else { break };
+    /// Gives ready builds to free slots, in the order of `hauberk-order`.
+    pub(crate) fn dispatch(&mut self, now: Instant) {
+        self.window.pass(now);
+        while let Some(placement) = {
+            let (tried, by_worker) = (&self.tried, &self.by_worker);
+            self.window.next(|build| avoided(tried, by_worker, build))
+        } {
+            let (build, id) = (placement.build, placement.session);
             let Some(session) = self.sessions.get_mut(&id) else {
-                self.slots.remove(id);
-                self.queue.decided(build);
+                self.window.remove_seat(id);
+                self.window.lost(build);
                 self.want_refill();
                 continue;
             };
             session.reserve();
-            let claim = Claim { build, worker: session.worker, session: id.get() };
+            let claim = Claim { build, worker: session.worker, session: id.get(), lane: placement.lane };
             self.effects.push(Effect::Commit(Op::Claim(claim)));
             self.update_slots(id);
         }
-        if self.queue.wants_refill(WINDOW / 4) {
+        if self.window.wants_refill(WINDOW / 4) {
             self.want_refill();
         }
-    }
-
-    /// The sessions of workers on which a build has failed by the farm's fault: it is tried elsewhere if it can be.
-    fn avoided(&self, build: BuildId) -> Vec<SessionId> {
-        let tried = self.tried.get(&build).map_or(&[][..], Vec::as_slice);
-        tried.iter().filter_map(|worker| self.by_worker.get(worker).copied()).collect()
     }
 
     /// Builds became ready by what this server did.
     pub(crate) fn ready(&mut self, builds: &[ReadyBuild]) {
         for build in builds {
-            if !self.queue.add(build) {
+            if !self.window.add(build) {
                 self.want_refill();
             }
         }
@@ -530,10 +532,11 @@ impl Dispatcher {
 
     /// A durable step is committed.
     pub(crate) fn committed(&mut self, committed: Committed, now: Instant) {
+        self.window.pass(now);
         match committed {
             Committed::Granted(claimed) => self.granted(&claimed, now),
             Committed::NotGranted(claim) => {
-                self.queue.decided(claim.build);
+                self.window.lost(claim.build);
                 let session = self.by_worker.get(&claim.worker).copied();
                 self.give_back_credit(session.filter(|id| id.get() == claim.session));
             }
@@ -554,12 +557,14 @@ impl Dispatcher {
             }
             Committed::Succeeded(id) => {
                 let Some(attempt) = self.attempts.remove(&id) else { return };
+                self.window.ended(attempt.build);
                 info!(build.id = %attempt.build, attempt.id = %id, "{} succeeded", attempt.name);
                 self.tried.remove(&attempt.build);
                 self.send_to_worker(attempt.worker, Release { attempts: vec![id.get()] });
             }
             Committed::Ended(id) => {
                 let Some(attempt) = self.attempts.remove(&id) else { return };
+                self.window.ended(attempt.build);
                 match (attempt.phase, attempt.said) {
                     (Phase::GivingUp, Some(finished)) => self.returned_with_result(attempt.worker, &finished),
                     // Whatever its worker has of it comes back with it.
@@ -575,6 +580,7 @@ impl Dispatcher {
                 }
                 self.ready(&settled.effects.ready);
                 let Some(attempt) = self.attempts.remove(&id) else { return };
+                self.window.ended(attempt.build);
                 if settled.counts {
                     info!(build.id = %attempt.build, attempt.id = %id, "{} succeeded, late", attempt.name);
                 }
@@ -612,7 +618,7 @@ impl Dispatcher {
     }
 
     fn granted(&mut self, claimed: &Claimed, now: Instant) {
-        self.queue.decided(claimed.build);
+        self.window.granted(claimed.build);
         let mut attempt = Attempt {
             build: claimed.build,
             worker: claimed.worker,
@@ -629,6 +635,7 @@ impl Dispatcher {
         let unwanted = match (early, session) {
             (None, Some(_)) => None,
             (Some(Early::Superseded), _) => {
+                self.window.ended(claimed.build);
                 self.give_back_credit(session);
                 return;
             }
@@ -676,6 +683,7 @@ impl Dispatcher {
             "{}: {class}{}{message}", attempt.name, if message.is_empty() { "" } else { ": " }
         );
         let (build, worker) = (attempt.build, attempt.worker);
+        self.window.ended(build);
         match consequence {
             Consequence::Retry { .. } => {
                 let tried = self.tried.entry(build).or_default();
@@ -715,7 +723,7 @@ impl Dispatcher {
     }
 
     fn drop_session(&mut self, id: SessionId) {
-        self.slots.remove(id);
+        self.window.remove_seat(id);
         if let Some(session) = self.sessions.remove(&id) {
             self.by_worker.remove(&session.worker);
             self.effects.push(Effect::SessionEnded(session.worker));
@@ -739,9 +747,19 @@ impl Dispatcher {
 
     fn update_slots(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get(&id) {
-            self.slots.set(id, &session.capabilities, session.free());
+            self.window.set_seat(id, &session.capabilities, session.free(), session.slots.into());
         }
     }
+}
+
+/// The sessions of workers on which a build has failed by the farm's fault: it is tried elsewhere if it can be.
+fn avoided(
+    tried: &HashMap<BuildId, Vec<WorkerId>>,
+    by_worker: &HashMap<WorkerId, SessionId>,
+    build: BuildId,
+) -> Vec<SessionId> {
+    let tried = tried.get(&build).map_or(&[][..], Vec::as_slice);
+    tried.iter().filter_map(|worker| by_worker.get(worker).copied()).collect()
 }
 
 #[cfg(test)]

@@ -10,17 +10,16 @@ mod fetch;
 mod logs;
 mod metrics;
 mod outcome;
-mod queue;
 mod ration;
 mod registry;
 mod server;
 mod session;
 mod settler;
-mod slots;
 mod sources;
 mod step;
 mod task;
 mod trust;
+mod window;
 mod wording;
 
 pub use config::{Config, Limits, StoreConfig};

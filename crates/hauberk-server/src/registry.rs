@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hauberk_database::workers::{self, Description, Worker};
 use hauberk_database::{Database, DatabaseError, Epoch, WorkerId};
+use hauberk_order::Capabilities;
 use hauberk_protocol::PROTOCOL_VERSION;
 use hauberk_protocol::keys::CurvePublicKey;
 use hauberk_protocol::proto::{Enrol, Enrolled, Hello, Load, Refused, RefusedReason, Welcome, hello};
@@ -18,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
 use crate::enrolment::{EnrolmentDesk, Guest};
-use crate::session::{Capabilities, SessionId};
+use crate::session::SessionId;
 use crate::sources::{Source, Sources};
 use crate::step::Admitted;
 

@@ -231,6 +231,7 @@ pub async fn run(
         retry: config.limits.retry,
         log_limit: config.limits.log,
         output_limit: config.limits.output,
+        ageing: config.limits.ageing,
     };
     let channels = Channels {
         backend: backend_events,

@@ -1,13 +1,11 @@
 //! A worker's session: what it can do, how much it may be given, and when it was last heard of.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use hauberk_database::WorkerId;
-use hauberk_database::dispatch::Lane;
+use hauberk_order::Capabilities;
 use hauberk_protocol::socket::RoutingId;
 use hauberk_protocol::{ServerBody, ServerMessage};
-use hauberk_store::StoreDirectory;
 
 /// Names a session: given by the server in Welcome, never 0, unpredictable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,29 +30,6 @@ impl SessionId {
     /// As it stands in the database.
     pub(crate) fn get(self) -> i64 {
         self.0
-    }
-}
-
-/// What a worker can build.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Capabilities {
-    /// The directory of its store.
-    pub(crate) store_directory: StoreDirectory,
-    /// Systems it builds for, `builtin` not counted.
-    pub(crate) systems: BTreeSet<String>,
-    /// Features it offers.
-    pub(crate) features: BTreeSet<String>,
-    /// Those of them that a build must require to be given to it.
-    pub(crate) mandatory_features: BTreeSet<String>,
-}
-
-impl Capabilities {
-    /// Tells whether the builds of a lane can be given to such a worker.
-    pub(crate) fn can_run(&self, lane: &Lane) -> bool {
-        self.store_directory == lane.store_directory
-            && (lane.system == "builtin" || self.systems.contains(&lane.system))
-            && lane.features.is_subset(&self.features)
-            && self.mandatory_features.is_subset(&lane.features)
     }
 }
 
@@ -165,69 +140,19 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use hauberk_database::{LaneId, SpecificationId};
+    use std::collections::BTreeSet;
+
+    use hauberk_store::StoreDirectory;
 
     use super::*;
-
-    fn set(words: &[&str]) -> BTreeSet<String> {
-        words.iter().map(|word| (*word).to_owned()).collect()
-    }
-
-    fn can_run(worker: (&[&str], &[&str], &[&str]), system: &str, features: &[&str]) -> bool {
-        let capabilities = Capabilities {
-            store_directory: StoreDirectory::nix(),
-            systems: set(worker.0),
-            features: set(worker.1),
-            mandatory_features: set(worker.2),
-        };
-        capabilities.can_run(&Lane {
-            id: LaneId::new(1),
-            specification: SpecificationId::new(1),
-            store_directory: StoreDirectory::nix(),
-            system: system.to_owned(),
-            features: set(features),
-        })
-    }
-
-    #[test]
-    fn a_worker_runs_what_it_has_the_system_and_the_features_for() {
-        let linux = &["x86_64-linux", "i686-linux"][..];
-        assert!(can_run((linux, &[], &[]), "x86_64-linux", &[]));
-        assert!(can_run((linux, &[], &[]), "i686-linux", &[]));
-        assert!(can_run((linux, &[], &[]), "builtin", &[]));
-        assert!(!can_run((linux, &[], &[]), "aarch64-linux", &[]));
-        assert!(!can_run((linux, &[], &[]), "x86_64-linux", &["kvm"]));
-        assert!(can_run((linux, &["kvm"], &[]), "x86_64-linux", &["kvm"]));
-        assert!(can_run((linux, &["kvm"], &[]), "x86_64-linux", &[]));
-        assert!(!can_run((linux, &["kvm"], &["kvm"]), "x86_64-linux", &[]));
-        assert!(can_run((linux, &["kvm"], &["kvm"]), "x86_64-linux", &["kvm"]));
-    }
-
-    #[test]
-    fn a_store_directory_must_match() {
-        let capabilities = Capabilities {
-            store_directory: StoreDirectory::guix(),
-            systems: set(&["x86_64-linux"]),
-            features: set(&[]),
-            mandatory_features: set(&[]),
-        };
-        let lane = Lane {
-            id: LaneId::new(1),
-            specification: SpecificationId::new(1),
-            store_directory: StoreDirectory::nix(),
-            system: "builtin".to_owned(),
-            features: set(&[]),
-        };
-        assert!(!capabilities.can_run(&lane));
-    }
 
     #[test]
     fn credit_is_a_running_total() {
         let capabilities = Capabilities {
             store_directory: StoreDirectory::nix(),
-            systems: set(&[]),
-            features: set(&[]),
-            mandatory_features: set(&[]),
+            systems: BTreeSet::new(),
+            features: BTreeSet::new(),
+            mandatory_features: BTreeSet::new(),
         };
         let now = Instant::now();
         let id = SessionId::from_random(u64::MAX);

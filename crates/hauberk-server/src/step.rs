@@ -5,13 +5,14 @@ use std::time::Duration;
 use hauberk_database::dispatch::{Built, BuiltOutput, Claim, Claimed, Effects, Ended, Fetched};
 use hauberk_database::late::{Returned, Settled, Verdict};
 use hauberk_database::{AttemptId, BuildId, WorkerId};
+use hauberk_order::Capabilities;
 use hauberk_protocol::ServerMessage;
 use hauberk_protocol::proto::Welcome;
 use hauberk_protocol::socket::RoutingId;
 use hauberk_store::StorePath;
 
 use crate::outcome::RetryPolicy;
-use crate::session::{Capabilities, SessionId};
+use crate::session::SessionId;
 
 /// How long things take, and how often they are tried.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub(crate) struct Policy {
     pub(crate) log_limit: u64,
     /// Largest output, in bytes of nar; 0 = no limit.
     pub(crate) output_limit: u64,
+    /// What has been ready for longer goes before what is more urgent.
+    pub(crate) ageing: Option<Duration>,
 }
 
 /// A durable step, for the committer.

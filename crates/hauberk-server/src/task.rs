@@ -4,11 +4,13 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use hauberk_database::attempts::{self, OpenAttempt};
-use hauberk_database::dispatch::{self, KnownPath, Lane, ReadyBuild};
+use hauberk_database::dispatch::{self, KnownPath, ReadyBuild, Window};
 use hauberk_database::listen::{self, Event as Heard, Listener};
 use hauberk_database::{
-    AttemptId, BuildId, Database, DatabaseError, Epoch, ServerId, control, servers, upkeep, workers,
+    AttemptId, BuildId, Database, DatabaseError, Epoch, ServerId, SpecificationId, control, servers, upkeep, usage,
+    workers,
 };
+use hauberk_order::LedgerPolicy;
 use hauberk_protocol::socket::RoutingId;
 use hauberk_protocol::{ServerBody, ServerMessage, WorkerBody};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
@@ -30,6 +32,8 @@ use crate::step::{Committed, Effect, FetchJob, Late, Policy};
 const TICK: Duration = Duration::from_secs(1);
 /// Waiting builds that a sweep recounts.
 const SLICE: i64 = 2000;
+/// What specifications have used is written down so often, while something happens.
+const KEEP_USAGE: Duration = Duration::from_secs(10);
 /// Messages handled before builds are given out, and before anything else gets its turn.
 const BURST: usize = 512;
 
@@ -59,7 +63,9 @@ pub(crate) struct Channels {
 
 /// What queries in the background bring.
 enum Answered {
-    Window(Result<Vec<(Lane, ReadyBuild)>, DatabaseError>),
+    Window(Result<Window, DatabaseError>),
+    Used(Result<Vec<(SpecificationId, f64)>, DatabaseError>),
+    UsageKept(Result<(), DatabaseError>),
     Woken(Result<Vec<ReadyBuild>, DatabaseError>),
     NextDeferred(Result<Option<f64>, DatabaseError>),
     Swept(Result<upkeep::Swept, DatabaseError>),
@@ -99,6 +105,11 @@ pub(crate) struct Task {
     census: Census,
     /// Since when builds are known to be ready.
     ready: ReadyClock,
+    /// What has been ready for longer is asked for as well.
+    ageing: Option<Duration>,
+    /// When it was last written down what specifications have used, and whether something has happened since.
+    usage_kept: Instant,
+    usage_changed: bool,
     /// When leases were last looked at.
     ticked: Instant,
     /// A longer pause between two looks is the server's own.
@@ -119,7 +130,8 @@ impl Task {
     ) -> Self {
         let standstill = (policy.lease / 2).max(2 * TICK);
         let longest_delay = policy.retry.longest_delay();
-        let mut dispatcher = Dispatcher::new(policy);
+        let ageing = policy.ageing;
+        let mut dispatcher = Dispatcher::new(policy, Instant::now());
         if !open.is_empty() {
             info!(attempts.open = open.len(), "took over {} open attempts", open.len());
         }
@@ -139,6 +151,9 @@ impl Task {
             metrics,
             census: Census::default(),
             ready: ReadyClock::default(),
+            ageing,
+            usage_kept: Instant::now(),
+            usage_changed: false,
             ticked: Instant::now(),
             standstill,
             longest_delay,
@@ -147,6 +162,7 @@ impl Task {
 
     /// Dispatches until `stop`, or until one of the other tasks is gone. A lost wake-up costs one `sweep` at most.
     pub(crate) async fn run(mut self, sweep: Duration, stop: CancellationToken) {
+        self.ask_used();
         let mut tick = interval(TICK);
         let mut sweep = interval(sweep);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -184,7 +200,7 @@ impl Task {
                     self.wake_deferred();
                 }
             }
-            self.dispatcher.dispatch();
+            self.dispatcher.dispatch(Instant::now());
             if !self.act() {
                 break;
             }
@@ -212,6 +228,14 @@ impl Task {
             ("fetched", fetched.len()),
         ] {
             self.metrics.wire.waiting(queue, count);
+        }
+        if self.usage_changed && now.saturating_duration_since(self.usage_kept) >= KEEP_USAGE {
+            (self.usage_kept, self.usage_changed) = (now, false);
+            let (used, server) = (self.dispatcher.used(), self.server);
+            self.ask(move |database| async move {
+                let kept = async { usage::keep(&database.client().await?, server, &used).await };
+                Answered::UsageKept(kept.await)
+            });
         }
     }
 
@@ -293,6 +317,7 @@ impl Task {
 
     fn committed(&mut self, done: Vec<Committed>) {
         let now = Instant::now();
+        self.usage_changed = true;
         for committed in done {
             if let Committed::Effects(effects) = &committed {
                 self.ready.ready(effects.ready.iter().map(|build| build.id), now);
@@ -328,10 +353,24 @@ impl Task {
 
     fn take(&mut self, answered: Answered) {
         match answered {
-            Answered::Window(Ok(rows)) => {
-                debug!(builds.ready = rows.len(), "the window was filled");
-                self.ready.ready(rows.iter().map(|(_, build)| build.id), Instant::now());
-                self.dispatcher.refilled(rows);
+            Answered::Window(Ok(window)) => {
+                debug!(builds.ready = window.builds.len(), "the window was filled");
+                self.ready.ready(window.builds.iter().map(|build| build.id), Instant::now());
+                self.dispatcher.refilled(window);
+            }
+            Answered::Used(Ok(used)) => self.dispatcher.add_used(&used),
+            Answered::Used(Err(error)) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot read what specifications have used; all begin alike"
+                );
+            }
+            Answered::UsageKept(Ok(())) => {}
+            Answered::UsageKept(Err(error)) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot write down what specifications have used"
+                );
             }
             Answered::Window(Err(error)) => {
                 self.dispatcher.refill_failed();
@@ -399,6 +438,14 @@ impl Task {
                 });
             }
         }
+    }
+
+    /// Reads what specifications used before this start.
+    fn ask_used(&self) {
+        self.ask(|database| async move {
+            let half_life = LedgerPolicy::default().half_life;
+            Answered::Used(async { usage::used(&database.client().await?, half_life).await }.await)
+        });
     }
 
     fn wake_deferred(&self) {
@@ -488,9 +535,11 @@ impl Task {
                 Effect::Fetch(job) => self.channels.fetches.send(job).is_ok(),
                 Effect::SessionEnded(worker) => self.channels.registry.send(Request::Left(worker)).is_ok(),
                 Effect::Refill => {
-                    self.ask(|database| async move {
+                    let aged = self.ageing.map(|bound| bound.as_secs_f64());
+                    self.ask(move |database| async move {
                         let per_lane = i64::try_from(WINDOW).unwrap_or(i64::MAX);
-                        let rows = async { dispatch::window(&database.client().await?, per_lane).await };
+                        let rows =
+                            async { dispatch::window(&database.client().await?, per_lane, aged).await };
                         Answered::Window(rows.await)
                     });
                     true

@@ -24,7 +24,7 @@ use crate::evaluations::{self, JobError};
 use crate::statement::{Record, statement};
 use crate::{
     BuildId, BuildState, DatabaseError, DerivationId, EvaluationId, LaneId, Level, Priority, SpecificationId,
-    begin, commit, revival,
+    begin, commit, durations, revival,
 };
 use plan::{Known, Node, Order, Outcome};
 
@@ -138,6 +138,8 @@ pub async fn publish(
     evaluation: EvaluationId,
     registration: &Registration,
 ) -> Result<Published, RegistrationError> {
+    let learned = durations::learn(client).await;
+    learned.map_err(|source| RegistrationError::Database { evaluation, source })?;
     let mut tries = 1;
     loop {
         match try_publish(client, evaluation, registration).await {
@@ -199,9 +201,10 @@ async fn try_publish(
         return Err(RegistrationError::NotStarted { evaluation }.into());
     };
     let specification: SpecificationId = record.get("specification_id")?;
-    let priority: Level = record.get("priority")?;
+    let wish = (record.get("priority")?, record.get("emergency")?);
 
-    let mut graph = Graph::load(&transaction, registration, priority).await?;
+    let mut graph = Graph::load(&transaction, registration, wish).await?;
+    graph.estimate(&transaction, registration).await?;
     let order = Order::of(&graph.nodes).map_err(|cycle| RegistrationError::Cycle { build: cycle.0 })?;
     let first = plan::plan(&graph.nodes, &order);
 
@@ -218,6 +221,7 @@ async fn try_publish(
     let mut published =
         change_builds(&transaction, registration, &graph, &first, &last, &derivations).await?;
     withdraw_cancel(&transaction, &graph).await?;
+    share(&transaction, specification, &graph).await?;
     published.revive_others(&transaction, &graph, &last).await?;
     statement!("registration/weather").execute(&transaction, &[&evaluation]).await?;
     let message = errors_in_a_line(registration);
@@ -244,20 +248,27 @@ struct Graph {
     made_by: HashMap<usize, usize>,
     /// Edges that are not recorded yet.
     new_edges: Vec<(BuildId, BuildId)>,
+    /// Name and system of the nodes that were there before.
+    named: HashMap<usize, (String, String)>,
 }
 
 impl Graph {
     async fn load(
         transaction: &Transaction<'_>,
         registration: &Registration,
-        specification: Level,
+        (specification, emergency): (Level, bool),
     ) -> Result<Self, Fault> {
         let builds = &registration.builds;
         let found = find_outputs(transaction, builds).await?;
 
         // Which build each derivation is: a known one, or one of this evaluation, by the paths it gives.
-        let mut graph =
-            Self { nodes: Vec::new(), node_of: Vec::new(), made_by: HashMap::new(), new_edges: Vec::new() };
+        let mut graph = Self {
+            nodes: Vec::new(),
+            node_of: Vec::new(),
+            made_by: HashMap::new(),
+            new_edges: Vec::new(),
+            named: HashMap::new(),
+        };
         let mut by_path: HashMap<&StorePath, usize> = HashMap::new();
         let mut by_id: HashMap<BuildId, usize> = HashMap::new();
         let mut new = Vec::new();
@@ -311,16 +322,41 @@ impl Graph {
             let Some(&place) = graph.node_of.get(job.build) else {
                 return Err(RegistrationError::NoBuild { job: job.name.clone() }.into());
             };
-            let wanted = &mut graph.nodes[place].wanted;
-            *wanted = (*wanted).min(Priority::of(specification, job.priority));
+            let node = &mut graph.nodes[place];
+            node.wanted = node.wanted.min(Priority::of(specification, job.priority));
+            node.emergency = emergency;
         }
         Ok(graph)
+    }
+
+    /// Estimates how long each unfinished build takes, by those that are like it.
+    async fn estimate(
+        &mut self,
+        transaction: &Transaction<'_>,
+        registration: &Registration,
+    ) -> Result<(), DatabaseError> {
+        let new = self.made_by.iter().map(|(&place, &index)| {
+            let build = &registration.builds[index];
+            (place, build.system.as_str(), build.name.as_str())
+        });
+        let known = self.named.iter().map(|(&place, (system, name))| (place, system.as_str(), name.as_str()));
+        let builds: Vec<(usize, &str, &str)> = new.chain(known).collect();
+        let names = builds.iter().map(|(_, system, name)| (*system, *name));
+        let history = durations::history(transaction, names).await?;
+        for (place, system, name) in builds {
+            let millis = history.estimate(system, name).duration.as_millis();
+            // Nothing takes no time: else the depth of a chain would not count.
+            self.nodes[place].expected_ms = i64::try_from(millis).unwrap_or(i64::MAX).max(1);
+        }
+        Ok(())
     }
 
     fn push(&mut self, id: BuildId) -> usize {
         self.nodes.push(Node {
             id,
             wanted: Priority::LEAST_URGENT,
+            emergency: false,
+            expected_ms: 0,
             known: None,
             dependencies: Vec::new(),
             has_new_edges: false,
@@ -345,6 +381,9 @@ impl Graph {
                 let known = known(&record)?;
                 if let Some(&place) = by_id.get(&id) {
                     self.nodes[place].known = Some(known);
+                    if takes_edges(known) {
+                        self.named.insert(place, (record.get("system")?, record.get("name")?));
+                    }
                 }
                 if takes_edges(known) {
                     open.push(id);
@@ -414,6 +453,10 @@ fn known(record: &Record) -> Result<Known, DatabaseError> {
         unmet: record.get("unmet")?,
         failed_build: record.get("failed_build_id")?,
         collected: record.get("collected")?,
+        emergency: record.get("emergency")?,
+        priority_asked: record.get("priority_asked")?,
+        expected_ms: record.get("expected_ms")?,
+        remaining_path: record.get("remaining_path")?,
     })
 }
 
@@ -533,6 +576,9 @@ async fn add_builds(
     let failed: Vec<Option<BuildId>> = new.iter().map(|(.., to)| to.failed_build).collect();
     let timeouts: Vec<i32> = new.iter().map(|(_, build, _)| seconds(build.timeout)).collect();
     let silences: Vec<i32> = new.iter().map(|(_, build, _)| seconds(build.max_silent)).collect();
+    let paths: Vec<i64> = new.iter().map(|(.., to)| to.remaining_path).collect();
+    let expected: Vec<i64> = new.iter().map(|(.., to)| to.expected_ms).collect();
+    let emergencies: Vec<bool> = new.iter().map(|(.., to)| to.emergency).collect();
     statement!("registration/add_builds")
         .execute(
             transaction,
@@ -549,6 +595,9 @@ async fn add_builds(
                 &timeouts,
                 &silences,
                 &evaluation,
+                &paths,
+                &expected,
+                &emergencies,
             ],
         )
         .await?;
@@ -656,6 +705,22 @@ async fn withdraw_cancel(transaction: &Transaction<'_>, graph: &Graph) -> Result
     Ok(())
 }
 
+/// What other specifications wanted first waits on this one's turn as well.
+async fn share(
+    transaction: &Transaction<'_>,
+    specification: SpecificationId,
+    graph: &Graph,
+) -> Result<(), DatabaseError> {
+    let unfinished =
+        graph.nodes.iter().filter(|node| node.known.is_some_and(takes_edges));
+    let ids: Vec<BuildId> = unfinished.map(|node| node.id).collect();
+    if !ids.is_empty() {
+        statement!("registration/share_lanes").execute(transaction, &[&ids, &specification]).await?;
+        statement!("registration/share_builds").execute(transaction, &[&ids, &specification]).await?;
+    }
+    Ok(())
+}
+
 impl Published {
     /// What begins anew takes with it what other evaluations had lost by it.
     async fn revive_others(
@@ -719,8 +784,25 @@ async fn change_builds(
     let failed: Vec<Option<BuildId>> = changes.iter().map(|(_, to, _)| to.failed_build).collect();
     let revived: Vec<bool> = changes.iter().map(|(_, to, _)| to.revived).collect();
     let derivations: Vec<Option<DerivationId>> = changes.iter().map(|(.., derivation)| *derivation).collect();
+    let paths: Vec<i64> = changes.iter().map(|(_, to, _)| to.remaining_path).collect();
+    let expected: Vec<i64> = changes.iter().map(|(_, to, _)| to.expected_ms).collect();
+    let emergencies: Vec<bool> = changes.iter().map(|(_, to, _)| to.emergency).collect();
     statement!("registration/change_builds")
-        .execute(transaction, &[&ids, &states, &priorities, &unmet, &failed, &revived, &derivations])
+        .execute(
+            transaction,
+            &[
+                &ids,
+                &states,
+                &priorities,
+                &unmet,
+                &failed,
+                &revived,
+                &derivations,
+                &paths,
+                &expected,
+                &emergencies,
+            ],
+        )
         .await?;
     Ok(published)
 }

@@ -1,5 +1,9 @@
 //! What publishing an evaluation does to each build: a pure function of the graph.
 
+use std::time::Duration;
+
+use hauberk_order::remaining_paths;
+
 use crate::{BuildId, BuildState, Priority};
 
 /// A build that the evaluation wants, or that such a one needs.
@@ -9,6 +13,10 @@ pub(super) struct Node {
     pub(super) id: BuildId,
     /// The best priority that the evaluation itself asks for it.
     pub(super) wanted: Priority,
+    /// Whether an operator has put the evaluation, and so this job of it, before everything.
+    pub(super) emergency: bool,
+    /// Milliseconds it should take, by what is known now.
+    pub(super) expected_ms: i64,
     /// How it stands in the database; `None` for a new one.
     pub(super) known: Option<Known>,
     /// What it needs, as places in the graph, each once. Left empty where that does not matter any more.
@@ -26,6 +34,11 @@ pub(super) struct Known {
     pub(super) failed_build: Option<BuildId>,
     /// Whether it had succeeded and its outputs were removed since.
     pub(super) collected: bool,
+    pub(super) emergency: bool,
+    /// The priority an operator gave it.
+    pub(super) priority_asked: Option<Priority>,
+    pub(super) expected_ms: i64,
+    pub(super) remaining_path: i64,
 }
 
 impl Known {
@@ -42,14 +55,18 @@ pub(super) struct Outcome {
     pub(super) priority: Priority,
     pub(super) unmet: i32,
     pub(super) failed_build: Option<BuildId>,
+    pub(super) emergency: bool,
+    pub(super) expected_ms: i64,
+    pub(super) remaining_path: i64,
     /// Whether a build that was final begins anew.
     pub(super) revived: bool,
 }
 
 impl Outcome {
     fn unchanged(known: Known) -> Self {
-        let Known { state, priority, unmet, failed_build, collected: _ } = known;
-        Self { state, priority, unmet, failed_build, revived: false }
+        let Known { state, priority, unmet, failed_build, emergency, expected_ms, remaining_path, .. } =
+            known;
+        Self { state, priority, unmet, failed_build, emergency, expected_ms, remaining_path, revived: false }
     }
 
     /// Tells whether the row of a build that stands as `known` has to be written.
@@ -109,7 +126,8 @@ impl Order {
 
 /// Decides how each build is to stand.
 pub(super) fn plan(nodes: &[Node], order: &Order) -> Vec<Outcome> {
-    let priorities = priorities(nodes, order);
+    let urgencies = urgencies(nodes, order);
+    let paths = paths(nodes);
     let mut roots: Vec<Option<BuildId>> = vec![None; nodes.len()];
     let mut outcomes: Vec<Outcome> = nodes
         .iter()
@@ -118,6 +136,9 @@ pub(super) fn plan(nodes: &[Node], order: &Order) -> Vec<Outcome> {
             priority: node.wanted,
             unmet: 0,
             failed_build: None,
+            emergency: false,
+            expected_ms: node.expected_ms,
+            remaining_path: 0,
             revived: false,
         })
         .collect();
@@ -130,21 +151,42 @@ pub(super) fn plan(nodes: &[Node], order: &Order) -> Vec<Outcome> {
             .filter(|&&dependency| nodes[dependency].known.is_none_or(|known| !known.is_met()))
             .count();
         let unmet = i32::try_from(unmet).unwrap_or(i32::MAX);
-        (outcomes[place], roots[place]) = outcome(node, priorities[place], unmet, root);
+        let wish = Wish { urgency: urgencies[place], remaining_path: paths[place] };
+        (outcomes[place], roots[place]) = outcome(node, wish, unmet, root);
     }
     outcomes
 }
 
+/// What the order of dispatch is to know of a build.
+#[derive(Debug, Clone, Copy)]
+struct Wish {
+    urgency: (Priority, bool),
+    remaining_path: i64,
+}
+
 /// Decides about one build, given how many of its dependencies are unmet and which failed in the first place.
-fn outcome(node: &Node, priority: Priority, unmet: i32, root: Option<BuildId>) -> (Outcome, Option<BuildId>) {
+fn outcome(node: &Node, wish: Wish, unmet: i32, root: Option<BuildId>) -> (Outcome, Option<BuildId>) {
     use BuildState as S;
+    let Wish { urgency: (priority, emergency), remaining_path } = wish;
+    let expected_ms =
+        node.known.map_or(node.expected_ms, |known| renewed(known.expected_ms, node.expected_ms));
     let fresh = |state: S, revived: bool| {
         let state = match (root, unmet) {
             (Some(_), _) => S::FailedDependency,
             (None, 0) => state,
             (None, _) => S::Waiting,
         };
-        (Outcome { state, priority, unmet, failed_build: root, revived }, root)
+        let outcome = Outcome {
+            state,
+            priority,
+            unmet,
+            failed_build: root,
+            emergency,
+            expected_ms,
+            remaining_path,
+            revived,
+        };
+        (outcome, root)
     };
     let Some(known) = node.known else { return fresh(S::Ready, false) };
     match known.state {
@@ -152,7 +194,7 @@ fn outcome(node: &Node, priority: Priority, unmet: i32, root: Option<BuildId>) -
         S::Succeeded => (Outcome::unchanged(known), None),
         S::Failed | S::FailedOther => (Outcome::unchanged(known), Some(node.id)),
         S::Assigned | S::Running | S::Built | S::Fetching => {
-            (Outcome { priority, ..Outcome::unchanged(known) }, None)
+            (Outcome { priority, emergency, ..Outcome::unchanged(known) }, None)
         }
         S::Canceled => fresh(S::Ready, true),
         S::FailedDependency if root.is_some() => {
@@ -160,24 +202,73 @@ fn outcome(node: &Node, priority: Priority, unmet: i32, root: Option<BuildId>) -
             (Outcome { unmet, failed_build, ..Outcome::unchanged(known) }, root)
         }
         S::FailedDependency => fresh(S::Ready, true),
-        S::Held if root.is_none() => (Outcome { priority, unmet, ..Outcome::unchanged(known) }, None),
+        S::Held if root.is_none() => {
+            let held = Outcome {
+                priority,
+                emergency,
+                unmet,
+                expected_ms,
+                remaining_path,
+                ..Outcome::unchanged(known)
+            };
+            (held, None)
+        }
         S::Deferred => fresh(S::Deferred, false),
         S::Staged | S::Held | S::Waiting | S::Ready => fresh(S::Ready, false),
     }
 }
 
-/// Hands each build's priority down to what it needs.
-fn priorities(nodes: &[Node], order: &Order) -> Vec<Priority> {
-    let mut priorities: Vec<Priority> = nodes
+/// Hands down to what each build needs how urgent it is, and whether it goes before everything.
+fn urgencies(nodes: &[Node], order: &Order) -> Vec<(Priority, bool)> {
+    let mut urgencies: Vec<(Priority, bool)> = nodes
         .iter()
-        .map(|node| node.known.map_or(node.wanted, |known| known.priority.min(node.wanted)))
+        .map(|node| match node.known {
+            None => (node.wanted, node.emergency),
+            Some(known) if known.priority_asked.is_some() => {
+                (known.priority, known.emergency || node.emergency)
+            }
+            Some(known) => (known.priority.min(node.wanted), known.emergency || node.emergency),
+        })
         .collect();
     for &place in order.places.iter().rev() {
+        let (priority, emergency) = urgencies[place];
         for &dependency in &nodes[place].dependencies {
-            priorities[dependency] = priorities[dependency].min(priorities[place]);
+            let below = &mut urgencies[dependency];
+            *below = (below.0.min(priority), below.1 || emergency);
         }
     }
-    priorities
+    urgencies
+}
+
+/// Milliseconds of the longest chain that begins with each build. What other evaluations have behind it is what was known of it before.
+fn paths(nodes: &[Node]) -> Vec<i64> {
+    let durations: Vec<Duration> = nodes
+        .iter()
+        .map(|node| match node.known {
+            Some(known) if is_over(known) => Duration::ZERO,
+            _ => Duration::from_millis(u64::try_from(node.expected_ms).unwrap_or(0)),
+        })
+        .collect();
+    // A cycle was found before this is asked.
+    let paths = remaining_paths(&durations, |place| &nodes[place].dependencies).unwrap_or_default();
+    nodes
+        .iter()
+        .zip(paths)
+        .map(|(node, path)| {
+            let path = i64::try_from(path.as_millis()).unwrap_or(i64::MAX);
+            node.known.map_or(path, |known| renewed(known.remaining_path, known.remaining_path.max(path)))
+        })
+        .collect()
+}
+
+/// Whether a build is final and does not begin anew.
+fn is_over(known: Known) -> bool {
+    known.is_met() || matches!(known.state, BuildState::Failed | BuildState::FailedOther)
+}
+
+/// What is known anew, unless it says much the same: rows are not written for less than a tenth.
+fn renewed(known: i64, new: i64) -> i64 {
+    if (new - known).abs() <= known / 10 { known } else { new }
 }
 
 /// Tells which known builds have to be locked before a plan holds: those it changes, and those that the unmet
@@ -209,6 +300,8 @@ mod tests {
         Node {
             id: BuildId::new(id),
             wanted: priority(wanted),
+            emergency: false,
+            expected_ms: 1000,
             known: None,
             dependencies: dependencies.to_vec(),
             has_new_edges: false,
@@ -216,7 +309,17 @@ mod tests {
     }
 
     fn known(id: i64, state: S, unmet: i32, dependencies: &[usize]) -> Node {
-        let known = Known { state, priority: priority(50), unmet, failed_build: None, collected: false };
+        let known = Known {
+            state,
+            priority: priority(50),
+            unmet,
+            failed_build: None,
+            collected: false,
+            emergency: false,
+            priority_asked: None,
+            expected_ms: 1000,
+            remaining_path: 0,
+        };
         Node { known: Some(known), ..new(id, 99, dependencies) }
     }
 
@@ -250,6 +353,42 @@ mod tests {
         let priorities: Vec<u8> =
             plan(&nodes, &Order::of(&nodes).unwrap()).iter().map(|to| to.priority.get()).collect();
         assert_eq!(priorities, [20, 10, 10, 10]);
+    }
+
+    #[test]
+    fn an_emergency_goes_down_and_an_operators_priority_stays() {
+        let mut nodes = [new(10, 20, &[1]), known(1, S::Waiting, 1, &[2]), known(2, S::Ready, 0, &[])];
+        nodes[0].emergency = true;
+        for (node, asked) in nodes[1..].iter_mut().zip([60, 70]) {
+            let known = node.known.as_mut().unwrap();
+            known.priority = priority(asked);
+            known.priority_asked = Some(priority(asked));
+        }
+        nodes[2].wanted = priority(3);
+        let plan = plan(&nodes, &Order::of(&nodes).unwrap());
+        assert!(plan.iter().all(|to| to.emergency));
+        // The operator's word is against the jobs, not against what waits for it.
+        assert_eq!(plan.iter().map(|to| to.priority.get()).collect::<Vec<_>>(), [20, 20, 20]);
+        nodes[0].dependencies.clear();
+        let plan = super::plan(&nodes, &Order::of(&nodes).unwrap());
+        assert_eq!(plan.iter().map(|to| to.priority.get()).collect::<Vec<_>>(), [20, 60, 60]);
+    }
+
+    #[test]
+    fn the_longest_chain_is_known_and_what_is_over_does_not_count() {
+        let mut nodes = [
+            new(10, 20, &[1]),
+            new(11, 20, &[2, 3]),
+            known(1, S::Ready, 0, &[]),
+            known(2, S::Running, 0, &[]),
+            known(3, S::Ready, 0, &[]),
+        ];
+        nodes[2].known.as_mut().unwrap().remaining_path = 2950;
+        nodes[4].known.as_mut().unwrap().remaining_path = 9000;
+        let plan = plan(&nodes, &Order::of(&nodes).unwrap());
+        let paths: Vec<i64> = plan.iter().map(|to| to.remaining_path).collect();
+        // Much the same is left as it is, what runs is not written, and what others have behind a build stays.
+        assert_eq!(paths, [1000, 2000, 2950, 0, 9000]);
     }
 
     #[test]
@@ -301,12 +440,13 @@ mod tests {
 
     #[test]
     fn only_what_matters_is_locked() {
-        let nodes = [
+        let mut nodes = [
             new(10, 60, &[1]),
             known(1, S::Waiting, 1, &[2]),
             known(2, S::Running, 0, &[]),
             known(3, S::Succeeded, 0, &[]),
         ];
+        nodes[1].known.as_mut().unwrap().remaining_path = 2000;
         let outcomes = plan(&nodes, &Order::of(&nodes).unwrap());
         assert_eq!(must_hold_still(&nodes, &outcomes), [false, true, false, false]);
     }

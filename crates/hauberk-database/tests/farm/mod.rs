@@ -13,7 +13,7 @@ use hauberk_database::specifications::{self, NewSpecification};
 use hauberk_database::testing::TestDatabase;
 use hauberk_database::workers::{self, NewWorker};
 use hauberk_database::{
-    BuildId, Client, Epoch, EvaluationId, Level, ServerId, SpecificationId, WorkerId, begin, commit,
+    BuildId, Client, Epoch, EvaluationId, LaneId, Level, ServerId, SpecificationId, WorkerId, begin, commit,
 };
 use hauberk_store::{OutputName, StorePath};
 use serde_json::json;
@@ -136,13 +136,17 @@ impl Farm {
     }
 
     pub(crate) async fn ready(&self) -> Vec<BuildId> {
-        let rows = dispatch::window(&self.client().await, 100).await.unwrap();
-        rows.into_iter().map(|(_, build)| build.id).collect()
+        let mut builds = dispatch::window(&self.client().await, 100, None).await.unwrap().builds;
+        builds.sort_unstable_by_key(|build| (build.urgency, -build.remaining_path, build.id));
+        builds.into_iter().map(|build| build.id).collect()
     }
 
     pub(crate) async fn claim_with(&self, builds: &[BuildId], epoch: Epoch, again: bool) -> Vec<Claimed> {
-        let claims: Vec<_> =
-            builds.iter().map(|build| Claim { build: *build, worker: self.worker, session: 7 }).collect();
+        let lane = LaneId::new(1);
+        let claims: Vec<_> = builds
+            .iter()
+            .map(|build| Claim { build: *build, worker: self.worker, session: 7, lane })
+            .collect();
         let mut client = self.client().await;
         let transaction = begin(&mut client).await.unwrap();
         let granted = dispatch::claim(&transaction, &claims, epoch, self.server, again).await.unwrap();

@@ -71,7 +71,7 @@ impl ByPath {
     pub(crate) fn knowing(workload: &Workload) -> Result<Self, Cycle> {
         let durations: Vec<_> = workload.builds.iter().map(|build| build.duration).collect();
         let needed: Vec<_> = workload.builds.iter().map(|build| build.dependencies.clone()).collect();
-        Ok(Self { paths: remaining_paths(&durations, &needed)?, ready: BinaryHeap::new() })
+        Ok(Self { paths: remaining_paths(&durations, |place| &needed[place])?, ready: BinaryHeap::new() })
     }
 }
 

@@ -94,7 +94,7 @@ impl Scheduler for ServerOrder {
             .map(|build| workload.builds[*build].dependencies.iter().map(|needed| places[needed]).collect())
             .collect();
         // What the program carries has no cycle: each derivation was read after what it needs.
-        let Ok(paths) = remaining_paths(&estimates, &needed) else { return };
+        let Ok(paths) = remaining_paths(&estimates, |place| &needed[place]) else { return };
         for (build, path) in wanted.iter().zip(paths) {
             self.paths[*build] = self.paths[*build].max(path);
         }
@@ -104,8 +104,8 @@ impl Scheduler for ServerOrder {
         let lane = self.lane(workload, build);
         let specification = workload.specification_of(build);
         let urgency = self.priorities.get(&specification).copied().unwrap_or(Urgency::LAST);
-        let remaining_path = self.paths[build];
-        self.order.add(lane, Waiting { build, urgency, remaining_path, since: now }, now);
+        let (remaining_path, expected) = (self.paths[build], workload.builds[build].estimate);
+        self.order.add(lane, Waiting { build, urgency, remaining_path, expected, since: now }, now);
     }
 
     fn ended(&mut self, _: &Workload, build: usize, now: Moment) {
@@ -117,9 +117,9 @@ impl Scheduler for ServerOrder {
         }
     }
 
-    fn next(&mut self, workload: &Workload, now: Moment) -> Option<usize> {
-        let Placement { build, lane, session } = self.order.next(now)?;
-        self.order.granted(build, lane, workload.builds[build].estimate, now);
+    fn next(&mut self, _: &Workload, now: Moment) -> Option<usize> {
+        let Placement { build, session, .. } = self.order.next(now)?;
+        self.order.granted(build);
         self.machines[session].1 -= 1;
         self.given.insert(build, session);
         Some(build)

@@ -14,6 +14,7 @@ use hauberk_database::dispatch::{Consequence, Effects};
 use hauberk_database::late::{Decision, Other, Reopened, Settled, Standing, Verdict, decide};
 use hauberk_database::workers::Order;
 use hauberk_database::{BuildId, BuildState, LaneId, SpecificationId};
+use hauberk_order::Capabilities;
 use hauberk_protocol::proto::{Credit, Goodbye, OutputInfo, RunningAttempt, Welcome};
 use hauberk_protocol::{WorkerBody, WorkerMessage};
 use hauberk_store::StoreDirectory;
@@ -21,7 +22,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::outcome::RetryPolicy;
-use crate::session::Capabilities;
 
 const LEASE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -82,8 +82,11 @@ impl Db {
         ReadyBuild {
             id: BuildId::new(i64::try_from(build).unwrap()),
             lane: LaneId::new(1),
-            priority: 50,
+            other_lanes: Vec::new(),
+            urgency: 50,
             remaining_path: 0,
+            expected_ms: 0,
+            age_ms: 0,
         }
     }
 
@@ -673,7 +676,7 @@ impl World {
             leaving: false,
         });
         let mut world = Self {
-            dispatcher: Dispatcher::new(policy()),
+            dispatcher: Dispatcher::new(policy(), Instant::now()),
             now: Instant::now(),
             epoch: 1,
             db: Db { builds, ..Db::default() },
@@ -698,7 +701,7 @@ impl World {
 
     /// What the task around the dispatcher does after every event.
     fn act(&mut self) {
-        self.dispatcher.dispatch();
+        self.dispatcher.dispatch(self.now);
         loop {
             let effects = self.dispatcher.take_effects();
             if effects.is_empty() {
@@ -905,17 +908,18 @@ impl World {
         if !std::mem::take(&mut self.refill) {
             return;
         }
-        let lane = Lane {
+        let lane = dispatch::Lane {
             id: LaneId::new(1),
             specification: SpecificationId::new(1),
             store_directory: StoreDirectory::nix(),
             system: "x86_64-linux".to_owned(),
             features: BTreeSet::new(),
+            shares: 100,
         };
         let ready =
             (0..self.db.builds.len()).filter(|build| self.db.builds[*build].state == BuildState::Ready);
-        let rows = ready.map(|build| (lane.clone(), Db::ready_build(build))).collect();
-        self.dispatcher.refilled(rows);
+        let builds = ready.map(Db::ready_build).collect();
+        self.dispatcher.refilled(dispatch::Window { lanes: vec![lane], builds });
         self.act();
     }
 
@@ -970,6 +974,9 @@ impl World {
             if row.class.is_none() && row.epoch < self.epoch {
                 row.epoch = self.epoch;
                 open.push(OpenAttempt {
+                    specification: SpecificationId::new(1),
+                    expected_ms: 0,
+                    age_ms: 0,
                     attempt: AttemptId::new(*id),
                     build: BuildId::new(i64::try_from(row.build).unwrap()),
                     worker: WorkerId::new(row.worker),
@@ -998,7 +1005,7 @@ impl World {
         self.late.clear();
         self.answers.clear();
         self.fetches.clear();
-        self.dispatcher = Dispatcher::new(policy());
+        self.dispatcher = Dispatcher::new(policy(), Instant::now());
         let open = self.strays();
         self.dispatcher.adopt(open, self.now);
         self.dispatcher.want_refill();
@@ -1245,6 +1252,7 @@ fn policy() -> Policy {
         retry: RetryPolicy::default(),
         log_limit: 0,
         output_limit: 0,
+        ageing: None,
     }
 }
 

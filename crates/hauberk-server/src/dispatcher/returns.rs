@@ -165,6 +165,7 @@ impl Dispatcher {
             self.early.insert(id, Early::Superseded);
             return;
         };
+        self.window.ended(attempt.build);
         info!(build.id = %attempt.build, attempt.id = %id, "{}: attempt {id} is superseded", attempt.name);
         if attempt.phase.is_with_worker() {
             let reason = "another attempt of the same build counts".to_owned();

@@ -4,12 +4,12 @@ use std::time::Duration;
 use hauberk_database::late::{Reopened, Settled, Verdict, Word};
 use hauberk_database::workers::Order;
 use hauberk_database::{LaneId, SpecificationId};
+use hauberk_order::Capabilities;
 use hauberk_protocol::proto::{DeclineReason, OutputInfo, RunningAttempt, Welcome};
 use hauberk_store::StoreDirectory;
 
 use super::*;
 use crate::outcome::RetryPolicy;
-use crate::session::Capabilities;
 use crate::wording::MESSAGE_LIMIT;
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -30,8 +30,9 @@ impl Bench {
             retry: RetryPolicy::default(),
             log_limit: 0,
             output_limit: 0,
+            ageing: None,
         };
-        Self { dispatcher: Dispatcher::new(policy), now: Instant::now(), next_attempt: 100 }
+        Self { dispatcher: Dispatcher::new(policy, Instant::now()), now: Instant::now(), next_attempt: 100 }
     }
 
     fn hello(&mut self, worker: i32, session: u64, hello: &Hello) -> SessionId {
@@ -56,29 +57,35 @@ impl Bench {
     }
 
     fn join(&mut self, worker: i32, session: u64, slots: u64) -> SessionId {
-        let id = self.hello(worker, session, &Hello::default());
+        let hello = Hello { slots: u32::try_from(slots).unwrap(), ..Hello::default() };
+        let id = self.hello(worker, session, &hello);
         self.dispatcher.credit(id, slots);
         id
     }
 
     fn queue(&mut self, builds: &[i64]) {
-        let lane = Lane {
+        let lane = dispatch::Lane {
             id: LaneId::new(1),
             specification: SpecificationId::new(1),
             store_directory: StoreDirectory::nix(),
             system: "x86_64-linux".to_owned(),
             features: BTreeSet::new(),
+            shares: 100,
         };
-        let rows = builds
+        let builds = builds
             .iter()
-            .map(|id| {
-                let build =
-                    ReadyBuild { id: BuildId::new(*id), lane: lane.id, priority: 50, remaining_path: 0 };
-                (lane.clone(), build)
+            .map(|id| ReadyBuild {
+                id: BuildId::new(*id),
+                lane: lane.id,
+                other_lanes: Vec::new(),
+                urgency: 50,
+                remaining_path: 0,
+                expected_ms: 0,
+                age_ms: 0,
             })
             .collect();
-        self.dispatcher.refilled(rows);
-        self.dispatcher.dispatch();
+        self.dispatcher.refilled(dispatch::Window { lanes: vec![lane], builds });
+        self.dispatcher.dispatch(self.now);
     }
 
     fn committed(&mut self, committed: Committed) {
@@ -233,7 +240,7 @@ fn nothing_is_sent_before_it_is_recorded() {
     assert_eq!(sent(&bench.settle()), ["Assign"]);
     // The other build went to somebody else: the slot takes the next one.
     bench.committed(Committed::NotGranted(claims[1]));
-    bench.dispatcher.dispatch();
+    bench.dispatcher.dispatch(bench.now);
     assert_eq!(sent(&bench.settle()), ["Assign"]);
 }
 
@@ -455,6 +462,9 @@ fn a_claim_for_a_session_that_is_over_is_given_back() {
 #[test]
 fn a_restarted_server_waits_a_lease_for_the_workers_and_fetches_what_is_built() {
     let open = |attempt, built| OpenAttempt {
+        specification: SpecificationId::new(1),
+        expected_ms: 0,
+        age_ms: 0,
         attempt: AttemptId::new(attempt),
         build: BuildId::new(attempt),
         worker: WorkerId::new(1),
@@ -718,7 +728,7 @@ fn operators_pause_and_resume_workers_and_ask_them_to_leave() {
     bench.dispatcher.govern(&[order(true, false)]);
     assert!(bench.settle().is_empty());
     bench.dispatcher.govern(&[order(false, false)]);
-    bench.dispatcher.dispatch();
+    bench.dispatcher.dispatch(bench.now);
     assert_eq!(sent(&bench.settle()), ["Pause", "Assign"]);
     bench.dispatcher.govern(&[order(false, true)]);
     assert_eq!(sent(&bench.settle()), ["Drain"]);
@@ -727,7 +737,7 @@ fn operators_pause_and_resume_workers_and_ask_them_to_leave() {
     assert!(bench.settle().is_empty());
     // It has been asked already, and leaves; only its next session gets work.
     bench.dispatcher.govern(&[order(false, false)]);
-    bench.dispatcher.dispatch();
+    bench.dispatcher.dispatch(bench.now);
     assert!(bench.settle().is_empty());
 }
 
@@ -767,6 +777,9 @@ fn a_worker_that_is_removed_has_nothing_any_more() {
 #[test]
 fn what_a_restarted_server_finds_beside_another_is_settled_beside_it() {
     let open = |attempt, late| OpenAttempt {
+        specification: SpecificationId::new(1),
+        expected_ms: 0,
+        age_ms: 0,
         attempt: AttemptId::new(attempt),
         build: BuildId::new(7),
         worker: WorkerId::new(1),

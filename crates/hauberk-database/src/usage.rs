@@ -1,0 +1,32 @@
+//! What specifications have used of the farm, for their shares of it.
+
+use std::time::Duration;
+
+use crate::statement::statement;
+use crate::{DatabaseError, GenericClient, ServerId, SpecificationId};
+
+/// Sums what specifications have used lately by the attempts that have ended, in slot-seconds that count half after each `half_life`.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn used(
+    client: &impl GenericClient,
+    half_life: Duration,
+) -> Result<Vec<(SpecificationId, f64)>, DatabaseError> {
+    let rows = statement!("order/used").all(client, &[&half_life.as_secs_f64()]).await?;
+    rows.iter().map(|row| Ok((row.get("specification_id")?, row.get("slot_seconds")?))).collect()
+}
+
+/// Keeps what a server counts, for whoever asks why a build waits.
+///
+/// # Errors
+/// Any failure of the statement.
+pub async fn keep(
+    client: &impl GenericClient,
+    server: ServerId,
+    used: &[(SpecificationId, f64)],
+) -> Result<(), DatabaseError> {
+    let (specifications, slot_seconds): (Vec<_>, Vec<_>) = used.iter().copied().unzip();
+    statement!("order/keep_usage").execute(client, &[&server, &specifications, &slot_seconds]).await?;
+    Ok(())
+}
