@@ -34,6 +34,7 @@ mod text_column;
 pub mod tokens;
 pub mod upkeep;
 pub mod usage;
+pub mod why;
 pub mod workers;
 
 pub use build_state::{BuildState, BuildStatus};

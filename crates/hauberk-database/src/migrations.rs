@@ -48,10 +48,11 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0007_enrolment"),
     migration!("0008_operators"),
     migration!("0009_collection"),
+    migration!("0010_demands"),
 ];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 9;
+const OLDEST_KNOWN: i32 = 10;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

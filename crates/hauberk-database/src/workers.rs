@@ -70,6 +70,8 @@ pub struct Description {
     pub systems: Vec<String>,
     /// Features it has, as `kvm`.
     pub features: Vec<String>,
+    /// Those of them that a build must require to be given to it.
+    pub mandatory_features: Vec<String>,
     /// Builds it runs at a time.
     pub slots: i32,
     /// Where its results are fetched from.
@@ -222,6 +224,7 @@ pub async fn hello(
                 &said.features,
                 &said.slots,
                 &said.publish_url,
+                &said.mandatory_features,
             ],
         )
         .await?;
@@ -360,6 +363,7 @@ fn worker(record: &Record) -> Result<Worker, DatabaseError> {
             store_directory: record.get("store_directory")?,
             systems: record.get("systems")?,
             features: record.get("features")?,
+            mandatory_features: record.get("mandatory_features")?,
             slots: record.get("slots")?,
             publish_url: record.get("publish_url")?,
         },

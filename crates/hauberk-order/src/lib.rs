@@ -16,6 +16,7 @@
 
 mod capabilities;
 mod duration_history;
+mod forecast;
 mod ledger;
 mod order;
 mod path;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 pub use crate::capabilities::{Capabilities, Requirement};
 pub use crate::duration_history::{Basis, DurationHistory, Estimate, Likeness, Scope};
+pub use crate::forecast::{Forecast, Outlook, Span, remaining};
 pub use crate::ledger::{Ledger, LedgerPolicy};
 pub use crate::order::{Lane, Order, Placement, Policy};
 pub use crate::path::{Cycle, remaining_paths};

@@ -130,7 +130,7 @@ async fn record(database: &Database, config: &Config) -> Result<Vec<Watched>, Re
                 name: specification.name.as_str(),
                 definition: &definition,
                 priority: specification.priority,
-                shares: 100,
+                shares: i32::try_from(u32::from(specification.shares)).unwrap_or(i32::MAX),
                 enabled: specification.enabled,
                 public: true,
             },

@@ -26,6 +26,10 @@ pub struct Specification {
     /// How urgent its builds are: 0, the most urgent, to 9, which is the default.
     #[serde(default)]
     pub priority: Level,
+    /// Its part of the farm against that of others as urgent: with 100 and 300, one gets a quarter of the slots' time while both want
+    /// more than there is. 1 to 10000, 100 if not given.
+    #[serde(default, skip_serializing_if = "Shares::is_ordinary")]
+    pub shares: Shares,
     /// Seconds between two looks at its repositories; without it the register's own interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period: Option<Seconds>,
@@ -303,6 +307,42 @@ impl Default for Expression {
     }
 }
 
+/// A specification's part of the farm, against those of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Shares(u32);
+
+impl Shares {
+    const LARGEST: u32 = 10_000;
+
+    fn is_ordinary(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        Self(100)
+    }
+}
+
+impl TryFrom<u32> for Shares {
+    type Error = String;
+
+    fn try_from(shares: u32) -> Result<Self, String> {
+        match shares {
+            1..=Self::LARGEST => Ok(Self(shares)),
+            _ => Err(format!("{shares} shares are not between 1 and {}", Self::LARGEST)),
+        }
+    }
+}
+
+impl From<Shares> for u32 {
+    fn from(shares: Shares) -> Self {
+        shares.0
+    }
+}
+
 /// A time above zero, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "u32", into = "u32")]
@@ -388,7 +428,7 @@ arguments = { debug = true }
         let all = parse(Path::new("f.toml"), WHOLE).unwrap();
         let [specification] = all.as_slice() else { panic!("one is in it") };
         assert!(specification.enabled);
-        assert_eq!(specification.priority.get(), 3);
+        assert_eq!((specification.priority.get(), u32::from(specification.shares)), (3, 100));
         assert_eq!((u32::from(specification.timeout), u32::from(specification.max_silent)), (36_000, 3_600));
         let Evaluator::Nix { input, expression, arguments, systems, .. } = &specification.evaluator;
         assert_eq!((input, expression.as_str(), systems), (&None, "release.nix", &None));
@@ -396,6 +436,8 @@ arguments = { debug = true }
         // What is recorded in the database reads back as the same.
         let json = serde_json::to_value(specification).unwrap();
         assert_eq!(&serde_json::from_value::<Specification>(json).unwrap(), specification);
+        let all = parse(Path::new("f.toml"), &WHOLE.replace("priority = 3", "shares = 300")).unwrap();
+        assert_eq!(u32::from(all[0].shares), 300);
     }
 
     #[test]
@@ -403,6 +445,7 @@ arguments = { debug = true }
         for (from, to, wanted) in [
             ("priority = 3", "prio = 3", "unknown field `prio`"),
             ("priority = 3", "priority = 10", "priority 10 is not between 0"),
+            ("priority = 3", "shares = 0", "0 shares are not between 1"),
             ("period = 60", "period = 0", "0 s is not between 1 s"),
             ("url = \"https://example.org/hello.git\"", "", "missing field `url`"),
             ("branch = \"release/1.0\"", "branch = \"--upload-pack=x\"", "is not the name of a branch"),

@@ -221,6 +221,7 @@ impl Registry {
                 .cloned()
                 .collect(),
             features: hello.features.clone(),
+            mandatory_features: hello.mandatory_features.clone(),
             slots: i32::try_from(hello.slots).unwrap_or(i32::MAX),
             publish_url: publish_url(hello, peer_address)?,
         };

@@ -7,8 +7,8 @@ use hauberk_database::attempts::{self, OpenAttempt};
 use hauberk_database::dispatch::{self, KnownPath, ReadyBuild, Window};
 use hauberk_database::listen::{self, Event as Heard, Listener};
 use hauberk_database::{
-    AttemptId, BuildId, Database, DatabaseError, Epoch, ServerId, SpecificationId, control, servers, upkeep, usage,
-    workers,
+    AttemptId, BuildId, Database, DatabaseError, Epoch, ServerId, SpecificationId, control, servers, upkeep,
+    usage, workers,
 };
 use hauberk_order::LedgerPolicy;
 use hauberk_protocol::socket::RoutingId;

@@ -38,6 +38,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/workers", get(page::workers::show))
         .route("/machine/{name}", get(page::machine::show))
         .route("/build/{id}", get(api::build))
+        .route("/api/build/{id}/why", get(api::why))
         .route("/output/{name}", get(api::output))
         .route("/jobsets", get(api::jobsets))
         .route("/specifications", get(api::jobsets))

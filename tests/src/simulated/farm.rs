@@ -514,6 +514,21 @@ impl SimulatedFarm {
         publish(&self.database, graph).await
     }
 
+    /// Publishes an evaluation of a specification of this name, with a priority and shares, and remembers how it must end.
+    ///
+    /// # Errors
+    /// The database cannot be reached, or refuses it.
+    pub async fn publish_for(
+        &mut self,
+        graph: &Graph,
+        name: &str,
+        priority: Level,
+        shares: i32,
+    ) -> Result<Published> {
+        self.expected.extend(graph.expected());
+        publish_for(&self.database, graph, name, priority, shares).await
+    }
+
     /// Takes note of a graph that is published elsewhere.
     pub fn expect(&mut self, graph: &Graph) {
         self.expected.extend(graph.expected());
@@ -846,16 +861,20 @@ impl Drop for SimulatedFarm {
 /// # Errors
 /// The database cannot do it.
 pub async fn publish(database: &Database, graph: &Graph) -> Result<Published> {
+    publish_for(database, graph, "faults", Level::LEAST_URGENT, 100).await
+}
+
+async fn publish_for(
+    database: &Database,
+    graph: &Graph,
+    name: &str,
+    priority: Level,
+    shares: i32,
+) -> Result<Published> {
     let mut client = database.client().await?;
     let definition = serde_json::Value::Object(serde_json::Map::new());
-    let specification = NewSpecification {
-        name: "faults",
-        definition: &definition,
-        priority: Level::LEAST_URGENT,
-        shares: 100,
-        enabled: true,
-        public: true,
-    };
+    let specification =
+        NewSpecification { name, definition: &definition, priority, shares, enabled: true, public: true };
     let specification = specifications::upsert(&client, specification).await?;
     let evaluation = evaluations::start(&client, specification, &[]).await?;
     Ok(registration::publish(&mut client, evaluation, &graph.registration()?).await?)

@@ -113,15 +113,6 @@ pub struct Wanted {
     pub weather: i16,
 }
 
-/// What stands between a ready build and a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ahead {
-    /// More urgent builds for the same workers, counted up to 1000.
-    pub builds: i64,
-    /// Connected workers that could take it.
-    pub workers: i64,
-}
-
 /// Reads one build.
 ///
 /// # Errors
@@ -235,13 +226,4 @@ pub async fn wanted_by(
             })
         })
         .collect()
-}
-
-/// Tells what stands between a ready build and a worker.
-///
-/// # Errors
-/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
-pub async fn ahead(client: &impl GenericClient, id: BuildId) -> Result<Option<Ahead>, DatabaseError> {
-    let row = statement!("pages/ahead").optional(client, &[&id]).await?;
-    row.map(|row| Ok(Ahead { builds: row.get("ahead")?, workers: row.get("workers")? })).transpose()
 }

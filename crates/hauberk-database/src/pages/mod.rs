@@ -13,8 +13,8 @@ mod worker;
 
 pub use attempt::{Attempt, LogOwner, attempt, attempts, log_attempt};
 pub use build::{
-    Ahead, Build, BuildLine, EdgeCounts, Output, Wanted, ahead, build, build_of_derivation, dependencies,
-    dependents, edge_counts, outputs, wanted_by,
+    Build, BuildLine, EdgeCounts, Output, Wanted, build, build_of_derivation, dependencies, dependents,
+    edge_counts, outputs, wanted_by,
 };
 pub use evaluation::{
     Checkout, Evaluation, EvaluationStatus, Job, JobFilter, JobStatus, Neighbours, StatusCounts, checkouts,

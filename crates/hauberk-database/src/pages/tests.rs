@@ -153,7 +153,7 @@ async fn every_statement_reads_a_filled_farm() {
     assert_eq!(ready.len() as i64, counted[&BuildState::Ready]);
     let distinct: std::collections::HashSet<_> = ready.iter().collect();
     assert_eq!(distinct.len(), ready.len(), "a build is on two pages");
-    assert!(ahead(&client, ready[0]).await.unwrap().is_some());
+    assert!(crate::why::why(&client, ready[0]).await.unwrap().is_some());
 
     let queue = queued_builds(&client, 30).await.unwrap();
     let summaries = build_summaries(&client, &queue, None).await.unwrap();

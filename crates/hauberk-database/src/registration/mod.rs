@@ -711,8 +711,7 @@ async fn share(
     specification: SpecificationId,
     graph: &Graph,
 ) -> Result<(), DatabaseError> {
-    let unfinished =
-        graph.nodes.iter().filter(|node| node.known.is_some_and(takes_edges));
+    let unfinished = graph.nodes.iter().filter(|node| node.known.is_some_and(takes_edges));
     let ids: Vec<BuildId> = unfinished.map(|node| node.id).collect();
     if !ids.is_empty() {
         statement!("registration/share_lanes").execute(transaction, &[&ids, &specification]).await?;

@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::figure::{Figure, quantile, rounded};
 use crate::replay::{
-    ByDependents, ByPath, Graph, OldestFirst, Outcome, Scheduler, ServerOrder, Shape, Workload, simulate,
+    ByDependents, ByPath, Forecasts, Graph, OldestFirst, Outcome, Scheduler, ServerOrder, Shape, Workload,
+    simulate,
 };
 
 /// The order of dispatch on a real graph of 9,968 derivations, in simulated time
@@ -19,7 +20,9 @@ use crate::replay::{
 /// largest of all runs. makespan_over_bound: the same over what no schedule can beat. oldest_first_over_offline and
 /// dependents_over_offline: the orders of Cuirass and Hydra in the same runs. fair_share_error: how far two specifications of 1:3
 /// shares are from them while both have work. ageing_overtaking_seconds: the most by which a build was
-/// overtaken by one that became ready later, with the bound given; ageing_waiting_seconds without it.
+/// overtaken by one that became ready later, with the bound given; ageing_waiting_seconds without it. estimate_error_median: how far
+/// the foretold ends of builds that wait are off, as a part of the time until then; estimate_coverage: the part of them that ended
+/// within the interval that was told.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Seeds of the durations; each is a run of its own
@@ -51,6 +54,8 @@ const MACHINE: usize = 8;
 const RATIOS: [f64; 5] = [0.67, 0.8, 1.0, 1.25, 1.5];
 /// Evaluations that come within the time of one's critical path.
 const STAGGER: f64 = 4.0;
+/// Times within one critical path at which ends are foretold.
+const ASKED: f64 = 20.0;
 /// Derivations that change between two evaluations; most take many others with them.
 const TOUCHED: usize = 20;
 
@@ -61,6 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Figure>> {
     let mut figures = makespans(options, &graph)?;
     figures.extend(fair_share(options, &graph)?);
     figures.extend(ageing(options, &graph)?);
+    figures.extend(forecasts(options, &graph)?);
     Ok(figures)
 }
 
@@ -218,6 +224,54 @@ fn ageing(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
         figure("ageing_overtaking_seconds", overtaking(Some(bound))),
         figure("unbounded_overtaking_seconds", overtaking(None)),
     ])
+}
+
+/// When builds are said to end, in runs of one evaluation and of several, of which the farm does not know those that are to come.
+fn forecasts(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
+    let (mut errors, mut within, mut runs) = (Vec::new(), 0_usize, Vec::new());
+    for &seed in &options.seeds {
+        let shape = shape(options, seed);
+        let single = Workload::of(graph, shape);
+        let apart = single.critical_path().div_f64(STAGGER);
+        let several = Workload::of_evaluations(graph, shape, options.evaluations, apart, TOUCHED);
+        for ratio in RATIOS {
+            for workload in [&single, &several] {
+                let slots = slots_for(workload, ratio);
+                let every = single.critical_path().div_f64(ASKED);
+                let mut forecasts = Forecasts::new(workload, slots, options.error, every, seed);
+                let mut order = order(slots, None);
+                let outcome = simulate(workload, slots, &mut order, |now, outcome| {
+                    forecasts.watch(now, outcome);
+                });
+                let compared = forecasts.compare(&outcome);
+                let hits = compared.iter().filter(|(_, within)| *within).count();
+                let mut own: Vec<f64> = compared.iter().map(|(error, _)| *error).collect();
+                runs.push(json!({
+                    "seed": seed, "evaluations": workload.evaluations.len(), "work_over_path": ratio,
+                    "forecasts": compared.len(),
+                    "error_median": quantile(&mut own, 0.5).map(|median| rounded(median, 3)),
+                    "coverage": rounded(hits as f64 / compared.len().max(1) as f64, 3),
+                }));
+                within += hits;
+                errors.append(&mut own);
+            }
+        }
+    }
+    let coverage = within as f64 / errors.len().max(1) as f64;
+    let median = quantile(&mut errors, 0.5).context("nothing was foretold")?;
+    let parameters = Map::from_iter([
+        ("forecasts".to_owned(), errors.len().into()),
+        ("error".to_owned(), options.error.into()),
+        ("single_runs".to_owned(), Value::Array(runs)),
+    ]);
+    let figure = |figure, value| Figure {
+        scenario: "replay",
+        figure,
+        value,
+        unit: "ratio",
+        parameters: parameters.clone(),
+    };
+    Ok(vec![figure("estimate_error_median", median), figure("estimate_coverage", coverage)])
 }
 
 /// The most by which a build was overtaken by one that became ready later.

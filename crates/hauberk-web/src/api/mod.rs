@@ -7,10 +7,12 @@ use std::collections::HashMap;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use hauberk_database::pages::{self, Checkout, Evaluation, FinishedFilter};
+use hauberk_database::why::{self, Foretold, Why};
 use hauberk_database::{BuildId, EvaluationId, GenericClient};
 
 use crate::app::App;
 use crate::failure::ApiFailure;
+use serde::Serialize;
 use shape::{Build, EvaluationObject, Job, Jobset, Output};
 
 /// Most objects in an answer.
@@ -34,6 +36,25 @@ pub(crate) async fn build(State(app): State<App>, Path(id): Path<String>) -> Ans
         Some(summary) => Ok(Json(summary.into())),
         None => Err(ApiFailure::Missing(format!("Build with ID {id} doesn't exist."))),
     }
+}
+
+/// Why a build is not running, in words too, and when it should begin and end.
+#[derive(Debug, Serialize)]
+pub(crate) struct Explained {
+    #[serde(flatten)]
+    why: Why,
+    text: String,
+    forecast: Option<Foretold>,
+}
+
+/// Serves `/api/build/ID/why`.
+pub(crate) async fn why(State(app): State<App>, Path(id): Path<String>) -> Answer<Explained> {
+    let missing = || ApiFailure::Missing(format!("Build with ID {id} doesn't exist."));
+    let build: BuildId = id.parse().map_err(|_| missing())?;
+    let client = app.database.client().await?;
+    let why = why::why(&client, build).await?.ok_or_else(missing)?;
+    let forecast = why::forecast(&client, build).await?;
+    Ok(Json(Explained { text: why.to_string(), why, forecast }))
 }
 
 /// Serves `/output/HASH-NAME`.

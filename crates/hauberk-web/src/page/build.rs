@@ -2,9 +2,9 @@
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
-use hauberk_database::operators;
 use hauberk_database::pages::{self, Attempt, Build, BuildLine, EdgeCounts, Output, Wanted};
-use hauberk_database::{BuildId, BuildState, DatabaseError, GenericClient};
+use hauberk_database::why::{self, Foretold, Reason, Seconds, Why};
+use hauberk_database::{BuildId, operators};
 
 use super::history::{self, Line};
 use super::{Page, Parameters, parse, render};
@@ -23,7 +23,8 @@ const WANTED: i64 = 20;
 #[template(path = "build.html")]
 struct BuildPage {
     build: Build,
-    why: Option<String>,
+    why: Vec<String>,
+    foretold: Option<String>,
     outputs: Vec<Output>,
     attempts: Vec<Attempt>,
     /// The attempt that runs or that decided.
@@ -58,7 +59,10 @@ pub(crate) async fn show(
     let limit = |list| if shows_all(list) { MANY } else { FEW };
     let attempts = pages::attempts(&client, id, ATTEMPTS).await?;
     render(&BuildPage {
-        why: why(&client, &build).await?,
+        why: reasons(why::why(&client, id).await?),
+        foretold: why::forecast(&client, id)
+            .await?
+            .and_then(|Foretold { start, end }| Some(foretold(start?, end))),
         outputs: pages::outputs(&client, &[id]).await?,
         deciding: attempts.iter().find(|attempt| Some(attempt.id) == build.attempt).cloned(),
         attempts,
@@ -72,42 +76,23 @@ pub(crate) async fn show(
     })
 }
 
-/// Says why a build is not under way.
-async fn why(client: &impl GenericClient, build: &Build) -> Result<Option<String>, DatabaseError> {
-    Ok(match build.line.state {
-        BuildState::Staged => Some("Its evaluation is not published yet.".to_owned()),
-        BuildState::Held => Some("An operator keeps it back.".to_owned()),
-        BuildState::Waiting => Some(match build.unmet {
-            1 => "It waits for one build that has not succeeded yet.".to_owned(),
-            unmet => format!("It waits for {unmet} builds that have not succeeded yet."),
-        }),
-        BuildState::Deferred => Some(match build.not_before {
-            Some(at) => format!("It will be tried again after {} UTC.", v::exact(&at)),
-            None => "It will be tried again later.".to_owned(),
-        }),
-        BuildState::Ready => pages::ahead(client, build.line.id).await?.map(|ahead| {
-            let system = &build.line.system;
-            match (ahead.workers, ahead.builds) {
-                (0, _) if build.features.is_empty() => {
-                    format!("No connected worker builds for {system}.")
-                }
-                (0, _) => {
-                    format!("No connected worker builds for {system} and has {}.", build.features.join(", "))
-                }
-                (_, 0) => "It is the next of its kind: a free slot takes it.".to_owned(),
-                (_, 1) => "One more urgent build of its kind waits for a free slot before it.".to_owned(),
-                (_, 1000..) => "A thousand or more urgent builds of its kind wait before it.".to_owned(),
-                (_, ahead) => format!("{ahead} more urgent builds of its kind wait before it."),
-            }
-        }),
-        BuildState::Assigned
-        | BuildState::Running
-        | BuildState::Built
-        | BuildState::Fetching
-        | BuildState::Succeeded
-        | BuildState::Failed
-        | BuildState::FailedDependency
-        | BuildState::FailedOther
-        | BuildState::Canceled => None,
-    })
+/// The reasons that the page does not tell otherwise.
+fn reasons(why: Option<Why>) -> Vec<String> {
+    let reasons = why.map(|why| why.reasons).unwrap_or_default();
+    let told = |reason: &Reason| {
+        matches!(reason, Reason::FailedDependency { .. } | Reason::Canceled | Reason::WithWorker { .. })
+    };
+    reasons.iter().filter(|reason| !told(reason)).map(ToString::to_string).collect()
+}
+
+/// Says in a line when a build should begin and end.
+fn foretold(start: Seconds, end: Seconds) -> String {
+    let rough = |seconds: f64| {
+        // A build takes no thousands of years.
+        v::milliseconds(&((seconds.max(0.0) * 1000.0) as i64))
+    };
+    let span = |span: &Seconds| {
+        format!("in about {} ({} to {})", rough(span.likely), rough(span.earliest), rough(span.latest))
+    };
+    format!("It should begin {}, and end {}.", span(&start), span(&end))
 }

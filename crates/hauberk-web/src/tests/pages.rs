@@ -111,10 +111,16 @@ async fn a_build_says_why_it_is_not_running() {
     for (build, words) in [
         (4, "because <a href=\"/build/3/details\">xss-&#60;script&#62;"),
         (6, "the last time: publish server http://10.0.0.1:5558 answered 503"),
-        (8, "It waits for one build that has not succeeded yet."),
-        (9, "It is the next of its kind"),
-        (10, "No connected worker builds for aarch64-linux."),
-        (11, "It will be tried again after 2020-01-01 00:10:00 UTC."),
+        (8, "It waits for 1 build that has not succeeded yet: gcc-13.2.0 (build 5, running)."),
+        (9, "Nothing stands before it"),
+        (
+            10,
+            "No connected worker builds for aarch64-linux in /nix/store, since 2019-12-31T00:00:00Z; not connected: cedar.",
+        ),
+        (
+            11,
+            "It will be tried again after 2020-01-01T00:10:00Z: 2 of its tries failed by the farm&#39;s fault",
+        ),
         (13, "no space left on the build directory"),
     ] {
         let page = farm.page(&format!("/build/{build}/details")).await;

@@ -128,8 +128,34 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DURATION", default_value = "6m", value_parser = parse_expiry)]
     log_expiry: Expiry,
 
+    /// Builds that have been ready for longer go before what is more urgent, emergencies excepted, the oldest first: a number with `s`,
+    /// `min`, `h` or `d`, or `never`
+    #[arg(long, value_name = "DURATION", default_value = "never", value_parser = parse_ageing)]
+    ageing: Ageing,
+
     #[command(flatten)]
     publish: Publish,
+}
+
+/// When age begins to count; `None` is never.
+type Ageing = Option<Duration>;
+
+fn parse_ageing(text: &str) -> Result<Ageing, String> {
+    if text == "never" {
+        return Ok(None);
+    }
+    let wrong = || "give a number above 0 with `s`, `min`, `h` or `d`, such as `12h`, or `never`".to_owned();
+    let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(at);
+    let unit = match unit {
+        "s" => 1,
+        "min" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let number = number.parse::<u32>().ok().filter(|&number| number > 0).ok_or_else(wrong)?;
+    Ok(Some(Duration::from_secs(u64::from(number) * unit)))
 }
 
 /// Where to announce; `None` is nowhere.
@@ -201,6 +227,7 @@ impl Options {
                 },
                 log: self.log_limit.saturating_mul(1 << 20),
                 log_expiry: self.log_expiry,
+                ageing: self.ageing,
                 fetches: self.fetches.max(1),
                 ..Limits::default()
             },

@@ -6,6 +6,7 @@ mod log;
 mod show;
 mod urgency;
 mod wait;
+mod why;
 
 pub(crate) use deed::{CanceledObject, OnlyOptions, canceled_text};
 
@@ -35,6 +36,7 @@ enum Action {
     Emergency(urgency::Emergency),
     Log(log::Options),
     Wait(wait::Options),
+    Why(why::Options),
 }
 
 /// Does what the command says.
@@ -49,5 +51,6 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         Action::Emergency(options) => urgency::emergency(options, &location).await,
         Action::Log(options) => log::run(options, &location).await,
         Action::Wait(options) => wait::run(options, &location).await,
+        Action::Why(options) => why::run(options, &location).await,
     }
 }
