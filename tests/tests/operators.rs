@@ -89,7 +89,7 @@ async fn operators_see_and_steer_a_farm() -> Result<()> {
     assert!(follower.wait_end(Deadline::seconds(60))?.success());
 
     evaluations(&mut farm).await?;
-    workers(&farm)?;
+    workers(&mut farm)?;
     // All of it stands in the audit, with who did it.
     let audit = json(&farm, &["audit", "--limit", "1000"])?;
     let audit = audit.as_array().context("the audit is a list")?;
@@ -267,13 +267,15 @@ async fn evaluations(farm: &mut Farm) -> Result<()> {
     Ok(())
 }
 
-fn workers(farm: &Farm) -> Result<()> {
+fn workers(farm: &mut Farm) -> Result<()> {
     let shown = done(farm, &["worker", "show", "worker-2"])?;
     assert!(shown.contains("paused because") && shown.contains("a new disk"), "{shown}");
     done(farm, &["worker", "resume", "worker-1", "worker-2"])?;
     let list = json(farm, &["worker", "list"])?;
     assert_eq!(list[0]["slots"], 2, "{list}");
     done(farm, &["worker", "remove", "worker-2"])?;
+    let mut removed = farm.workers[1].process.take().context("it runs")?;
+    assert_eq!(removed.wait_end(Deadline::seconds(30))?.code(), Some(7), "it is told that it was removed");
     assert_eq!(json(farm, &["worker", "list"])?.as_array().map(Vec::len), Some(1));
     assert_eq!(json(farm, &["worker", "list", "--all"])?.as_array().map(Vec::len), Some(2));
     Ok(())

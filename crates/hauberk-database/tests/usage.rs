@@ -1,0 +1,38 @@
+//! What specifications have used of the farm.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
+
+mod farm;
+
+use std::time::Duration;
+
+use farm::Farm;
+use hauberk_database::usage;
+
+#[tokio::test]
+async fn what_was_used_counts_half_after_a_while() {
+    let farm = Farm::with(&[&[], &[]]).await;
+    let client = farm.client().await;
+    let hour = Duration::from_secs(3600);
+    assert!(usage::used(&client, hour).await.unwrap().is_empty());
+    farm.succeed(0).await;
+    farm.succeed(1).await;
+    // One ran for 100 s until now, the other for 100 s until an hour ago.
+    let paid = "update attempts a set lane_id = b.lane_id from builds b where b.id = a.build_id";
+    client.batch_execute(paid).await.unwrap();
+    for (number, ago) in [(0, 0), (1, 3600)] {
+        let build = farm.build(number).await;
+        let ran = format!(
+            "update attempts set assigned_at = now() - interval '{} s', built_at = null, \
+             ended_at = now() - interval '{ago} s' where build_id = {build}",
+            ago + 100
+        );
+        client.batch_execute(&ran).await.unwrap();
+    }
+    let used = usage::used(&client, hour).await.unwrap();
+    let [(specification, slot_seconds)] = used.as_slice() else { panic!("{used:?}") };
+    assert_eq!(*specification, farm.specification);
+    assert!((slot_seconds - 150.0).abs() < 2.0, "{slot_seconds}");
+    usage::keep(&client, farm.server, &used).await.unwrap();
+    usage::keep(&client, farm.server, &used).await.unwrap();
+}
