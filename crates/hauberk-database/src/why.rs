@@ -1,7 +1,7 @@
 //! Why a build is not running, and when it will.
 //!
-//! Every reason is read from the rows by keys and from indexes, and what could be long is counted up to a bound: the answer takes
-//! milliseconds however long the queue is. What only the servers know, what specifications have used of the farm, they write down
+//! Every reason is read from the rows by keys and from indexes, and what could be long is counted up to a bound, however
+//! long the queue is. What only the servers know, what specifications have used of the farm, they write down
 //! now and then ([`crate::usage`]).
 
 use std::collections::HashMap;
