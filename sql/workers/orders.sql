@@ -1,6 +1,6 @@
--- What operators want of the workers that a server start has, or whose attempts it has.
+-- What operators, or the farm itself, want of the workers that a server start has, or whose attempts it has.
 -- $1 epoch
-select id, paused, pause_reason, draining, revoked_at is not null as revoked
+select id, paused, pause_reason, draining, revoked_at is not null as revoked, set_aside_at is not null as set_aside
 from workers w
 where epoch = $1
    or revoked_at is not null and exists (

@@ -49,10 +49,11 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0008_operators"),
     migration!("0009_collection"),
     migration!("0010_demands"),
+    migration!("0011_set_aside"),
 ];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 10;
+const OLDEST_KNOWN: i32 = 11;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

@@ -310,6 +310,8 @@ pub struct Order {
     pub draining: bool,
     /// It was removed: it has no session any more, and its attempts are given back.
     pub revoked: bool,
+    /// The farm itself has paused it, because it is sick.
+    pub set_aside: bool,
 }
 
 /// Lists what operators want of the workers that a server start has, or whose attempts it has.
@@ -327,9 +329,39 @@ pub async fn orders(client: &impl GenericClient, epoch: Epoch) -> Result<Vec<Ord
                 reason: record.get("pause_reason")?,
                 draining: record.get("draining")?,
                 revoked: record.get("revoked")?,
+                set_aside: record.get("set_aside")?,
             })
         })
         .collect()
+}
+
+/// Sets a sick worker aside, for this reason; the servers are told. Changes nothing if it is paused, or not this server start's.
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn set_aside(
+    client: &impl GenericClient,
+    worker: WorkerId,
+    epoch: Epoch,
+    reason: &str,
+) -> Result<(), DatabaseError> {
+    statement!("workers/set_aside").execute(client, &[&worker, &epoch, &reason]).await?;
+    statement!("control/notify").execute(client, &[]).await?;
+    notify_changed(client, worker).await
+}
+
+/// Gives work again to a worker that was set aside; the servers are told.
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn recover(
+    client: &impl GenericClient,
+    worker: WorkerId,
+    epoch: Epoch,
+) -> Result<(), DatabaseError> {
+    statement!("workers/recover").execute(client, &[&worker, &epoch]).await?;
+    statement!("control/notify").execute(client, &[]).await?;
+    notify_changed(client, worker).await
 }
 
 async fn notify_changed(client: &impl GenericClient, id: WorkerId) -> Result<(), DatabaseError> {

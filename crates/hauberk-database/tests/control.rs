@@ -393,7 +393,7 @@ async fn workers_are_directed_by_name_and_the_server_is_told() {
     workers::hello(&client, farm.worker, farm.epoch, &description).await.unwrap();
     let order = |paused, reason: Option<&str>, draining| {
         let reason = reason.map(ToOwned::to_owned);
-        [Order { worker: farm.worker, paused, reason, draining, revoked: false }]
+        [Order { worker: farm.worker, paused, reason, draining, revoked: false, set_aside: false }]
     };
     for (direction, expected) in [
         (Direction::Pause(Some("disk")), order(true, Some("disk"), false)),
@@ -414,4 +414,28 @@ async fn workers_are_directed_by_name_and_the_server_is_told() {
     // Without a session and without attempts, there is nothing to be done about it.
     workers::disconnected(&client, farm.worker, farm.epoch).await.unwrap();
     assert_eq!(workers::orders(&client, farm.epoch).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_set_aside_is_paused_until_it_recovers_or_is_resumed() {
+    let farm = Farm::with(&[]).await;
+    let client = farm.client().await;
+    let standing = async || {
+        let order = workers::orders(&farm.client().await, farm.epoch).await.unwrap().remove(0);
+        (order.paused, order.set_aside, order.reason)
+    };
+    workers::hello(&client, farm.worker, farm.epoch, &workers::Description::default()).await.unwrap();
+    let aside = (true, true, Some("sick".to_owned()));
+    workers::set_aside(&client, farm.worker, farm.epoch, "sick").await.unwrap();
+    assert_eq!(standing().await, aside);
+    workers::recover(&client, farm.worker, farm.epoch).await.unwrap();
+    assert_eq!(standing().await, (false, false, None));
+    workers::set_aside(&client, farm.worker, farm.epoch, "sick").await.unwrap();
+    workers::direct(&client, "w", Direction::Resume).await.unwrap().unwrap();
+    assert_eq!(standing().await, (false, false, None));
+    // What an operator has paused is the operator's.
+    workers::direct(&client, "w", Direction::Pause(Some("new disk"))).await.unwrap().unwrap();
+    workers::set_aside(&client, farm.worker, farm.epoch, "sick").await.unwrap();
+    workers::recover(&client, farm.worker, farm.epoch).await.unwrap();
+    assert_eq!(standing().await, (true, false, Some("new disk".to_owned())));
 }

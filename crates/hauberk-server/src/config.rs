@@ -12,6 +12,7 @@ use hauberk_publish::Signer;
 use hauberk_publish::server::PublishOptions;
 use hauberk_store::StoreDirectory;
 
+use crate::health::HealthPolicy;
 use crate::outcome::RetryPolicy;
 
 /// What a server is told. Every value is checked already, except that ports may turn out to be in use.
@@ -85,6 +86,8 @@ pub struct Limits {
     pub retry: RetryPolicy,
     /// Builds that have been ready for longer go before what is more urgent, emergencies excepted, the oldest first; none: never.
     pub ageing: Option<Duration>,
+    /// When workers are set aside, and how often they are tried.
+    pub health: HealthPolicy,
     /// Largest log, in bytes of text; 0 = no limit.
     pub log: u64,
     /// Logs are kept so long after the end of their attempts; none: for ever.
@@ -108,6 +111,7 @@ impl Default for Limits {
             sweep: Duration::from_secs(30),
             retry: RetryPolicy::default(),
             ageing: None,
+            health: HealthPolicy::default(),
             log: 256 << 20,
             log_expiry: Some(Duration::from_secs(180 * 24 * 60 * 60)),
             output: 0,

@@ -21,6 +21,7 @@ use hauberk_protocol::socket::RoutingId;
 use hauberk_protocol::{ServerBody, ServerMessage};
 use tracing::{debug, info, warn};
 
+use crate::health::Health;
 use crate::outcome::{class_of, class_of_decline, consequence};
 use crate::session::{Session, SessionId};
 use crate::step::{Admitted, Committed, Effect, FetchJob, Late, Op, Policy};
@@ -28,6 +29,7 @@ use crate::window::Window;
 use crate::wording::{assign, built_outputs, measures, one_line, result_message, to_i64};
 
 mod attempt;
+mod care;
 mod census;
 mod orders;
 mod returns;
@@ -52,6 +54,7 @@ pub(crate) struct Dispatcher {
     early: HashMap<AttemptId, Early>,
     /// Where builds that are to be tried again have failed by the farm's fault.
     tried: HashMap<BuildId, Vec<WorkerId>>,
+    health: Health,
     effects: Vec<Effect>,
     refilling: bool,
 }
@@ -59,6 +62,7 @@ pub(crate) struct Dispatcher {
 impl Dispatcher {
     /// Makes a dispatcher that knows of nothing.
     pub(crate) fn new(policy: Policy, now: Instant) -> Self {
+        let health = Health::new(policy.health);
         Self {
             window: Window::new(policy.ageing, now),
             policy,
@@ -68,6 +72,7 @@ impl Dispatcher {
             returns: Returns::new(),
             early: HashMap::new(),
             tried: HashMap::new(),
+            health,
             effects: Vec::new(),
             refilling: false,
         }
@@ -482,6 +487,7 @@ impl Dispatcher {
             self.end(attempt, AttemptClass::WorkerLost, message, Measures::default(), By::Server);
         }
         self.enforce_stops(now);
+        self.look_after_workers(now);
         count
     }
 
@@ -559,6 +565,7 @@ impl Dispatcher {
                 let Some(attempt) = self.attempts.remove(&id) else { return };
                 self.window.ended(attempt.build);
                 info!(build.id = %attempt.build, attempt.id = %id, "{} succeeded", attempt.name);
+                self.did(attempt.worker, attempt.build);
                 self.tried.remove(&attempt.build);
                 self.send_to_worker(attempt.worker, Release { attempts: vec![id.get()] });
             }
@@ -684,6 +691,10 @@ impl Dispatcher {
         );
         let (build, worker) = (attempt.build, attempt.worker);
         self.window.ended(build);
+        match consequence {
+            Consequence::Fail => self.did(worker, build),
+            _ => self.health.failed(worker, build, class),
+        }
         match consequence {
             Consequence::Retry { .. } => {
                 let tried = self.tried.entry(build).or_default();

@@ -7,6 +7,7 @@ mod dispatcher;
 mod enrolment;
 mod error;
 mod fetch;
+mod health;
 mod logs;
 mod metrics;
 mod outcome;
@@ -24,6 +25,7 @@ mod wording;
 
 pub use config::{Config, Limits, StoreConfig};
 pub use error::ServerError;
+pub use health::HealthPolicy;
 pub use outcome::RetryPolicy;
 pub use server::run;
 pub use trust::ProbeError;

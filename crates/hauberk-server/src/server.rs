@@ -229,6 +229,7 @@ pub async fn run(
         lease: config.limits.lease,
         stop_patience: config.limits.stop_patience,
         retry: config.limits.retry,
+        health: config.limits.health,
         log_limit: config.limits.log,
         output_limit: config.limits.output,
         ageing: config.limits.ageing,

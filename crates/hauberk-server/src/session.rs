@@ -56,6 +56,8 @@ pub(crate) struct Session {
     pub(crate) draining: bool,
     /// Credit granted in total.
     granted: u64,
+    /// It is tried with one build, though it is paused.
+    pub(crate) probed: bool,
     /// Attempts assigned, or about to be, in total.
     assigned: u64,
     /// Messages sent.
@@ -86,6 +88,7 @@ impl Session {
             paused: false,
             draining: false,
             granted: 0,
+            probed: false,
             assigned: 0,
             sequence: 0,
             received: 0,
@@ -95,7 +98,12 @@ impl Session {
 
     /// Attempts it can take now.
     pub(crate) fn free(&self) -> u64 {
-        if self.paused || self.draining { 0 } else { self.granted.saturating_sub(self.assigned) }
+        let free = self.granted.saturating_sub(self.assigned);
+        match (self.draining, self.paused) {
+            (true, _) => 0,
+            (false, true) => free.min(self.probed.into()),
+            (false, false) => free,
+        }
     }
 
     /// Takes a running total of credit; an overtaken smaller one changes nothing.
@@ -105,6 +113,7 @@ impl Session {
 
     /// Reserves credit for an attempt that is being recorded.
     pub(crate) fn reserve(&mut self) {
+        self.probed = false;
         self.assigned += 1;
     }
 

@@ -11,6 +11,7 @@ use hauberk_protocol::proto::Welcome;
 use hauberk_protocol::socket::RoutingId;
 use hauberk_store::StorePath;
 
+use crate::health::HealthPolicy;
 use crate::outcome::RetryPolicy;
 use crate::session::SessionId;
 
@@ -23,6 +24,8 @@ pub(crate) struct Policy {
     pub(crate) stop_patience: Duration,
     /// What to do after the farm's faults.
     pub(crate) retry: RetryPolicy,
+    /// When workers are set aside, and how often they are tried.
+    pub(crate) health: HealthPolicy,
     /// Largest log, in bytes of text; 0 = no limit.
     pub(crate) log_limit: u64,
     /// Largest output, in bytes of nar; 0 = no limit.
@@ -139,6 +142,10 @@ pub(crate) enum Effect {
     Refill,
     /// A worker's session is over.
     SessionEnded(WorkerId),
+    /// A worker is sick, for this reason.
+    SetAside(WorkerId, String),
+    /// A worker that was set aside has done a build.
+    Recovered(WorkerId),
 }
 
 /// A worker that may join, as the database and the transport know it.

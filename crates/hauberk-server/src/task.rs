@@ -7,8 +7,8 @@ use hauberk_database::attempts::{self, OpenAttempt};
 use hauberk_database::dispatch::{self, KnownPath, ReadyBuild, Window};
 use hauberk_database::listen::{self, Event as Heard, Listener};
 use hauberk_database::{
-    AttemptId, BuildId, Database, DatabaseError, Epoch, ServerId, SpecificationId, control, servers, upkeep,
-    usage, workers,
+    AttemptId, BuildId, Client, Database, DatabaseError, Epoch, ServerId, SpecificationId, WorkerId, control,
+    servers, upkeep, usage, workers,
 };
 use hauberk_order::LedgerPolicy;
 use hauberk_protocol::socket::RoutingId;
@@ -519,6 +519,20 @@ impl Task {
         });
     }
 
+    /// Writes about a worker, in the background; what comes of it is heard as an order.
+    fn change<F>(&self, worker: WorkerId, write: impl FnOnce(Client) -> F + Send + 'static)
+    where
+        F: Future<Output = Result<(), DatabaseError>> + Send + 'static,
+    {
+        let database = self.database.clone();
+        tokio::spawn(async move {
+            if let Err(error) = async { write(database.client().await?).await }.await {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, worker.id = %worker, "cannot record how worker {worker} is");
+            }
+        });
+    }
+
     /// Does what the dispatcher wants done. False when another task is gone.
     fn act(&mut self) -> bool {
         for effect in self.dispatcher.take_effects() {
@@ -534,6 +548,20 @@ impl Task {
                 Effect::Late(step) => self.channels.late.send(step).is_ok(),
                 Effect::Fetch(job) => self.channels.fetches.send(job).is_ok(),
                 Effect::SessionEnded(worker) => self.channels.registry.send(Request::Left(worker)).is_ok(),
+                Effect::SetAside(worker, reason) => {
+                    let epoch = self.epoch;
+                    self.change(worker, move |client| async move {
+                        workers::set_aside(&client, worker, epoch, &reason).await
+                    });
+                    true
+                }
+                Effect::Recovered(worker) => {
+                    let epoch = self.epoch;
+                    self.change(worker, move |client| async move {
+                        workers::recover(&client, worker, epoch).await
+                    });
+                    true
+                }
                 Effect::Refill => {
                     let aged = self.ageing.map(|bound| bound.as_secs_f64());
                     self.ask(move |database| async move {

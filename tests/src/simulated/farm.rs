@@ -59,6 +59,8 @@ pub struct SimulatedFarmConfig {
     pub delay_ms: u64,
     /// Size of the workers' spools as `4m`, in memory; without one they lie on the computer's disk.
     pub spool_size: Option<String>,
+    /// Size of what holds the outputs of each crew as `4m`, in memory.
+    pub outputs_size: Option<String>,
     /// Size of the server's cache and logs as `4m`, in memory.
     pub cache_size: Option<String>,
     /// Size of what holds the database's cluster as `64m`, in memory.
@@ -90,6 +92,7 @@ impl Default for SimulatedFarmConfig {
             server_arguments: Vec::new(),
             delay_ms: 0,
             spool_size: None,
+            outputs_size: None,
             cache_size: None,
             database_size: None,
             retries: 6,
@@ -133,6 +136,8 @@ pub struct Crew {
     pub names: Vec<String>,
     /// The directory of its workers' spools, as the computer reaches it.
     pub spools: PathBuf,
+    /// The directory of its outputs, as the computer reaches it.
+    pub outputs: PathBuf,
     /// What lies between it and the server.
     _delays: Vec<Process>,
 }
@@ -314,6 +319,11 @@ impl SimulatedFarm {
             machine.mount_small(&spools, size)?;
             spools = machine.inside(&spools);
         }
+        let mut outputs = directory.join("outputs");
+        if let Some(size) = &self.config.outputs_size {
+            machine.mount_small(&outputs, size)?;
+            outputs = machine.inside(&outputs);
+        }
         let mut delays = Vec::new();
         if self.config.delay_ms > 0 {
             for port in ["5555", "5556"] {
@@ -329,7 +339,7 @@ impl SimulatedFarm {
         let process = self
             .crew_launch(&machine, &address, &names, &keys, &directory)?
             .start(machine.name(), self.directory.path())?;
-        self.crews.push(Crew { process, machine, address, names, spools, _delays: delays });
+        self.crews.push(Crew { process, machine, address, names, spools, outputs, _delays: delays });
         Ok(())
     }
 

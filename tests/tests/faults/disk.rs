@@ -137,3 +137,49 @@ async fn the_disk_of_the_database_is_full() -> Result<()> {
     farm.fill_all_slots().await?;
     farm.stop()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_disk_is_full_is_set_aside_until_it_does_a_build() -> Result<()> {
+    let config = SimulatedFarmConfig {
+        workers: 1,
+        slots: 5,
+        outputs_size: Some("8m".to_owned()),
+        server_arguments: vec!["--probe-pause".to_owned(), "1".to_owned()],
+        ..SimulatedFarmConfig::default()
+    };
+    let mut farm = SimulatedFarm::start(config).await?;
+    let publish_some = async |farm: &mut SimulatedFarm| -> Result<()> {
+        let mut graph = Graph::new(&farm.tag());
+        graph.add_many("slow", 10);
+        farm.publish(&graph).await?;
+        farm.settle().await
+    };
+    let is_aside = "select paused and set_aside_at is not null and pause_reason like 'set aside by the farm: %' \
+                    from workers where name = 'crew-1-1'";
+    let filler = Filler::fill(&farm.crews[0].outputs)?;
+    // What fails there succeeds on the other.
+    let deadline = Deadline::seconds(120);
+    while !farm.tables.query(is_aside, &[]).await?[0].get::<_, bool>(0) {
+        anyhow::ensure!(!deadline.is_over(), "the worker is not set aside\n{}", farm.describe().await);
+        publish_some(&mut farm).await?;
+    }
+    farm.server.wait_log("set aside by the farm", Deadline::seconds(10))?;
+    // It is probed, and stays aside as long as its disk is full.
+    let failed = farm.attempts_where("class = 'disk_full'").await?;
+    while farm.attempts_where("class = 'disk_full'").await? == failed {
+        anyhow::ensure!(!deadline.is_over(), "the worker is not tried\n{}", farm.describe().await);
+        publish_some(&mut farm).await?;
+    }
+    assert!(
+        farm.tables.query(is_aside, &[]).await?[0].get::<_, bool>(0),
+        "a probe that fails changes nothing"
+    );
+    filler.free()?;
+    let deadline = Deadline::seconds(120);
+    while farm.tables.query("select paused from workers where name = 'crew-1-1'", &[]).await?[0].get(0) {
+        anyhow::ensure!(!deadline.is_over(), "the worker gets no work again\n{}", farm.describe().await);
+        publish_some(&mut farm).await?;
+    }
+    farm.fill_all_slots().await?;
+    farm.stop()
+}

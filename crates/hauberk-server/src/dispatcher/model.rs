@@ -21,6 +21,7 @@ use hauberk_store::StoreDirectory;
 use proptest::prelude::*;
 
 use super::*;
+use crate::health::HealthPolicy;
 use crate::outcome::RetryPolicy;
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -714,7 +715,8 @@ impl World {
                     Effect::Late(step) => self.late.push_back(step),
                     Effect::Fetch(job) => self.fetches.push(job),
                     Effect::Refill => self.refill = true,
-                    Effect::SessionEnded(_) => {}
+                    // What the farm thinks of workers is not of the model.
+                    Effect::SessionEnded(_) | Effect::SetAside(..) | Effect::Recovered(_) => {}
                 }
             }
         }
@@ -943,6 +945,7 @@ impl World {
                 reason: None,
                 draining: false,
                 revoked: false,
+                set_aside: false,
             })
             .collect();
         self.dispatcher.govern(&orders);
@@ -1250,6 +1253,7 @@ fn policy() -> Policy {
         lease: LEASE,
         stop_patience: PATIENCE,
         retry: RetryPolicy::default(),
+        health: HealthPolicy::default(),
         log_limit: 0,
         output_limit: 0,
         ageing: None,

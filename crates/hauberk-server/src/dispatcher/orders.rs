@@ -59,6 +59,7 @@ impl Dispatcher {
                 self.revoke(order.worker);
                 continue;
             }
+            self.health.set_aside(order.worker, order.set_aside);
             let Some(id) = self.by_worker.get(&order.worker).copied() else { continue };
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             let pause = session.paused != order.paused;
@@ -66,6 +67,7 @@ impl Dispatcher {
             // One that was asked to leave leaves; if it comes back, it gets work.
             session.draining |= order.draining;
             session.paused = order.paused;
+            session.probed &= order.set_aside;
             if pause {
                 info!(worker.name = %session.name, "{} is {}", session.name, if order.paused { "paused" } else { "resumed" });
                 let reason = order.reason.clone().unwrap_or_else(|| "asked by an operator".to_owned());

@@ -9,6 +9,7 @@ use hauberk_protocol::proto::{DeclineReason, OutputInfo, RunningAttempt, Welcome
 use hauberk_store::StoreDirectory;
 
 use super::*;
+use crate::health::HealthPolicy;
 use crate::outcome::RetryPolicy;
 use crate::wording::MESSAGE_LIMIT;
 
@@ -28,6 +29,7 @@ impl Bench {
             lease: LEASE,
             stop_patience: PATIENCE,
             retry: RetryPolicy::default(),
+            health: HealthPolicy::default(),
             log_limit: 0,
             output_limit: 0,
             ageing: None,
@@ -716,8 +718,14 @@ fn a_canceled_build_is_stopped_and_given_up_after_a_while() {
 
 #[test]
 fn operators_pause_and_resume_workers_and_ask_them_to_leave() {
-    let order =
-        |paused, draining| Order { worker: WorkerId::new(1), paused, reason: None, draining, revoked: false };
+    let order = |paused, draining| Order {
+        worker: WorkerId::new(1),
+        paused,
+        reason: None,
+        draining,
+        revoked: false,
+        set_aside: false,
+    };
     let mut bench = Bench::new();
     let session = bench.join(1, 1, 1);
     bench.settle();
@@ -743,8 +751,14 @@ fn operators_pause_and_resume_workers_and_ask_them_to_leave() {
 
 #[test]
 fn a_worker_that_is_removed_has_nothing_any_more() {
-    let revoked =
-        Order { worker: WorkerId::new(1), paused: false, reason: None, draining: false, revoked: true };
+    let revoked = Order {
+        worker: WorkerId::new(1),
+        paused: false,
+        reason: None,
+        draining: false,
+        revoked: true,
+        set_aside: false,
+    };
     let mut bench = Bench::new();
     let session = bench.join(1, 1, 4);
     bench.settle();
@@ -834,6 +848,8 @@ fn word(effects: &[Effect]) -> String {
             Effect::Fetch(_) => "fetch".to_owned(),
             Effect::Refill => continue,
             Effect::SessionEnded(_) => "left".to_owned(),
+            Effect::SetAside(..) => "set aside".to_owned(),
+            Effect::Recovered(_) => "recovered".to_owned(),
         });
     }
     words.join(", ")

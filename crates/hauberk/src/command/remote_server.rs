@@ -10,7 +10,7 @@ use hauberk_daemon::DaemonAddress;
 use hauberk_discovery::Interfaces;
 use hauberk_protocol::keys::CurveKeyPair;
 use hauberk_publish::Signer;
-use hauberk_server::{Config, Limits, RetryPolicy, StoreConfig};
+use hauberk_server::{Config, HealthPolicy, Limits, RetryPolicy, StoreConfig};
 use hauberk_store::StoreDirectory;
 use hauberk_store::signature::SecretKey;
 
@@ -119,6 +119,15 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     retry_delay: f64,
 
+    /// A worker whose daemon, disk or memory failed so many builds in a row, all of which then did otherwise elsewhere, gets no work until a
+    /// probe succeeds or an operator resumes it; 0 = never
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    sick_after: usize,
+
+    /// Pause before such a worker is tried with one build, in seconds; after each that fails it is twice as long
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    probe_pause: u32,
+
     /// Largest build log, in MiB of text; 0 = no limit
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     log_limit: u64,
@@ -224,6 +233,10 @@ impl Options {
                     tries: self.retries,
                     first_delay: self.retry_delay.clamp(0.0, 86_400.0),
                     ..RetryPolicy::default()
+                },
+                health: HealthPolicy {
+                    sick_after: self.sick_after,
+                    probe_pause: Duration::from_secs(self.probe_pause.max(1).into()),
                 },
                 log: self.log_limit.saturating_mul(1 << 20),
                 log_expiry: self.log_expiry,
