@@ -49,7 +49,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0008_operators"),
     migration!("0009_collection"),
     migration!("0010_demands"),
-    migration!("0011_set_aside"),
+    migration!("0011_health"),
 ];
 
 /// The oldest version this program works with.

@@ -30,6 +30,8 @@ pub struct Worker {
     pub paused: bool,
     /// Why it gets no work.
     pub pause_reason: Option<String>,
+    /// Since when it is the farm itself that has paused it, because it is sick.
+    pub set_aside_at: Option<Timestamp>,
     /// Whether it is to finish what it runs and to leave.
     pub draining: bool,
     /// The session it has, if any: the server start that holds it, and since when.
@@ -384,6 +386,7 @@ fn worker(record: &Record) -> Result<Worker, DatabaseError> {
         revoked_at: record.get("revoked_at")?,
         paused: record.get("paused")?,
         pause_reason: record.get("pause_reason")?,
+        set_aside_at: record.get("set_aside_at")?,
         draining: record.get("draining")?,
         connected,
         last_seen_at: record.get("last_seen_at")?,

@@ -110,6 +110,11 @@ impl Health {
         }
     }
 
+    /// Tells whether a worker is set aside.
+    pub(crate) fn is_set_aside(&self, worker: WorkerId) -> bool {
+        self.aside.contains_key(&worker)
+    }
+
     /// Gives the workers that are sick, each with the reason, unless `is_needed` says that it is the last of its kind.
     pub(crate) fn sick(
         &mut self,

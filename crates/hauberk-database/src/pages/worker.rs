@@ -33,6 +33,8 @@ pub struct Worker {
     pub paused: bool,
     /// Why.
     pub pause_reason: Option<String>,
+    /// Since when it is the farm itself that has paused it, because it is sick.
+    pub set_aside_at: Option<Timestamp>,
     /// Whether it is to finish what it runs and to leave.
     pub draining: bool,
     /// When its session began.
@@ -133,6 +135,7 @@ pub async fn workers(
                 slots: row.get("slots")?,
                 paused: row.get("paused")?,
                 pause_reason: row.get("pause_reason")?,
+                set_aside_at: row.get("set_aside_at")?,
                 draining: row.get("draining")?,
                 connected_at: row.get("connected_at")?,
                 last_seen_at: row.get("last_seen_at")?,

@@ -18,6 +18,7 @@ impl Dispatcher {
         for session in self.sessions.values() {
             let state = match (session.draining, session.paused) {
                 (true, _) => &mut census.draining,
+                (false, true) if self.health.is_set_aside(session.worker) => &mut census.set_aside,
                 (false, true) => &mut census.paused,
                 (false, false) => &mut census.working,
             };

@@ -718,14 +718,7 @@ fn a_canceled_build_is_stopped_and_given_up_after_a_while() {
 
 #[test]
 fn operators_pause_and_resume_workers_and_ask_them_to_leave() {
-    let order = |paused, draining| Order {
-        worker: WorkerId::new(1),
-        paused,
-        reason: None,
-        draining,
-        revoked: false,
-        set_aside: false,
-    };
+    let order = |paused, draining| Order { paused, draining, ..order_of(1) };
     let mut bench = Bench::new();
     let session = bench.join(1, 1, 1);
     bench.settle();
@@ -751,14 +744,7 @@ fn operators_pause_and_resume_workers_and_ask_them_to_leave() {
 
 #[test]
 fn a_worker_that_is_removed_has_nothing_any_more() {
-    let revoked = Order {
-        worker: WorkerId::new(1),
-        paused: false,
-        reason: None,
-        draining: false,
-        revoked: true,
-        set_aside: false,
-    };
+    let revoked = Order { revoked: true, ..order_of(1) };
     let mut bench = Bench::new();
     let session = bench.join(1, 1, 4);
     bench.settle();
@@ -830,6 +816,145 @@ fn what_failed_by_the_farms_fault_is_tried_elsewhere() {
     // The first worker has more room.
     bench.queue(&[7]);
     assert_eq!(bench.claim().worker, WorkerId::new(2));
+}
+
+/// Two workers that get builds one by one.
+struct Ward {
+    bench: Bench,
+    sessions: [SessionId; 2],
+    /// Builds that each was given.
+    given: [u64; 2],
+}
+
+impl Ward {
+    fn new() -> Self {
+        let mut bench = Bench::new();
+        let hello = Hello { slots: 1, ..Hello::default() };
+        let sessions = [bench.hello(1, 1, &hello), bench.hello(2, 2, &hello)];
+        bench.settle();
+        Self { bench, sessions, given: [0, 0] }
+    }
+
+    /// Lets one of them try a build, and gives what the dispatcher wants done for it besides.
+    fn tries(&mut self, worker: usize, build: i64, outcome: Outcome) -> Vec<Effect> {
+        self.given[worker] += 1;
+        self.bench.dispatcher.credit(self.sessions[worker], self.given[worker]);
+        self.bench.queue(&[build]);
+        assert_eq!(sent(&self.bench.settle()), ["Assign"]);
+        let id = self.bench.next_attempt;
+        let mut finished = if outcome == Outcome::Succeeded { success(id) } else { failure(id, outcome) };
+        finished.outcome = outcome.into();
+        self.bench.dispatcher.finished(self.sessions[worker], &finished);
+        let mut effects = self.bench.settle();
+        let attempt = AttemptId::new(id);
+        self.bench.committed(match outcome {
+            Outcome::Succeeded => Committed::Succeeded(attempt),
+            _ => Committed::Ended(attempt),
+        });
+        effects.extend(self.bench.settle());
+        effects
+    }
+
+    /// The workers that are found sick now.
+    fn sick(&mut self) -> Vec<i32> {
+        self.bench.dispatcher.tick(self.bench.now);
+        let sick = |effect| match effect {
+            Effect::SetAside(worker, _) => Some(worker.get()),
+            _ => None,
+        };
+        self.bench.settle().into_iter().filter_map(sick).collect()
+    }
+
+    fn govern(&mut self, order: Order) {
+        self.bench.dispatcher.govern(&[order]);
+        self.bench.settle();
+    }
+}
+
+#[test]
+fn a_worker_that_fails_what_others_do_is_set_aside_unless_it_is_the_last() {
+    let mut ward = Ward::new();
+    for build in 1..4 {
+        assert!(ward.sick().is_empty());
+        ward.tries(0, build, Outcome::DiskFull);
+        assert!(ward.sick().is_empty(), "nobody has done it yet");
+        // Failing as a package does is doing otherwise, too.
+        ward.tries(1, build, if build == 2 { Outcome::BuildFailed } else { Outcome::Succeeded });
+    }
+    ward.govern(Order { paused: true, ..order_of(2) });
+    assert!(ward.sick().is_empty(), "the other gets no work: it is the last of its system");
+    ward.govern(order_of(2));
+    assert_eq!(ward.sick(), [1]);
+}
+
+#[test]
+fn a_poisoned_build_that_goes_round_sets_nobody_aside() {
+    let mut ward = Ward::new();
+    for build in 1..9 {
+        ward.tries(0, build, Outcome::OutOfMemory);
+        ward.tries(1, build, Outcome::OutOfMemory);
+        assert!(ward.sick().is_empty());
+    }
+    // What is the packages' fault is not the machine's.
+    for build in 11..19 {
+        ward.tries(0, build, Outcome::BuildFailed);
+    }
+    assert!(ward.sick().is_empty());
+}
+
+#[test]
+fn what_is_set_aside_is_tried_with_one_build_at_a_time_until_it_does_one() {
+    let mut ward = Ward::new();
+    let pause = HealthPolicy::default().probe_pause;
+    let aside = || Order { paused: true, set_aside: true, ..order_of(1) };
+    ward.govern(aside());
+    ward.bench.dispatcher.credit(ward.sessions[0], 9);
+    ward.given[0] = 9;
+    ward.bench.queue(&[1, 2]);
+    assert!(sent(&ward.bench.settle()).is_empty());
+    assert!(ward.sick().is_empty());
+    ward.bench.now += pause;
+    ward.bench.dispatcher.heard(Some(ward.sessions[0]), RoutingId::from_number(1), 1, ward.bench.now);
+    ward.bench.dispatcher.tick(ward.bench.now);
+    ward.bench.dispatcher.dispatch(ward.bench.now);
+    assert_eq!(sent(&ward.bench.settle()).iter().filter(|kind| **kind == "Assign").count(), 1);
+    ward.govern(aside());
+    ward.bench.dispatcher.dispatch(ward.bench.now);
+    assert!(sent(&ward.bench.settle()).is_empty(), "one is enough to try it");
+    let attempt = ward.bench.next_attempt;
+    ward.bench.dispatcher.finished(ward.sessions[0], &failure(attempt, Outcome::Daemon));
+    assert!(!ward.bench.settle().iter().any(|effect| matches!(effect, Effect::Recovered(_))));
+    ward.bench.committed(Committed::Ended(AttemptId::new(attempt)));
+    ward.bench.settle();
+    // The next comes after twice as long, and succeeds.
+    ward.bench.dispatcher.tick(ward.bench.now);
+    for again in [pause, pause] {
+        ward.bench.dispatcher.dispatch(ward.bench.now);
+        assert!(sent(&ward.bench.settle()).is_empty());
+        ward.bench.now += again;
+        ward.bench.dispatcher.heard(Some(ward.sessions[0]), RoutingId::from_number(1), 2, ward.bench.now);
+        ward.bench.dispatcher.tick(ward.bench.now);
+    }
+    ward.bench.dispatcher.dispatch(ward.bench.now);
+    assert_eq!(sent(&ward.bench.settle()), ["Assign"]);
+    let attempt = ward.bench.next_attempt;
+    ward.bench.dispatcher.finished(ward.sessions[0], &success(attempt));
+    ward.bench.settle();
+    ward.bench.committed(Committed::Succeeded(AttemptId::new(attempt)));
+    let recovered = ward.bench.settle();
+    assert!(recovered.iter().any(|effect| matches!(effect, Effect::Recovered(_))), "{recovered:?}");
+}
+
+/// An operator wants nothing of this worker.
+fn order_of(worker: i32) -> Order {
+    Order {
+        worker: WorkerId::new(worker),
+        paused: false,
+        reason: None,
+        draining: false,
+        revoked: false,
+        set_aside: false,
+    }
 }
 
 /// What comes of an event, in a word.

@@ -43,8 +43,10 @@ pub(crate) struct Census {
     pub(crate) slots: BTreeMap<String, (u64, u64)>,
     /// Workers that take work.
     pub(crate) working: u64,
-    /// Workers that get no work for now.
+    /// Workers that get no work for now, because an operator wants it so.
     pub(crate) paused: u64,
+    /// Workers that are sick, and get no work but now and then a build to be tried with.
+    pub(crate) set_aside: u64,
     /// Workers that finish what they run and leave.
     pub(crate) draining: u64,
     /// Attempts that are not over, those whose outputs are fetched and those of workers that are away included.
@@ -108,9 +110,12 @@ impl DispatchMetrics {
     /// Shows what there is now; of systems that only were there `before` nothing is told any more.
     pub(crate) fn show(&self, census: &Census, before: &Census) {
         let set = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        for (state, count) in
-            [("working", census.working), ("paused", census.paused), ("draining", census.draining)]
-        {
+        for (state, count) in [
+            ("working", census.working),
+            ("paused", census.paused),
+            ("set_aside", census.set_aside),
+            ("draining", census.draining),
+        ] {
             set(&self.sessions.get_or_create(&ByState { state }), count);
         }
         for system in before.slots.keys().filter(|system| !census.slots.contains_key(*system)) {

@@ -72,9 +72,17 @@ impl Row {
     /// Tells the word for a slot that builds nothing.
     pub(super) fn idle(&self) -> &'static str {
         match self.presence {
-            Presence::Connected if self.worker.paused => "paused",
-            Presence::Connected => "idle",
+            Presence::Connected => self.held().unwrap_or("idle"),
             Presence::ServerSilent | Presence::Away => "away",
+        }
+    }
+
+    /// Tells the word for a worker that gets no work for now.
+    pub(super) fn held(&self) -> Option<&'static str> {
+        match (self.worker.paused, self.worker.set_aside_at) {
+            (false, _) => None,
+            (true, None) => Some("paused"),
+            (true, Some(_)) => Some("set aside"),
         }
     }
 }

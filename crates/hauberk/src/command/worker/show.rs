@@ -48,6 +48,8 @@ struct WorkerObject<'a> {
     name: &'a str,
     state: &'static str,
     pause_reason: Option<&'a str>,
+    #[serde(serialize_with = "maybe_at")]
+    set_aside_at: Option<Timestamp>,
     machine: &'a str,
     address: &'a str,
     version: &'a str,
@@ -113,6 +115,7 @@ fn state(worker: &Worker) -> &'static str {
         (None, None, _, false) => "not connected",
         (None, None, _, true) => "drained",
         (None, Some(_), _, true) => "draining",
+        (None, Some(_), true, false) if worker.set_aside_at.is_some() => "set aside",
         (None, Some(_), true, false) => "paused",
         (None, Some(_), false, false) => "connected",
     }
@@ -124,6 +127,7 @@ fn object(worker: &Worker, busy: usize) -> WorkerObject<'_> {
         name: &worker.name,
         state: state(worker),
         pause_reason: worker.pause_reason.as_deref(),
+        set_aside_at: worker.set_aside_at,
         machine: &said.machine,
         address: &said.address,
         version: &said.version,
@@ -230,6 +234,7 @@ fn text(whole: &Whole<'_>, past: &[WorkerAttempt], history: &[Entry]) -> String 
         }
     };
     fact("paused because", one.pause_reason.unwrap_or_default());
+    fact("set aside", &moment(one.set_aside_at));
     fact("machine", one.machine);
     fact("address", one.address);
     fact("version", one.version);

@@ -1,1 +1,2 @@
+alter table workers drop column shortage;
 alter table workers drop column set_aside_at;
