@@ -4,7 +4,7 @@ with present as (
     select w.store_directory, w.systems, w.features
     from workers w
     join server_epochs e on e.epoch = w.epoch and e.ended_at is null
-    where not w.paused and not w.draining and w.revoked_at is null
+    where not w.paused and w.shortage is null and not w.draining and w.revoked_at is null
 ), ready as (
     select l.system, l.store_directory, l.features, r.builds
     from lanes l

@@ -1,4 +1,4 @@
-select w.id, w.name, w.public_key, w.signing_key, w.enrolled_at, w.enrolled_by, w.revoked_at, w.paused, w.pause_reason, w.set_aside_at, w.draining,
+select w.id, w.name, w.public_key, w.signing_key, w.enrolled_at, w.enrolled_by, w.revoked_at, w.paused, w.pause_reason, w.set_aside_at, w.shortage, w.draining,
        w.machine, w.address, w.version, w.daemon, w.store_directory, w.systems, w.features, w.mandatory_features, w.slots, w.publish_url,
        w.epoch, w.connected_at, w.last_seen_at, w.load, w.allowed_systems
 from workers w

@@ -222,7 +222,7 @@ impl Candidate {
             let reason: Option<String> = row.get("pause_reason")?;
             Some(reason.map_or_else(|| "paused".to_owned(), |reason| format!("paused: {reason}")))
         } else {
-            None
+            row.get::<Option<String>>("shortage")?.map(|shortage| format!("takes no work now: {shortage}"))
         };
         Ok(Some(Self {
             id: row.get("id")?,

@@ -32,6 +32,8 @@ pub struct Worker {
     pub pause_reason: Option<String>,
     /// Since when it is the farm itself that has paused it, because it is sick.
     pub set_aside_at: Option<Timestamp>,
+    /// What the worker itself says it lacks to take work now.
+    pub shortage: Option<String>,
     /// Whether it is to finish what it runs and to leave.
     pub draining: bool,
     /// The session it has, if any: the server start that holds it, and since when.
@@ -387,6 +389,7 @@ fn worker(record: &Record) -> Result<Worker, DatabaseError> {
         paused: record.get("paused")?,
         pause_reason: record.get("pause_reason")?,
         set_aside_at: record.get("set_aside_at")?,
+        shortage: record.get("shortage")?,
         draining: record.get("draining")?,
         connected,
         last_seen_at: record.get("last_seen_at")?,

@@ -290,6 +290,7 @@ impl Dispatcher {
     /// Takes a heartbeat and compares what runs, but only attempts the worker can have known of when it sent it.
     pub(crate) fn heartbeat(&mut self, id: SessionId, heartbeat: &Heartbeat) {
         self.credit(id, heartbeat.granted);
+        self.short(id, heartbeat.load.as_ref().map_or("", |load| &load.shortage));
         let Some(session) = self.sessions.get(&id) else { return };
         let (worker, routing, now) = (session.worker, session.routing, session.last_seen());
         let never_arrived = self.attempts.values().any(|attempt| match attempt.phase {

@@ -22,6 +22,7 @@ use crate::enrolment::{EnrolmentDesk, Guest};
 use crate::session::SessionId;
 use crate::sources::{Source, Sources};
 use crate::step::Admitted;
+use crate::wording::one_line;
 
 /// What workers said of their load is written together, so often.
 const LOAD_INTERVAL: Duration = Duration::from_secs(5);
@@ -430,6 +431,7 @@ fn load_value(load: &Load) -> Value {
         "memory_available_bytes": load.memory_available_bytes,
         "store_free_bytes": load.store_free_bytes,
         "build_free_bytes": load.build_free_bytes,
+        "shortage": (!load.shortage.is_empty()).then(|| one_line(&load.shortage)),
     })
 }
 

@@ -52,6 +52,8 @@ pub(crate) struct Session {
     pub(crate) system: String,
     /// An operator wants it to get no work.
     pub(crate) paused: bool,
+    /// What it says it lacks to take work now; empty: nothing.
+    pub(crate) shortage: String,
     /// An operator wants it to finish what it runs and to leave.
     pub(crate) draining: bool,
     /// Credit granted in total.
@@ -86,6 +88,7 @@ impl Session {
             slots: 0,
             system: String::new(),
             paused: false,
+            shortage: String::new(),
             draining: false,
             granted: 0,
             probed: false,
@@ -99,11 +102,16 @@ impl Session {
     /// Attempts it can take now.
     pub(crate) fn free(&self) -> u64 {
         let free = self.granted.saturating_sub(self.assigned);
-        match (self.draining, self.paused) {
+        match (self.draining || !self.shortage.is_empty(), self.paused) {
             (true, _) => 0,
             (false, true) => free.min(self.probed.into()),
             (false, false) => free,
         }
+    }
+
+    /// Tells whether it takes work, if it has room.
+    pub(crate) fn takes_work(&self) -> bool {
+        !self.paused && !self.draining && self.shortage.is_empty()
     }
 
     /// Takes a running total of credit; an overtaken smaller one changes nothing.
@@ -178,7 +186,11 @@ mod tests {
         assert_eq!(session.free(), 2);
         session.paused = true;
         assert_eq!(session.free(), 0);
-        (session.paused, session.draining) = (false, true);
+        (session.paused, session.shortage) = (false, "disk".to_owned());
+        assert_eq!(session.free(), 0);
+        session.shortage.clear();
+        assert_eq!(session.free(), 2);
+        session.draining = true;
         assert_eq!(session.free(), 0);
         assert_eq!(session.heard(1, now), 0);
         assert_eq!(session.heard(4, now), 2);

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hauberk_protocol::proto::{self, AttemptPhase, DeclineReason, Load, Origin, Outcome, OutputInfo};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::log::AttemptLog;
+use crate::machine::Shortage;
 use crate::{Assignment, AttemptId};
 
 /// Runs attempts for a worker.
@@ -31,6 +32,11 @@ pub trait Builder: Send + Sync + 'static {
 
     /// Measures the machine for a heartbeat.
     fn load(&self) -> Load;
+
+    /// What the machine lacks to take work now, and when that changes; by default never anything.
+    fn shortage(&self) -> Option<watch::Receiver<Shortage>> {
+        None
+    }
 }
 
 /// The server as a builder sees it.

@@ -10,6 +10,7 @@ use hauberk_protocol::socket::{ClientSecurity, Context, ServerAddress};
 use hauberk_store::StoreDirectory;
 use hauberk_store::signature::SecretKey;
 
+use crate::machine::Reserve;
 use crate::spool::LogLimits;
 
 /// The port a worker's publish server listens on unless told otherwise.
@@ -61,6 +62,12 @@ pub struct Config {
     pub trust_check: TrustCheck,
     /// How long running builds may take to end after an orderly stop was asked for.
     pub grace: Duration,
+    /// What the machine must have to spare before work is asked for.
+    pub reserve: Reserve,
+    /// Bytes that the daemon is to collect at a time when the store's file system has less than the reserve; none: never.
+    pub collect_bytes: Option<u64>,
+    /// Cores for each builder; none: the machine's, divided by the slots.
+    pub cores: Option<NonZeroU32>,
 }
 
 /// How the connection to the server is protected.

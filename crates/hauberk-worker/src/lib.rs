@@ -29,6 +29,7 @@ pub use enrol::{Application, enrol};
 pub use error::WorkerError;
 pub use hauberk_protocol::proto::{DeclineReason, Load, Origin, Outcome, OutputInfo};
 pub use log::AttemptLog;
+pub use machine::{Lack, PressureLimits, Reserve, Shortage};
 pub use run::run;
 pub use spool::{LogLimits, SpoolError};
 pub use worker::run_with_builder;

@@ -14,11 +14,17 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::builder::Builder;
+use crate::machine::{Lack, Shortage};
 use crate::session::Ending;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByOutcome {
     outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByLack {
+    of: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -32,6 +38,27 @@ struct Identity {
     worker: String,
 }
 
+/// What is counted of collections of garbage. Clones count together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CollectionMetrics {
+    done: Counter,
+    failed: Counter,
+    freed: Counter,
+}
+
+impl CollectionMetrics {
+    /// The daemon has freed so many bytes.
+    pub(crate) fn collected(&self, bytes: u64) {
+        self.done.inc();
+        self.freed.inc_by(bytes);
+    }
+
+    /// The daemon could not.
+    pub(crate) fn failed(&self) {
+        self.failed.inc();
+    }
+}
+
 /// What the session's task counts. Clones count together.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WorkerMetrics {
@@ -41,6 +68,7 @@ pub(crate) struct WorkerMetrics {
     slots: Gauge,
     busy: Gauge,
     ended: Family<ByOutcome, Counter>,
+    collections: CollectionMetrics,
     spooled: Arc<OnceLock<Arc<AtomicU64>>>,
 }
 
@@ -63,6 +91,11 @@ impl WorkerMetrics {
         if self.connected.set(0) == 1 {
             self.lost.inc();
         }
+    }
+
+    /// What is counted of collections of garbage.
+    pub(crate) fn collections(&self) -> CollectionMetrics {
+        self.collections.clone()
     }
 
     /// So many attempts are in slots.
@@ -93,6 +126,12 @@ impl WorkerMetrics {
         registry.register("slots", "Builds that may run at once", self.slots.clone());
         registry.register("slots_busy", "Slots in which an attempt is", self.busy.clone());
         registry.register("attempts_ended", "Attempts that ended here, by how they did", self.ended.clone());
+        let collections = &self.collections;
+        let help = "Collections of garbage that the build daemon did for this worker";
+        registry.register("collections", help, collections.done.clone());
+        registry.register("collections_failed", "Collections it could not do", collections.failed.clone());
+        let help = "What they freed";
+        registry.register_with_unit("collected", help, Unit::Bytes, collections.freed.clone());
         registry
     }
 }
@@ -125,7 +164,8 @@ impl WorkerExporter {
 impl MetricsSource for WorkerExporter {
     async fn render(&self) -> String {
         let spooled = self.metrics.spooled.get().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
-        let machine = machine(&self.builder.load(), spooled);
+        let shortage = self.builder.shortage().map(|told| told.borrow().clone()).unwrap_or_default();
+        let machine = machine(&self.builder.load(), &shortage, spooled);
         let mut text = String::with_capacity(4 << 10);
         // Writing into a string does not fail.
         let _ = text::encode_registry(&mut text, &self.registry);
@@ -135,7 +175,7 @@ impl MetricsSource for WorkerExporter {
 }
 
 /// Shows what is measured for one answer.
-fn machine(load: &Load, spooled: u64) -> Registry {
+fn machine(load: &Load, shortage: &Shortage, spooled: u64) -> Registry {
     let mut registry = Registry::with_prefix("hauberk_worker");
     let gauge = |value: u64| {
         let gauge: Gauge = Gauge::default();
@@ -152,6 +192,12 @@ fn machine(load: &Load, spooled: u64) -> Registry {
     }
     let help = "Space left where the store is, and where builders run";
     registry.register_with_unit("disk_free", help, Unit::Bytes, free);
+    let short: Family<ByLack, Gauge> = Family::default();
+    for lack in Lack::ALL {
+        let of = ByLack { of: lack.as_str() };
+        short.get_or_create_owned(&of).set(shortage.contains_key(&lack).into());
+    }
+    registry.register("short", "Whether no work is asked for, for want of this", short);
     registry
 }
 
@@ -169,12 +215,17 @@ mod tests {
         metrics.lost();
         metrics.lost();
         metrics.busy(3);
+        metrics.collections().collected(5);
         let finished = Finished { outcome: Outcome::DiskFull.into(), ..Finished::default() };
         metrics.ended(&Ending::Finished(finished));
         let mut text = String::new();
         text::encode_registry(&mut text, &metrics.registry("w", "1.0")).unwrap();
         let load = Load { store_free_bytes: 9, ..Load::default() };
-        text::encode_registry(&mut text, &machine(&load, 7)).unwrap();
+        text::encode_registry(
+            &mut text,
+            &machine(&load, &Shortage::from([(Lack::Memory, String::new())]), 7),
+        )
+        .unwrap();
         for line in [
             "hauberk_worker_build_info{version=\"1.0\",worker=\"w\"} 1",
             "hauberk_worker_connected 0",
@@ -185,6 +236,10 @@ mod tests {
             "hauberk_worker_attempts_ended_total{outcome=\"disk_full\"} 1",
             "hauberk_worker_log_spooled_bytes 7",
             "hauberk_worker_disk_free_bytes{disk=\"store\"} 9",
+            "hauberk_worker_short{of=\"memory\"} 1",
+            "hauberk_worker_short{of=\"store_disk\"} 0",
+            "hauberk_worker_collections_total 1",
+            "hauberk_worker_collected_bytes_total 5",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

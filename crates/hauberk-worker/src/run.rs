@@ -9,6 +9,7 @@ use hauberk_daemon::{ClientOptions, ConnectOptions, DaemonAddress, DaemonInfo, P
 use hauberk_publish::client::{BaseUrl, ClientConfig, SubstituteClient};
 use hauberk_publish::{PublishConfig, PublishServer, Signer, StoreSource};
 use hauberk_store::StoreDirectory;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -60,25 +61,28 @@ pub async fn run(
 
     let client = SubstituteClient::new(config.store_directory.clone(), ClientConfig::farm())
         .map_err(|error| WorkerError::Config(error.to_string()))?;
-    let roots = config.spool.join("roots");
-    let machine = Machine::new(MachineParts {
+    let metrics = WorkerMetrics::default();
+    let (machine, lookout) = Machine::new(MachineParts {
         name: config.name.clone(),
         address: config.daemon.clone(),
         store_directory: config.store_directory.clone(),
         slots: config.slots,
         cores,
+        cores_per_build: config.cores,
         client,
         substitutes,
-        roots: roots.clone(),
+        roots: config.spool.join("roots"),
         store: store_on_disk(&root, &config.store_directory, &config.daemon),
         build_directory: config.build_directory.clone(),
-    })
-    .map_err(|error| {
-        WorkerError::Config(format!("cannot make the directory {}: {error}", roots.display()))
+        spool: config.spool.clone(),
+        reserve: config.reserve,
+        collect_bytes: config.collect_bytes,
+        collections: metrics.collections(),
     })?;
+    let mut looking = JoinSet::new();
+    looking.spawn(lookout.run());
 
     let machine: Arc<dyn Builder> = Arc::new(machine);
-    let metrics = WorkerMetrics::default();
     let exporter = WorkerExporter::new(metrics.clone(), Arc::clone(&machine), &config.name, &config.version);
     let (publish, port) = publish_server(&config, &root, exporter)?;
     let publishing = CancellationToken::new();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hauberk_protocol::proto::{Hello, Machine, Welcome, hello, welcome};
 use hauberk_protocol::socket::{ConnectionEvent, DealerEvent, DealerSocket, SendError};
 use hauberk_protocol::{PROTOCOL_VERSION, ServerMessage};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use crate::config::{PublishAddress, SessionConfig, SpoolPlace, TrustCheck};
 use crate::error::WorkerError;
 use crate::finder::Finder;
 use crate::log::{AttemptLog, Courier};
+use crate::machine::Shortage;
 use crate::metrics::WorkerMetrics;
 use crate::runner::{self, Stop, Workshop};
 use crate::session::{Effect, Ending, Session, Timing};
@@ -117,7 +118,8 @@ async fn run(
     );
     let finder = Finder::new(config.server.clone(), config.security.clone(), config.context.0.clone())?;
     let (progress, progressed) = mpsc::unbounded_channel();
-    let worker = Worker {
+    let shortage = builder.shortage();
+    let mut worker = Worker {
         link: Link::Searching(Box::pin(finder.clone().find(Duration::ZERO))),
         finder,
         session,
@@ -131,11 +133,13 @@ async fn run(
         accepted: None,
         trust: None,
         running: BTreeMap::new(),
+        shortage,
         metrics,
         attempts: JoinSet::new(),
         progress,
         progressed,
     };
+    worker.look();
     ready();
     let result = worker.run(stop).await;
     tasks.shutdown().await;
@@ -197,6 +201,8 @@ struct Worker {
     accepted: Option<Vec<String>>,
     trust: Option<TrustVerdict>,
     running: BTreeMap<AttemptId, oneshot::Sender<Stop>>,
+    /// What the machine lacks, if somebody looks.
+    shortage: Option<watch::Receiver<Shortage>>,
     metrics: WorkerMetrics,
     attempts: JoinSet<Option<(AttemptId, Ending)>>,
     progress: mpsc::UnboundedSender<Progress>,
@@ -211,6 +217,14 @@ enum Next {
 }
 
 impl Worker {
+    /// Takes what the machine lacks now, before the first Hello.
+    fn look(&mut self) {
+        if let Some(shortage) = &mut self.shortage {
+            let short = !shortage.borrow_and_update().is_empty();
+            self.session.short(Instant::now(), short, &mut Vec::new());
+        }
+    }
+
     async fn run(mut self, stop: CancellationToken) -> Result<(), WorkerError> {
         let mut effects = Vec::new();
         loop {
@@ -228,8 +242,19 @@ impl Worker {
                     None => std::future::pending().await,
                 }
             };
+            let shortage = async {
+                match &mut self.shortage {
+                    Some(shortage) => match shortage.changed().await {
+                        Ok(()) => !shortage.borrow_and_update().is_empty(),
+                        // Nobody looks any more: what was seen last holds.
+                        Err(_) => std::future::pending().await,
+                    },
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return self.leave().await,
+                short = shortage => self.session.short(Instant::now(), short, &mut effects),
                 Some(progress) = self.progressed.recv() => self.advance(progress, &mut effects),
                 Some(ended) = self.attempts.join_next() => self.end(ended, &mut effects),
                 event = self.link.next() => self.link_event(event, &mut effects)?,

@@ -35,6 +35,8 @@ pub struct Worker {
     pub pause_reason: Option<String>,
     /// Since when it is the farm itself that has paused it, because it is sick.
     pub set_aside_at: Option<Timestamp>,
+    /// What the worker itself says it lacks to take work now.
+    pub shortage: Option<String>,
     /// Whether it is to finish what it runs and to leave.
     pub draining: bool,
     /// When its session began.
@@ -136,6 +138,7 @@ pub async fn workers(
                 paused: row.get("paused")?,
                 pause_reason: row.get("pause_reason")?,
                 set_aside_at: row.get("set_aside_at")?,
+                shortage: row.get("shortage")?,
                 draining: row.get("draining")?,
                 connected_at: row.get("connected_at")?,
                 last_seen_at: row.get("last_seen_at")?,

@@ -6,6 +6,8 @@ use hauberk_database::{BuildId, WorkerId};
 use tracing::{info, warn};
 
 use super::{Dispatcher, Effect};
+use crate::session::SessionId;
+use crate::wording::one_line;
 
 impl Dispatcher {
     /// A worker has brought a build to the package's own end.
@@ -19,6 +21,21 @@ impl Dispatcher {
         }
     }
 
+    /// Takes what a worker says it lacks to take work.
+    pub(super) fn short(&mut self, id: SessionId, shortage: &str) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let shortage = one_line(shortage);
+        match (session.shortage.is_empty(), shortage.is_empty()) {
+            (true, false) => {
+                warn!(worker.name = %session.name, "{} takes no work now: {shortage}", session.name);
+            }
+            (false, true) => info!(worker.name = %session.name, "{} takes work again", session.name),
+            _ => {}
+        }
+        session.shortage = shortage;
+        self.update_slots(id);
+    }
+
     /// Looks who is sick, and who is to be tried again.
     pub(super) fn look_after_workers(&mut self, now: Instant) {
         let Self { health, sessions, by_worker, .. } = self;
@@ -28,8 +45,7 @@ impl Dispatcher {
             own.capabilities.systems.iter().any(|system| {
                 !sessions.values().any(|other| {
                     other.worker != worker
-                        && !other.paused
-                        && !other.draining
+                        && other.takes_work()
                         && other.capabilities.store_directory == own.capabilities.store_directory
                         && other.capabilities.systems.contains(system)
                         && other.capabilities.features.is_superset(&own.capabilities.features)

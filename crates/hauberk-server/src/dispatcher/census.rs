@@ -17,6 +17,7 @@ impl Dispatcher {
         let mut census = Census { attempts: self.attempts.len() as u64, ..Census::default() };
         for session in self.sessions.values() {
             let state = match (session.draining, session.paused) {
+                (false, false) if !session.shortage.is_empty() => &mut census.short,
                 (true, _) => &mut census.draining,
                 (false, true) if self.health.is_set_aside(session.worker) => &mut census.set_aside,
                 (false, true) => &mut census.paused,

@@ -47,6 +47,8 @@ pub(crate) struct Census {
     pub(crate) paused: u64,
     /// Workers that are sick, and get no work but now and then a build to be tried with.
     pub(crate) set_aside: u64,
+    /// Workers that lack something to take work now, as free space.
+    pub(crate) short: u64,
     /// Workers that finish what they run and leave.
     pub(crate) draining: u64,
     /// Attempts that are not over, those whose outputs are fetched and those of workers that are away included.
@@ -114,6 +116,7 @@ impl DispatchMetrics {
             ("working", census.working),
             ("paused", census.paused),
             ("set_aside", census.set_aside),
+            ("short", census.short),
             ("draining", census.draining),
         ] {
             set(&self.sessions.get_or_create(&ByState { state }), count);

@@ -79,10 +79,11 @@ impl Row {
 
     /// Tells the word for a worker that gets no work for now.
     pub(super) fn held(&self) -> Option<&'static str> {
-        match (self.worker.paused, self.worker.set_aside_at) {
-            (false, _) => None,
-            (true, None) => Some("paused"),
-            (true, Some(_)) => Some("set aside"),
+        match (self.worker.paused, self.worker.set_aside_at, &self.worker.shortage) {
+            (false, _, None) => None,
+            (false, _, Some(_)) => Some("short"),
+            (true, None, _) => Some("paused"),
+            (true, Some(_), _) => Some("set aside"),
         }
     }
 }

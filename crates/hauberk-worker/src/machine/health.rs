@@ -1,6 +1,7 @@
 //! The state of the machine: load, pressure, memory and disks, and the proof of a full disk or exhausted memory.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ impl Disks {
             memory_available_bytes: memory("MemAvailable:").unwrap_or(0),
             store_free_bytes: free(&self.store).map_or(0, |free| free.bytes),
             build_free_bytes: free(&self.build).map_or(0, |free| free.bytes),
+            shortage: String::new(),
         }
     }
 
@@ -97,6 +99,16 @@ pub(crate) fn memory_bytes() -> u64 {
     memory("MemTotal:").unwrap_or(0)
 }
 
+/// Bytes of memory that builds can have.
+pub(super) fn memory_available() -> Option<u64> {
+    memory("MemAvailable:")
+}
+
+/// Bytes that are left on the file system of `path`.
+pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+    free(path).map(|free| free.bytes)
+}
+
 struct Free {
     bytes: u64,
     /// `None` where the file system does not count files.
@@ -126,8 +138,16 @@ fn load1_centi(text: &str) -> Option<u32> {
     whole.parse::<u32>().ok()?.checked_mul(100)?.checked_add(hundredths)
 }
 
-fn pressure(resource: &str) -> Option<u32> {
-    some_avg10(&read(&format!("/proc/pressure/{resource}"))?)
+/// The pressure on `cpu`, `memory` or `io` in the last 10 s, in hundredths of a percent.
+pub(super) fn pressure(resource: &str) -> Option<u32> {
+    read_pressure(resource).ok()
+}
+
+/// As [`pressure`], with the reason why it cannot be told.
+pub(super) fn read_pressure(resource: &str) -> io::Result<u32> {
+    let text = fs::read_to_string(format!("/proc/pressure/{resource}"))?;
+    some_avg10(&text)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no line `some avg10=…`"))
 }
 
 /// The `avg10` of the line `some`, times 100.

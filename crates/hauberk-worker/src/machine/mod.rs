@@ -1,9 +1,12 @@
 //! The real builder: the build daemon of the machine, asked over its socket.
 
 mod attempt;
+mod collector;
 mod guix_inputs;
 mod health;
 mod inputs;
+mod lookout;
+mod reserve;
 mod roots;
 mod sink;
 mod trust;
@@ -21,14 +24,21 @@ use hauberk_protocol::proto::Load;
 use hauberk_publish::client::{BaseUrl, SubstituteClient};
 use hauberk_store::StoreDirectory;
 use tokio::net::UnixStream;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, watch};
 
 use crate::AttemptId;
 use crate::assignment::Assignment;
 use crate::builder::{AttemptContext, Builder, Report, Server, Unaccepted};
+use crate::error::WorkerError;
+use crate::metrics::CollectionMetrics;
+use collector::Collector;
 use health::Disks;
 pub(crate) use health::memory_bytes;
 use inputs::Fetcher;
+pub(crate) use lookout::Lookout;
+use reserve::Places;
+pub(crate) use reserve::in_words;
+pub use reserve::{Lack, PressureLimits, Reserve, Shortage};
 use roots::{RootError, Roots};
 
 /// Builds through the daemon of the machine.
@@ -43,6 +53,7 @@ pub(crate) struct Machine {
     roots: Roots,
     keeper: Keeper,
     disks: Disks,
+    shortage: watch::Receiver<Shortage>,
     /// Held by every build that runs, and alone by whoever replaces a path that a build may be reading.
     building: RwLock<()>,
 }
@@ -54,34 +65,67 @@ pub(crate) struct MachineParts {
     pub(crate) store_directory: StoreDirectory,
     pub(crate) slots: NonZeroU32,
     pub(crate) cores: u32,
+    /// Cores for each builder; none: the machine's, divided by its slots.
+    pub(crate) cores_per_build: Option<NonZeroU32>,
     pub(crate) client: SubstituteClient,
     pub(crate) substitutes: Vec<BaseUrl>,
     pub(crate) roots: PathBuf,
     pub(crate) store: PathBuf,
     pub(crate) build_directory: PathBuf,
+    pub(crate) spool: PathBuf,
+    pub(crate) reserve: Reserve,
+    /// Bytes that are collected at a time when the store's disk runs low.
+    pub(crate) collect_bytes: Option<u64>,
+    pub(crate) collections: CollectionMetrics,
 }
 
 impl Machine {
-    /// Takes the parts; the directory of the roots is made if needed.
-    pub(crate) fn new(parts: MachineParts) -> std::io::Result<Self> {
+    /// Takes the parts, and gives the lookout that is to run beside it; the directory of the roots is made if needed.
+    ///
+    /// # Errors
+    /// [`WorkerError::Config`]: the directory cannot be made, or the kernel does not tell a pressure that is limited.
+    pub(crate) fn new(parts: MachineParts) -> Result<(Self, Lookout), WorkerError> {
+        parts.reserve.check().map_err(|(resource, error)| {
+            WorkerError::Config(format!(
+                "the {resource} pressure cannot be limited, as the kernel does not tell it in /proc/pressure/{resource} ({error}): \
+                 boot Linux 4.20 or newer with psi=1, or leave {resource} out of --maximum-pressure"
+            ))
+        })?;
         let connect = ConnectOptions {
             store_directory: Some(parts.store_directory.clone()),
             ..ConnectOptions::default()
         };
+        let collector = parts.collect_bytes.map(|bytes| Collector {
+            address: parts.address.clone(),
+            connect: connect.clone(),
+            bytes,
+            metrics: parts.collections,
+        });
+        let roots = Roots::open(&parts.roots).map_err(|error| {
+            let directory = parts.roots.display();
+            WorkerError::Config(format!("cannot make the directory {directory}: {error}"))
+        })?;
+        let places =
+            Places { store: parts.store.clone(), build: parts.build_directory.clone(), spool: parts.spool };
+        let lookout = Lookout::new(parts.reserve, places, collector);
         let fetcher = Fetcher::new(parts.client, parts.address.clone(), connect.clone());
-        Ok(Self {
+        let machine = Self {
             name: parts.name,
             keeper: Keeper::to_socket(parts.address.clone(), connect.clone()),
             address: parts.address,
             connect,
             store_directory: parts.store_directory,
-            cores: (parts.cores / parts.slots.get()).max(1),
+            cores: parts
+                .cores_per_build
+                .map_or_else(|| (parts.cores / parts.slots.get()).max(1), NonZeroU32::get),
             fetcher,
             substitutes: parts.substitutes,
-            roots: Roots::open(&parts.roots)?,
+            roots,
             disks: Disks { store: parts.store, build: parts.build_directory },
+            shortage: lookout.told(),
             building: RwLock::new(()),
-        })
+        };
+        Ok((machine, lookout))
     }
 
     /// Asks the daemon who it is.
@@ -129,7 +173,11 @@ impl Builder for Machine {
     }
 
     fn load(&self) -> Load {
-        self.disks.load()
+        Load { shortage: in_words(&self.shortage.borrow()), ..self.disks.load() }
+    }
+
+    fn shortage(&self) -> Option<watch::Receiver<Shortage>> {
+        Some(self.shortage.clone())
     }
 }
 

@@ -121,6 +121,8 @@ pub(crate) struct Session {
     /// No more work is taken.
     leaving: Option<Leaving>,
     paused: bool,
+    /// The machine lacks something: no work is asked for.
+    short: bool,
     /// Hellos without an answer since the last Welcome.
     unanswered: u32,
     /// Messages that could not be understood or were of another session.
@@ -151,6 +153,7 @@ impl Session {
             link: Link::Away,
             leaving: None,
             paused: false,
+            short: false,
             unanswered: 0,
             ignored: 0,
         }
@@ -203,6 +206,15 @@ impl Session {
         if let Link::Joined(joined) = &mut self.link {
             joined.admitted = true;
             // Heartbeats repeat the total, so one of them is due with the first credit.
+            joined.next_heartbeat = now;
+        }
+        self.grant(effects);
+    }
+
+    /// The machine lacks something to take work, or no longer does: the server is told at once.
+    pub(crate) fn short(&mut self, now: Instant, short: bool, effects: &mut Vec<Effect>) {
+        self.short = short;
+        if let Link::Joined(joined) = &mut self.link {
             joined.next_heartbeat = now;
         }
         self.grant(effects);
@@ -563,7 +575,7 @@ impl Session {
         let free = self.roster.free() as u64;
         let Link::Joined(joined) = &mut self.link else { return };
         let granted = joined.taken + free;
-        if joined.admitted && self.leaving.is_none() && granted > joined.granted {
+        if joined.admitted && self.leaving.is_none() && !self.short && granted > joined.granted {
             joined.granted = granted;
             self.send(Credit { granted }, effects);
         }

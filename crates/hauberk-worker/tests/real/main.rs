@@ -131,6 +131,9 @@ impl Farm {
             substitute_urls: Vec::new(),
             trust_check,
             grace: Duration::from_secs(10),
+            reserve: hauberk_worker::Reserve::default(),
+            collect_bytes: None,
+            cores: None,
         };
         let stop = CancellationToken::new();
         Self {

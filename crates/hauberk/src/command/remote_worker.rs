@@ -17,8 +17,8 @@ use hauberk_protocol::{EnrolmentToken, TokenError};
 use hauberk_store::StoreDirectory;
 use hauberk_store::signature::SecretKey;
 use hauberk_worker::{
-    Application, Config, DEFAULT_GRACE, DEFAULT_PUBLISH_PORT, LogLimits, Security, ServerLocation,
-    TrustCheck, native_system,
+    Application, Config, DEFAULT_GRACE, DEFAULT_PUBLISH_PORT, LogLimits, PressureLimits, Reserve, Security,
+    ServerLocation, TrustCheck, native_system,
 };
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -116,6 +116,29 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIRECTORY", default_value = "/tmp")]
     build_directory: PathBuf,
 
+    /// No work is asked for while the file system of the store, of the build directory or of the spool has less free space, in GiB; 0 = no
+    /// matter how little
+    #[arg(long, value_name = "GIB", default_value = "5", value_parser = parse_gibibytes)]
+    minimum_disk_space: u64,
+
+    /// No work is asked for while less memory is available, in GiB; 0 = no matter how little
+    #[arg(long, value_name = "GIB", default_value = "0", value_parser = parse_gibibytes)]
+    minimum_memory: u64,
+
+    /// No work is asked for while tasks of this machine wait for longer parts of their time than these percents: `cpu=60,memory=10,io=30`,
+    /// or some of them (`some avg10` of /proc/pressure)
+    #[arg(long, value_name = "WHAT=PERCENT", default_value = "", value_parser = parse_pressure)]
+    maximum_pressure: PressureLimits,
+
+    /// When the store's file system has less free space than --minimum-disk-space, let the build daemon collect garbage until so many GiB
+    /// are freed, and again while it has less
+    #[arg(long, value_name = "GIB", value_parser = parse_gibibytes)]
+    collect_garbage: Option<u64>,
+
+    /// Cores for each build [default: this machine's, divided by --workers]
+    #[arg(long, value_name = "N")]
+    cores: Option<NonZeroU32>,
+
     /// Substitute servers to ask for inputs the farm does not have, separated by blanks
     #[arg(long, value_name = "URLS", default_value = "")]
     substitute_urls: String,
@@ -152,6 +175,34 @@ pub(crate) async fn run(mut options: Options) -> Result<(), Failure> {
         }
     }
     Ok(hauberk_worker::run(options.check()?, stop, lifetime::ready).await?)
+}
+
+/// Reads a number of GiB, which need not be whole, and gives bytes.
+fn parse_gibibytes(text: &str) -> Result<u64, String> {
+    const MOST: f64 = 1e9;
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=MOST).contains(&number) => Ok((number * f64::from(1 << 30)) as u64),
+        _ => Err("a number of GiB is wanted, as 5 or 0.5".to_owned()),
+    }
+}
+
+/// Reads limits as `cpu=60,io=30`.
+fn parse_pressure(text: &str) -> Result<PressureLimits, String> {
+    let mut limits = PressureLimits::default();
+    for limit in text.split(',').filter(|limit| !limit.is_empty()) {
+        let (resource, percent) = limit.split_once('=').unwrap_or((limit, ""));
+        let place = match resource {
+            "cpu" => &mut limits.cpu,
+            "memory" => &mut limits.memory,
+            "io" => &mut limits.io,
+            _ => return Err(format!("`{resource}` is none of cpu, memory and io")),
+        };
+        *place = match percent.parse::<f64>() {
+            Ok(percent) if (0.0..=100.0).contains(&percent) => Some((percent * 100.0).round() as u32),
+            _ => return Err(format!("`{limit}` is not {resource}=PERCENT, with 0 to 100 %")),
+        };
+    }
+    Ok(limits)
 }
 
 /// Takes a token, or the file that holds it.
@@ -278,6 +329,13 @@ impl Options {
                 Trust::Warn => TrustCheck::Warn,
             },
             grace: Duration::from_secs(self.grace),
+            reserve: Reserve {
+                disk_bytes: self.minimum_disk_space,
+                memory_bytes: self.minimum_memory,
+                pressure: self.maximum_pressure,
+            },
+            collect_bytes: self.collect_garbage.filter(|bytes| *bytes > 0),
+            cores: self.cores,
         })
     }
 }

@@ -67,6 +67,7 @@ struct Workers {
     enrolled: usize,
     connected: usize,
     paused: usize,
+    short: usize,
     draining: usize,
     slots: usize,
     busy: usize,
@@ -97,7 +98,7 @@ impl Reason {
     const fn words(self) -> &'static str {
         match self {
             Self::NoWorker => "no connected worker can build it",
-            Self::WorkersPaused => "every worker that can build it is paused or leaves",
+            Self::WorkersPaused => "every worker that can build it is paused, lacks something, or leaves",
             Self::NoFreeSlot => "a slot",
             Self::Dependencies => "what it needs",
             Self::Deferred => "its next try",
@@ -235,6 +236,7 @@ fn totals(workers: &[Worker], open: &[OpenAttempt]) -> Workers {
             totals.connected += 1;
             totals.slots += slots(worker);
             totals.paused += usize::from(worker.paused);
+            totals.short += usize::from(worker.shortage.is_some());
             totals.draining += usize::from(worker.draining);
         }
     }
@@ -282,7 +284,7 @@ fn lack(queued: &Queued, workers: &[Worker]) -> Reason {
     let mut able = workers.iter().filter(able).peekable();
     if able.peek().is_none() {
         Reason::NoWorker
-    } else if able.all(|worker| worker.paused || worker.draining) {
+    } else if able.all(|worker| worker.paused || worker.draining || worker.shortage.is_some()) {
         Reason::WorkersPaused
     } else {
         Reason::NoFreeSlot
@@ -333,7 +335,8 @@ impl Status {
 
         let w = &self.workers;
         text.push_str(&format!("\nworkers: {} of {} connected", w.connected, w.enrolled));
-        for (number, what) in [(w.paused, "paused"), (w.draining, "leaving")] {
+        for (number, what) in [(w.paused, "paused"), (w.short, "short of something"), (w.draining, "leaving")]
+        {
             if number > 0 {
                 text.push_str(&format!(", {number} {what}"));
             }

@@ -50,6 +50,7 @@ struct WorkerObject<'a> {
     pause_reason: Option<&'a str>,
     #[serde(serialize_with = "maybe_at")]
     set_aside_at: Option<Timestamp>,
+    shortage: Option<&'a str>,
     machine: &'a str,
     address: &'a str,
     version: &'a str,
@@ -117,6 +118,7 @@ fn state(worker: &Worker) -> &'static str {
         (None, Some(_), _, true) => "draining",
         (None, Some(_), true, false) if worker.set_aside_at.is_some() => "set aside",
         (None, Some(_), true, false) => "paused",
+        (None, Some(_), false, false) if worker.shortage.is_some() => "short",
         (None, Some(_), false, false) => "connected",
     }
 }
@@ -128,6 +130,7 @@ fn object(worker: &Worker, busy: usize) -> WorkerObject<'_> {
         state: state(worker),
         pause_reason: worker.pause_reason.as_deref(),
         set_aside_at: worker.set_aside_at,
+        shortage: worker.shortage.as_deref(),
         machine: &said.machine,
         address: &said.address,
         version: &said.version,
@@ -164,7 +167,7 @@ pub(super) async fn list(options: List) -> Result<(), Failure> {
         all.iter().map(|worker| object(worker, busy(worker, &open))).collect();
     options.form.show(&objects, || {
         let mut table =
-            Table::new(&["NAME", "STATE", "#BUSY", "#SLOTS", "MACHINE", "SYSTEMS", "SEEN", "WHY PAUSED"]);
+            Table::new(&["NAME", "STATE", "#BUSY", "#SLOTS", "MACHINE", "SYSTEMS", "SEEN", "WHY NO WORK"]);
         for one in &objects {
             table.row([
                 one.name.to_owned(),
@@ -174,7 +177,7 @@ pub(super) async fn list(options: List) -> Result<(), Failure> {
                 one.machine.to_owned(),
                 one.systems.join(","),
                 ago(one.last_seen_at),
-                one.pause_reason.unwrap_or_default().to_owned(),
+                one.pause_reason.or(one.shortage).unwrap_or_default().to_owned(),
             ]);
         }
         if table.is_empty() {
@@ -235,6 +238,7 @@ fn text(whole: &Whole<'_>, past: &[WorkerAttempt], history: &[Entry]) -> String 
     };
     fact("paused because", one.pause_reason.unwrap_or_default());
     fact("set aside", &moment(one.set_aside_at));
+    fact("takes no work", one.shortage.unwrap_or_default());
     fact("machine", one.machine);
     fact("address", one.address);
     fact("version", one.version);
@@ -250,7 +254,7 @@ fn text(whole: &Whole<'_>, past: &[WorkerAttempt], history: &[Entry]) -> String 
     fact("public key", one.public_key.unwrap_or_default());
     fact("signing key", one.signing_key.unwrap_or_default());
     for (name, value) in one.load.and_then(Value::as_object).into_iter().flatten() {
-        if !value.is_null() {
+        if !value.is_null() && name != "shortage" {
             fact("load", &format!("{name} {value}"));
         }
     }
