@@ -15,7 +15,16 @@ const INIT: &str = r#"mount --bind "$1/nix" /nix && mount --bind "$1/etc-nix" /e
 pub(crate) struct Machine {
     directory: TempDir,
     outer: Child,
-    _small: Option<SmallDisk>,
+    _small: Vec<SmallDisk>,
+}
+
+/// Sizes of the file systems of a machine that are its own, as `64m`.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Disks<'a> {
+    /// Of the store.
+    pub(crate) store: Option<&'a str>,
+    /// Of the directory that builders run in.
+    pub(crate) build: Option<&'a str>,
 }
 
 /// A small file system, gone with its value.
@@ -42,11 +51,11 @@ impl Machine {
     /// # Panics
     /// Without root, nix-daemon or unshare.
     pub(crate) async fn start(settings: &str) -> Self {
-        Self::start_with_build_disk(settings, None).await
+        Self::start_with(settings, Disks::default()).await
     }
 
-    /// Starts a daemon whose builders run on a disk of this size.
-    pub(crate) async fn start_with_build_disk(settings: &str, size: Option<&str>) -> Self {
+    /// Starts a daemon on a machine with such disks.
+    pub(crate) async fn start_with(settings: &str, disks: Disks<'_>) -> Self {
         for mount_point in ["/nix", "/etc/nix"] {
             fs::create_dir_all(mount_point).expect("this test needs root");
         }
@@ -54,7 +63,11 @@ impl Machine {
         for name in ["nix", "etc-nix", "home", "tmp"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
-        let small = size.map(|size| SmallDisk::mount(&directory.path().join("tmp"), size));
+        let sizes = [("nix", disks.store), ("tmp", disks.build)];
+        let mount = |(name, size): (&str, Option<&str>)| {
+            size.map(|size| SmallDisk::mount(&directory.path().join(name), size))
+        };
+        let small = sizes.into_iter().filter_map(mount).collect();
         let settings =
             format!("build-users-group =\nsandbox = false\nsubstituters =\nmax-jobs = 4\n{settings}");
         fs::write(directory.path().join("etc-nix/nix.conf"), settings).unwrap();

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod machine;
+mod shortage;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -89,17 +90,16 @@ impl Farm {
     }
 
     async fn set_up(trusted: bool, trust_check: TrustCheck) -> Self {
-        Self::set_up_with(trusted, trust_check, None).await
+        Self::set_up_with(trusted, trust_check, machine::Disks::default()).await
     }
 
-    async fn set_up_with(trusted: bool, trust_check: TrustCheck, build_disk: Option<&str>) -> Self {
+    async fn set_up_with(trusted: bool, trust_check: TrustCheck, disks: machine::Disks<'_>) -> Self {
         let key = SecretKey::generate("farm-1").unwrap();
         let settings = match trusted {
             true => format!("trusted-public-keys = {}\n", key.public_key()),
             false => "trusted-public-keys =\n".to_owned(),
         };
-        let (store, machine) =
-            tokio::join!(Machine::start(""), Machine::start_with_build_disk(&settings, build_disk));
+        let (store, machine) = tokio::join!(Machine::start(""), Machine::start_with(&settings, disks));
         let publishing = CancellationToken::new();
         let mut server = ScriptedServer::start();
         server.publish_port = publish(&store, &key, &publishing).into();
@@ -308,7 +308,12 @@ async fn every_way_to_fail() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_the_machines_fault() {
-    let mut farm = Farm::set_up_with(true, TrustCheck::Require, Some("64m")).await;
+    let mut farm = Farm::set_up_with(
+        true,
+        TrustCheck::Require,
+        machine::Disks { build: Some("64m"), ..Default::default() },
+    )
+    .await;
     farm.start_worker();
     farm.server.join_with_credit(2).await;
     let file = farm.config.build_directory.join("file");
