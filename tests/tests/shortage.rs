@@ -33,7 +33,7 @@ async fn a_worker_whose_disk_fills_gets_no_work_until_there_is_room() -> Result<
     // 20 MiB are left of the 64: less than 0.03 GiB.
     let filler = farm.workers[0].machine.inside(&spool).join("filler");
     fs::write(&filler, vec![1; 44 << 20])?;
-    let name = farm.workers[0].name.clone();
+    let name = farm.workers[0].name().to_owned();
     farm.wait_until("the worker says that it is short", Deadline::seconds(60), SHORT, &[&name]).await?;
 
     let (_, specification) = farm.repository("shortage", GRAPH)?;
@@ -41,11 +41,9 @@ async fn a_worker_whose_disk_fills_gets_no_work_until_there_is_room() -> Result<
     farm.wait_for_build("only-1", &["ready"], Deadline::seconds(90)).await?;
     let build: i64 = farm.query("select id from builds where name = 'only-1'", &[]).await?[0].get(0);
     let words = "the disk of the spool has ";
-    for arguments in [
-        &["build", "why", &build.to_string()][..],
-        &["worker", "list"],
-        &["worker", "show", &name],
-    ] {
+    for arguments in
+        [&["build", "why", &build.to_string()][..], &["worker", "list"], &["worker", "show", &name]]
+    {
         let said = ask(&farm, arguments)?;
         ensure!(said.contains(words), "{arguments:?} does not say it:\n{said}");
     }
@@ -56,7 +54,10 @@ async fn a_worker_whose_disk_fills_gets_no_work_until_there_is_room() -> Result<
     assert_eq!(status["queue"][0]["reason"], "workers_paused", "{status}");
     let metrics = metrics_of(&farm, &format!("{}/metrics", farm.publish_url()))?;
     ensure!(metrics.contains("hauberk_sessions{state=\"short\"} 1"), "{metrics}");
-    ensure!(metrics.contains("hauberk_queue_builds{system=\"x86_64-linux\",reason=\"worker\"} 1"), "{metrics}");
+    ensure!(
+        metrics.contains("hauberk_queue_builds{system=\"x86_64-linux\",reason=\"worker\"} 1"),
+        "{metrics}"
+    );
     let url = format!("http://{}:5558/metrics", farm.workers[0].address);
     let metrics = metrics_of(&farm, &url)?;
     ensure!(metrics.contains("hauberk_worker_short{of=\"spool_disk\"} 1"), "{metrics}");
@@ -82,7 +83,7 @@ fn a_limit_of_pressure_is_an_error_where_the_kernel_tells_none() -> Result<()> {
     host.machine.command("mount").args(["-t", "tmpfs", "none", "/proc/pressure"]).run()?;
     let launch: Launch = host.launch.clone().args(["--maximum-pressure", "io=50,cpu=80.5"]);
     let output = launch.output_within(Deadline::seconds(60))?;
-    let text = String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8(output.stdout)? + &String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{text}");
     for words in ["/proc/pressure/cpu", "psi=1", "--maximum-pressure"] {
         assert!(text.contains(words), "{words} is not in {text}");
