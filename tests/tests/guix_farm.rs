@@ -81,7 +81,7 @@ async fn one_farm_holds_both_stores() -> Result<()> {
     let (high, outputs) = store
         .derivation(&Recipe {
             name: "high-1",
-            script: "cat $middle/low/file > $out; echo $middle >> $out",
+            script: "cat $middle/low/file > $out; echo $middle >> $out; dd if=/dev/zero bs=150M count=1 | (sleep 3; cat > /dev/null)",
             inputs: &[("middle", &middle)],
             ..Recipe::default()
         })
@@ -113,6 +113,13 @@ async fn one_farm_holds_both_stores() -> Result<()> {
         .await?;
     assert_eq!(failed.len(), 1, "a package's fault is final");
     assert_eq!((failed[0].get::<_, &str>(0), failed[0].get::<_, Option<i32>>(1)), ("build_failed", Some(7)));
+
+    // What the builder had at once was seen on the worker, whichever daemon ran it.
+    let peak =
+        "select peak_memory from builds b join attempts a on a.id = b.attempt_id where b.name = 'high-1'";
+    let peak: Option<i64> = farm.query(peak, &[]).await?[0].get(0);
+    let peak = peak.context("the memory was not measured")? >> 20;
+    assert!((150..180).contains(&peak), "{peak} MiB");
 
     // The log is that of the builder.
     farm.wait_until(

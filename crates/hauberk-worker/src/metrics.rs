@@ -10,6 +10,7 @@ use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -60,7 +61,7 @@ impl CollectionMetrics {
 }
 
 /// What the session's task counts. Clones count together.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct WorkerMetrics {
     connected: Gauge,
     joined: Counter,
@@ -69,7 +70,25 @@ pub(crate) struct WorkerMetrics {
     busy: Gauge,
     ended: Family<ByOutcome, Counter>,
     collections: CollectionMetrics,
+    peak_memory: Histogram,
     spooled: Arc<OnceLock<Arc<AtomicU64>>>,
+}
+
+impl Default for WorkerMetrics {
+    fn default() -> Self {
+        Self {
+            connected: Gauge::default(),
+            joined: Counter::default(),
+            lost: Counter::default(),
+            slots: Gauge::default(),
+            busy: Gauge::default(),
+            ended: Family::default(),
+            collections: CollectionMetrics::default(),
+            // From 16 MiB to 64 GiB.
+            peak_memory: Histogram::new(exponential_buckets(f64::from(1 << 24), 2.0, 13)),
+            spooled: Arc::default(),
+        }
+    }
 }
 
 impl WorkerMetrics {
@@ -105,6 +124,11 @@ impl WorkerMetrics {
 
     /// An attempt has ended.
     pub(crate) fn ended(&self, ending: &Ending) {
+        if let Ending::Finished(finished) = ending
+            && finished.peak_memory_bytes > 0
+        {
+            self.peak_memory.observe(finished.peak_memory_bytes as f64);
+        }
         let outcome = match ending {
             Ending::Finished(finished) => word(finished.outcome().as_str_name(), "OUTCOME_"),
             Ending::Declined(declined) => {
@@ -132,6 +156,8 @@ impl WorkerMetrics {
         registry.register("collections_failed", "Collections it could not do", collections.failed.clone());
         let help = "What they freed";
         registry.register_with_unit("collected", help, Unit::Bytes, collections.freed.clone());
+        let help = "Most memory that a build's processes had together, of builds that could be measured";
+        registry.register_with_unit("build_peak_memory", help, Unit::Bytes, self.peak_memory.clone());
         registry
     }
 }
@@ -217,6 +243,8 @@ mod tests {
         metrics.busy(3);
         metrics.collections().collected(5);
         let finished = Finished { outcome: Outcome::DiskFull.into(), ..Finished::default() };
+        let finished =
+            Finished { outcome: Outcome::DiskFull.into(), peak_memory_bytes: 1 << 25, ..Finished::default() };
         metrics.ended(&Ending::Finished(finished));
         let mut text = String::new();
         text::encode_registry(&mut text, &metrics.registry("w", "1.0")).unwrap();
@@ -234,6 +262,8 @@ mod tests {
             "hauberk_worker_slots 4",
             "hauberk_worker_slots_busy 3",
             "hauberk_worker_attempts_ended_total{outcome=\"disk_full\"} 1",
+            "hauberk_worker_build_peak_memory_bytes_bucket{le=\"16777216.0\"} 0",
+            "hauberk_worker_build_peak_memory_bytes_bucket{le=\"33554432.0\"} 1",
             "hauberk_worker_log_spooled_bytes 7",
             "hauberk_worker_disk_free_bytes{disk=\"store\"} 9",
             "hauberk_worker_short{of=\"memory\"} 1",

@@ -68,6 +68,8 @@ pub(crate) struct Link<S> {
 pub struct Connection<S> {
     info: DaemonInfo,
     options: Option<ClientOptions>,
+    /// The process that opened the daemon's socket, where it can be seen.
+    listener: Option<u32>,
     /// Nothing while an operation has it, and for ever after one broke it or was dropped.
     link: Option<Link<S>>,
 }
@@ -91,7 +93,9 @@ impl Connection<UnixStream> {
             let stream = UnixStream::connect(address.path())
                 .await
                 .map_err(|source| DaemonError::Connect { address: address.clone(), source })?;
-            Self::greet(stream, options.store_directory.clone()).await
+            let listener = stream.peer_cred().ok().and_then(|peer| u32::try_from(peer.pid()?).ok());
+            let connection = Self::greet(stream, options.store_directory.clone()).await?;
+            Ok(Self { listener: listener.filter(|pid| *pid > 0), ..connection })
         };
         tokio::time::timeout(options.timeout, greeting).await.unwrap_or_else(|_| {
             Err(DaemonError::TimedOut { operation: Operation::Handshake, seconds: options.timeout.as_secs() })
@@ -107,7 +111,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// A peer that is no build daemon, speaks an unsupported version or hangs up.
     pub async fn greet(stream: S, store_directory: Option<StoreDirectory>) -> Result<Self, DaemonError> {
         let (info, link) = greeting::greet(stream, store_directory).await?;
-        Ok(Self { info, options: None, link: Some(link) })
+        Ok(Self { info, options: None, listener: None, link: Some(link) })
+    }
+
+    /// Gives the process that opened the daemon's socket: the daemon itself, or the supervisor that started it. Unknown where that is not in
+    /// a process namespace that can be seen from here. What serves the connection is as a rule a child of the daemon.
+    pub fn listener(&self) -> Option<u32> {
+        self.listener
     }
 
     /// Begins an operation.

@@ -13,6 +13,8 @@ use tracing::{info, warn};
 
 use super::health::Witness;
 use super::inputs::{Fetched, InputError, Sources};
+use super::memory::Meter;
+use super::processes::ProcessId;
 use super::sink::BuildLog;
 use super::verdict::{self, Verdict};
 use super::{Machine, sources};
@@ -108,7 +110,8 @@ impl Run<'_> {
                 )
             })?;
         // This connection keeps everything the attempt needs from being collected, and builds.
-        let mut daemon = self.machine.connect().await?;
+        let Machine { memory, address, connect, .. } = self.machine;
+        let (mut daemon, serving) = memory.connect(address, connect).await?;
         daemon.set_options(&self.options()).await?;
         for output in self.assignment.outputs.values() {
             daemon.add_temp_root(output).await?;
@@ -123,7 +126,7 @@ impl Run<'_> {
         let is_check = self.assignment.kind == AttemptKind::Check;
         if all_valid && !is_check {
             self.context.log.note("the outputs are in this machine's store already");
-            return self.success(Origin::AlreadyValid, Duration::ZERO, &mut daemon).await;
+            return self.success(Origin::AlreadyValid, Measured::default(), &mut daemon).await;
         }
         let inputs = direct_inputs(&derivation, &mut daemon).await?;
         self.compare_inputs(&sources, &mut daemon).await?;
@@ -135,7 +138,7 @@ impl Run<'_> {
             self.check_plan(&mut daemon).await?;
         }
         self.context.building(self.begun.elapsed());
-        self.build(mode, &mut daemon).await
+        self.build(mode, &mut daemon, serving).await
     }
 
     fn options(&self) -> ClientOptions {
@@ -297,8 +300,17 @@ impl Run<'_> {
         Err(BuildReport { missing, inputs: self.begun.elapsed(), ..report }.into())
     }
 
-    async fn build(self, mode: BuildMode, daemon: &mut dyn BuildDaemon) -> Result<BuildReport, Early> {
+    async fn build(
+        self,
+        mode: BuildMode,
+        daemon: &mut dyn BuildDaemon,
+        serving: Option<ProcessId>,
+    ) -> Result<BuildReport, Early> {
         let _building = self.machine.building.read().await;
+        let mut meter = match serving {
+            Some(serving) => self.machine.memory.meter(serving).await,
+            None => None,
+        };
         let begun = Instant::now();
         let limits = self.assignment.limits;
         let exceeded = Arc::new(Notify::new());
@@ -320,18 +332,30 @@ impl Run<'_> {
                     None => std::future::pending().await,
                 }
             };
+            let measuring = async {
+                match &mut meter {
+                    Some(meter) => match meter.watch().await {},
+                    None => std::future::pending().await,
+                }
+            };
             // Whoever wins: a build that is not over is dropped, and the daemon kills its builder.
             tokio::select! {
                 result = build => result.map_err(Stopped::Daemon),
                 () = exceeded.notified() => Err(Stopped::LogLimit),
                 () = overtime => Err(Stopped::Overtime),
                 never = looking => never,
+                never = measuring => never,
             }
         };
-        let build = begun.elapsed();
+        let measured =
+            Measured { build: begun.elapsed(), peak_memory: meter.as_ref().map_or(0, Meter::peak) };
         let disk_full = self.witness.disk_full().or(silent_watch.disk_full()).map(str::to_owned);
-        let timed =
-            |report: BuildReport| BuildReport { inputs: self.inputs.unwrap_or_default(), build, ..report };
+        let timed = |report: BuildReport| BuildReport {
+            inputs: self.inputs.unwrap_or_default(),
+            build: measured.build,
+            peak_memory: measured.peak_memory,
+            ..report
+        };
         let results = match ended {
             Ok(results) => results,
             Err(Stopped::LogLimit) => {
@@ -356,11 +380,11 @@ impl Run<'_> {
         };
         let out_of_memory = self.witness.out_of_memory();
         match verdict::judge(result, disk_full.is_some(), out_of_memory) {
-            Verdict::Built => self.success(Origin::Built, build, daemon).await,
+            Verdict::Built => self.success(Origin::Built, measured, daemon).await,
             Verdict::AlreadyValid if mode == BuildMode::Check => {
-                self.success(Origin::Built, build, daemon).await
+                self.success(Origin::Built, measured, daemon).await
             }
-            Verdict::AlreadyValid => self.success(Origin::AlreadyValid, build, daemon).await,
+            Verdict::AlreadyValid => self.success(Origin::AlreadyValid, measured, daemon).await,
             Verdict::Failed(outcome) => {
                 let message = match (outcome, disk_full) {
                     (Outcome::DiskFull, Some(full)) => full,
@@ -380,7 +404,7 @@ impl Run<'_> {
     async fn success(
         &self,
         origin: Origin,
-        build: Duration,
+        measured: Measured,
         daemon: &mut dyn BuildDaemon,
     ) -> Result<BuildReport, Early> {
         self.context.finishing();
@@ -402,7 +426,8 @@ impl Run<'_> {
         }
         let times = |report: BuildReport| BuildReport {
             inputs: self.inputs.unwrap_or_else(|| self.begun.elapsed()),
-            build,
+            build: measured.build,
+            peak_memory: measured.peak_memory,
             ..report
         };
         if let Some(limit) = self.assignment.limits.output_bytes.filter(|limit| total > *limit) {
@@ -419,6 +444,14 @@ impl Run<'_> {
         }
         Ok(times(BuildReport::success(outputs, origin)))
     }
+}
+
+/// What a build took.
+#[derive(Clone, Copy, Debug, Default)]
+struct Measured {
+    build: Duration,
+    /// In bytes, 0 if it is not known.
+    peak_memory: u64,
 }
 
 /// Why a build did not come to its end.

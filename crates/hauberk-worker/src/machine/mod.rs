@@ -6,6 +6,8 @@ mod guix_inputs;
 mod health;
 mod inputs;
 mod lookout;
+mod memory;
+mod processes;
 mod reserve;
 mod roots;
 mod sink;
@@ -36,6 +38,7 @@ use health::Disks;
 pub(crate) use health::memory_bytes;
 use inputs::Fetcher;
 pub(crate) use lookout::Lookout;
+use memory::Memory;
 use reserve::Places;
 pub(crate) use reserve::in_words;
 pub use reserve::{Lack, PressureLimits, Reserve, Shortage};
@@ -54,6 +57,7 @@ pub(crate) struct Machine {
     keeper: Keeper,
     disks: Disks,
     shortage: watch::Receiver<Shortage>,
+    memory: Memory,
     /// Held by every build that runs, and alone by whoever replaces a path that a build may be reading.
     building: RwLock<()>,
 }
@@ -123,6 +127,7 @@ impl Machine {
             roots,
             disks: Disks { store: parts.store, build: parts.build_directory },
             shortage: lookout.told(),
+            memory: Memory::default(),
             building: RwLock::new(()),
         };
         Ok((machine, lookout))

@@ -9,7 +9,30 @@ use hauberk_daemon::{BuildDaemon as _, ConnectOptions, Connection, DaemonAddress
 use hauberk_store::{DrvPath, StorePath};
 use tempfile::TempDir;
 
-const INIT: &str = r#"mount --bind "$1/nix" /nix && mount --bind "$1/etc-nix" /etc/nix && exec nix-daemon"#;
+/// What lays the machine's directory (`$1`) over the computer's, or over the tree of another system (`$2`), and becomes the daemon.
+const INIT: &str = r#"
+set -e
+if [ -z "$2" ]; then
+    mount --bind "$1/nix" /nix
+    mount --bind "$1/etc-nix" /etc/nix
+    exec nix-daemon
+fi
+parent=${1%/*}
+mount --bind "$2" "$2"
+mkdir -p "$2/nix" "$2/etc/nix" "$2/proc" "$2/dev" "$2$parent" "$2/.outside"
+mount --bind "$1/nix" "$2/nix"
+mount --bind "$1/etc-nix" "$2/etc/nix"
+mount --bind "$parent" "$2$parent"
+mount --rbind /dev "$2/dev"
+mount -t proc proc "$2/proc"
+cd "$2"
+pivot_root . .outside
+umount -l .outside
+exec nix-daemon
+"#;
+
+/// Names the variable that gives the root of a tree whose Nix is to be tested in place of the computer's, as `tests/trees` makes it.
+const TREE: &str = "HAUBERK_NIX_TREE";
 
 /// A nix-daemon that ends with its value.
 pub(crate) struct Machine {
@@ -76,6 +99,8 @@ impl Machine {
             .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL"])
             .args(["--propagation", "private", "--mount-proc", "sh", "-c", INIT, "init"])
             .arg(directory.path())
+            .arg(std::env::var_os(TREE).unwrap_or_default())
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("NIX_REMOTE", "")
             .env("HOME", directory.path().join("home"))
             .env("TMPDIR", directory.path().join("tmp"))

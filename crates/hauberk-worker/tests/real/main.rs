@@ -218,6 +218,50 @@ impl Drop for Farm {
     }
 }
 
+/// A script whose process has so many MiB for some seconds: it fills a buffer, and cannot write it for as long.
+fn hungry(mebibytes: u32) -> String {
+    format!("dd if=/dev/zero bs={mebibytes}M count=1 | {{ sleep 4; cat > /dev/null; }}; echo done > $out")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_of_builds_side_by_side_is_told_apart() {
+    const MIB: u64 = 1 << 20;
+    let mut farm = Farm::start().await;
+    let mut sent = BTreeMap::new();
+    for mebibytes in [200, 64] {
+        let drv = farm.store.instantiate(&script(&format!("hungry-{mebibytes}"), &hungry(mebibytes), ""));
+        let assign = farm.assignment(&drv);
+        sent.insert(assign.attempt, u64::from(mebibytes));
+        farm.server.send(assign);
+    }
+    let mut begun = 0;
+    while !sent.is_empty() {
+        match farm.server.hear().await {
+            WorkerBody::Started(_) => begun += 1,
+            WorkerBody::Finished(finished) => {
+                assert_eq!(begun, 2, "they did not run side by side");
+                assert_eq!(finished.outcome(), Outcome::Succeeded, "{finished:?}");
+                let allocated = sent.remove(&finished.attempt).unwrap() * MIB;
+                let peak = finished.peak_memory_bytes;
+                assert!((allocated..allocated + 24 * MIB).contains(&peak), "{allocated}: {finished:?}");
+                farm.server.ack(finished.attempt);
+            }
+            WorkerBody::Credit(_) | WorkerBody::Heartbeat(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    // What was valid already used nothing that could be told.
+    let drv = farm.store.instantiate(&script("hungry-64", &hungry(64), ""));
+    let again = farm.assignment(&drv);
+    farm.server.send(again);
+    let finished = loop {
+        if let WorkerBody::Finished(finished) = farm.server.hear().await {
+            break finished;
+        }
+    };
+    assert_eq!((finished.origin(), finished.peak_memory_bytes), (Origin::AlreadyValid, 0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_build_whose_input_comes_from_the_server() {
     let mut farm = Farm::start().await;

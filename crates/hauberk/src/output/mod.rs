@@ -6,7 +6,7 @@ mod words;
 
 pub(crate) use table::Table;
 pub(crate) use terminal::Harmless;
-pub(crate) use words::{ago, at, count, counted, maybe_at, moment, plain};
+pub(crate) use words::{ago, at, bytes, count, counted, maybe_at, moment, plain};
 
 use std::io::{ErrorKind, Write};
 

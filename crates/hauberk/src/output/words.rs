@@ -55,6 +55,19 @@ pub(crate) fn maybe_at<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> 
     }
 }
 
+/// Writes a number of bytes in the unit that suits it.
+pub(crate) fn bytes(bytes: i64) -> String {
+    let mut rest = bytes.max(0) as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if rest < 1024.0 {
+            let decimals = usize::from(unit != "B" && rest < 100.0);
+            return format!("{rest:.decimals$} {unit}");
+        }
+        rest /= 1024.0;
+    }
+    format!("{rest:.1} TiB")
+}
+
 /// Says how many builds there are of a kind, with their ids as long as there are few.
 pub(crate) fn counted(ids: &[BuildId]) -> String {
     const FEW: usize = 10;
@@ -82,6 +95,12 @@ mod tests {
         assert_eq!(counted(&[BuildId::new(7)]), "1 build (7)");
         let many: Vec<BuildId> = (1..=12).map(BuildId::new).collect();
         assert_eq!(counted(&many), "12 builds (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, …)");
+    }
+
+    #[test]
+    fn bytes_have_the_unit_that_suits_them() {
+        let written = [0, 1023, 1024, 210 << 20, 70 << 30, 3 << 40].map(bytes);
+        assert_eq!(written, ["0 B", "1023 B", "1.0 KiB", "210 MiB", "70.0 GiB", "3.0 TiB"]);
     }
 
     #[test]

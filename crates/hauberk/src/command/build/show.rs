@@ -12,7 +12,7 @@ use crate::command::DatabaseLocation;
 use crate::command::audit::{EntryObject, history_text};
 use crate::command::named::find_build;
 use crate::exit::Failure;
-use crate::output::{Form, Table, ago, at, maybe_at, moment, plain};
+use crate::output::{Form, Table, ago, at, bytes, maybe_at, moment, plain};
 
 /// Attempts, jobs and lines of the audit that are shown.
 const MANY: i64 = 100;
@@ -87,7 +87,7 @@ struct AttemptObject<'a> {
     #[serde(serialize_with = "maybe_at")]
     ended_at: Option<Timestamp>,
     build_ms: Option<i64>,
-    peak_memory: Option<i64>,
+    peak_memory_bytes: Option<i64>,
     log_complete: bool,
 }
 
@@ -209,7 +209,16 @@ impl Known {
             fact("wanted by", format!("{} evaluation {} as {}", one.specification, one.evaluation, one.job));
         }
         if !self.attempts.is_empty() {
-            let mut table = Table::new(&["#NO", "KIND", "WORKER", "RESULT", "ASSIGNED", "MESSAGE"]);
+            let mut table = Table::new(&[
+                "#NO",
+                "KIND",
+                "WORKER",
+                "RESULT",
+                "ASSIGNED",
+                "#BUILT IN",
+                "#MEMORY",
+                "MESSAGE",
+            ]);
             for attempt in &self.attempts {
                 let open = if attempt.started_at.is_some() { "running" } else { "assigned" };
                 table.row([
@@ -218,6 +227,8 @@ impl Known {
                     attempt.worker.clone(),
                     attempt.class.clone().unwrap_or_else(|| open.to_owned()),
                     ago(Some(attempt.assigned_at)),
+                    attempt.build_ms.map_or_else(|| "-".to_owned(), seconds),
+                    attempt.peak_memory.map_or_else(|| "-".to_owned(), bytes),
                     attempt.message.clone().unwrap_or_default(),
                 ]);
             }
@@ -227,6 +238,11 @@ impl Known {
         text.push_str(&history_text(&self.history));
         text
     }
+}
+
+/// Writes milliseconds as seconds.
+fn seconds(milliseconds: i64) -> String {
+    format!("{:.1} s", milliseconds as f64 / 1000.0)
 }
 
 fn attempt(attempt: &Attempt) -> AttemptObject<'_> {
@@ -245,7 +261,7 @@ fn attempt(attempt: &Attempt) -> AttemptObject<'_> {
         built_at: attempt.built_at,
         ended_at: attempt.ended_at,
         build_ms: attempt.build_ms,
-        peak_memory: attempt.peak_memory,
+        peak_memory_bytes: attempt.peak_memory,
         log_complete: attempt.log_complete,
     }
 }
