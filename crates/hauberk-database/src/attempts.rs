@@ -189,6 +189,18 @@ pub async fn latest_log(
     row.map(|row| Ok((row.get("log_path")?, row.get("log_complete")?))).transpose()
 }
 
+/// Gives the log of an attempt, if one is kept: its path below the log directory of its server, and whether it is complete.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn log(
+    client: &impl GenericClient,
+    attempt: AttemptId,
+) -> Result<Option<(String, bool)>, DatabaseError> {
+    let row = statement!("attempts/log").optional(client, &[&attempt]).await?;
+    row.map(|row| Ok((row.get("log_path")?, row.get("log_complete")?))).transpose()
+}
+
 /// Where a walk over old attempts stands, and what it found on its last step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OldLogs {

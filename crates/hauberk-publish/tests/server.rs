@@ -371,6 +371,65 @@ impl LogSource for OneLog {
         let log = LogBody { path: self.0.path().to_owned(), complete: self.1.load(Ordering::Relaxed) };
         Ok((item.name() == "item.drv").then_some(log))
     }
+
+    async fn attempt(&self, attempt: u64) -> std::io::Result<Option<LogBody>> {
+        let log = LogBody { path: self.0.path().to_owned(), complete: self.1.load(Ordering::Relaxed) };
+        Ok((attempt == 7).then_some(log))
+    }
+}
+
+#[test]
+fn a_log_is_followed_by_what_is_new_of_it() {
+    let store = PlainStore::new();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let log = Arc::new(OneLog(file, AtomicBool::new(false)));
+    let mut config = config(&store, &Signer::default());
+    config.logs = Some(Arc::clone(&log) as _);
+    let server = Server::start(config);
+    let ask = |attempt: u64, headers: &str| {
+        server.request(&format!(
+            "GET /log/attempt/{attempt} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept-Encoding: gzip\r\n{headers}\r\n"
+        ))
+    };
+    let mut followed = Vec::new();
+    let mut follow = |expected: Option<&str>| {
+        let answer = ask(7, &format!("Range: bytes={}-\r\n", followed.len()));
+        assert_eq!(answer.header("cache-control").as_deref(), Some("no-store"));
+        match expected {
+            None => assert_eq!(answer.status, 416),
+            Some(range) => {
+                assert_eq!((answer.status, answer.header("content-range").as_deref()), (206, Some(range)));
+                assert_eq!(answer.header("content-encoding").as_deref(), Some("gzip"));
+                assert_eq!(answer.header("x-content-type-options").as_deref(), Some("nosniff"));
+                followed.extend_from_slice(&answer.body);
+            }
+        }
+    };
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    follow(None);
+    encoder.write_all(b"first\n").unwrap();
+    encoder.flush().unwrap();
+    let first = encoder.get_ref().len();
+    log.0.as_file().write_all(encoder.get_ref()).unwrap();
+    follow(Some(&format!("bytes 0-{}/*", first - 1)));
+    follow(None);
+    encoder.write_all(b"second\n").unwrap();
+    let whole = encoder.finish().unwrap();
+    log.0.as_file().write_all(&whole[first..]).unwrap();
+    // It is sealed in between.
+    log.1.store(true, Ordering::Relaxed);
+    follow(Some(&format!("bytes {first}-{}/{}", whole.len() - 1, whole.len())));
+    follow(None);
+    assert_eq!(followed, whole);
+    // Who names no range, or has a validator, which there are none of, gets all of it.
+    for headers in ["", "Range: bytes=5-\r\nIf-Range: \"x\"\r\n"] {
+        let answer = ask(7, headers);
+        assert_eq!((answer.status, &answer.body[..]), (200, &whole[..]));
+    }
+    let plain = server
+        .request("GET /log/attempt/7 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nRange: bytes=3-\r\n\r\n");
+    assert_eq!((plain.status, &plain.body[..]), (200, &b"first\nsecond\n"[..]));
+    assert_eq!(ask(8, "Range: bytes=0-\r\n").status, 404);
 }
 
 #[test]

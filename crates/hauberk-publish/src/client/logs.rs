@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hauberk_store::StorePath;
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, RANGE};
 use reqwest::{Response, StatusCode};
 
 use super::base_url::BaseUrl;
@@ -21,10 +21,11 @@ pub struct LogClient {
     http: reqwest::Client,
 }
 
-/// The text of a log, as far as it went when it was asked for.
+/// A part of the gzip file of a log, as far as it went when it was asked for.
 #[derive(Debug)]
-pub struct LogText {
-    response: Response,
+pub struct LogPart {
+    /// Nothing, where nothing is new.
+    response: Option<Response>,
     url: String,
 }
 
@@ -47,31 +48,51 @@ impl LogClient {
         Ok(Self { http })
     }
 
-    /// Begins to read the newest log of a derivation or output; nothing where the server has none.
+    /// Begins to read the gzip file of an attempt's log from a byte on, as far as it goes now; nothing where the server has none. The log need not
+    /// be complete, and what was read before does not come again.
     ///
     /// # Errors
     /// [`FetchError::Unreachable`] or [`FetchError::Refused`].
-    pub async fn log(&self, base: &BaseUrl, item: &StorePath) -> Result<Option<LogText>, FetchError> {
-        let name = format!("log/{}", item.base_name());
+    pub async fn attempt(
+        &self,
+        base: &BaseUrl,
+        attempt: u64,
+        from: u64,
+    ) -> Result<Option<LogPart>, FetchError> {
+        let name = format!("log/attempt/{attempt}");
         let url = base.join(&name).ok_or_else(|| FetchError::Refused { url: name, status: 400 })?;
         let text = url.to_string();
         let unreachable = |source| FetchError::Unreachable { url: text.clone(), source };
-        let response = self.http.get(url).send().await.map_err(unreachable)?;
+        let request =
+            self.http.get(url).header(ACCEPT_ENCODING, "gzip").header(RANGE, format!("bytes={from}-"));
+        let response = request.send().await.map_err(unreachable)?;
         match response.status() {
-            StatusCode::OK => Ok(Some(LogText { response, url: text })),
+            StatusCode::PARTIAL_CONTENT if begins_at(&response, from) => {
+                Ok(Some(LogPart { response: Some(response), url: text }))
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => Ok(Some(LogPart { response: None, url: text })),
             StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
             status => Err(FetchError::Refused { url: text, status: status.as_u16() }),
         }
     }
 }
 
-impl LogText {
-    /// Gives the next piece of text; nothing at its end.
+/// Tells whether an answer is packed with gzip and begins with the byte that was asked for.
+fn begins_at(response: &Response, from: u64) -> bool {
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let range = header(CONTENT_RANGE).and_then(|range| range.strip_prefix("bytes "));
+    header(CONTENT_ENCODING) == Some("gzip")
+        && range.is_some_and(|range| range.starts_with(&format!("{from}-")))
+}
+
+impl LogPart {
+    /// Gives the next piece; nothing at its end.
     ///
     /// # Errors
     /// [`FetchError::Unreachable`] when the connection breaks.
     pub async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
-        let chunk = self.response.chunk().await;
+        let Some(response) = &mut self.response else { return Ok(None) };
+        let chunk = response.chunk().await;
         chunk.map_err(|source| FetchError::Unreachable { url: self.url.clone(), source })
     }
 }

@@ -16,5 +16,5 @@ pub use closure::{AskError, Closure, ClosureError, ClosureLimits, MissingPath, S
 pub use config::ClientConfig;
 pub use download::NarDownload;
 pub use error::{ClientError, FetchError};
-pub use logs::{LogClient, LogText};
+pub use logs::{LogClient, LogPart};
 pub use substitutes::SubstituteClient;

@@ -22,7 +22,7 @@ use super::{
     config::PublishConfig,
     failure::Failure,
     json,
-    log_source::Growing,
+    log_source::{Growing, LogBody, LogSource},
     metrics::{Kind, Metrics},
     packer::{Meanwhile, Packer},
     reply::{self, Immutable, Reply, Wanted},
@@ -126,7 +126,18 @@ impl Handler {
             Route::StoreNar(hash, nar_hash) => self.store_nar(request, &hash, nar_hash).await,
             Route::ItemNar(compression, item) => self.item_nar(request, &compression, &item).await,
             Route::CachedNar(name) => self.cached_nar(request, &name),
-            Route::Log(item) => self.log(request, &item).await,
+            Route::Log(item) => {
+                let found = self.logs()?.open(&item).await.map_err(Failure::Log)?;
+                log(request, &found.ok_or(Failure::NotFound("no log of this build"))?)
+            }
+            Route::AttemptLog(attempt) => {
+                let found = self.logs()?.attempt(attempt).await.map_err(Failure::Log)?;
+                let found = found.ok_or(Failure::NotFound("no log of this attempt"))?;
+                match request.takes_gzip().then(|| reply::growing(request, &found)).transpose()?.flatten() {
+                    Some(part) => Ok(part),
+                    None => log(request, &found),
+                }
+            }
             Route::File(path, hash) => self.fixed_file(request, &path, &hash).await,
             Route::Identity(nonce) => {
                 let lines = self.config.signer.sign_nonce(&nonce);
@@ -312,23 +323,25 @@ impl Handler {
         Ok(content.file(request, file))
     }
 
-    async fn log(&self, request: &Request, item: &StorePath) -> Result<Reply, Failure> {
-        let logs = self.config.logs.as_ref().ok_or(Failure::NotFound("no logs are kept here"))?;
-        let found = logs.open(item).await.map_err(Failure::Log)?;
-        let found = found.ok_or(Failure::NotFound("no log of this build"))?;
-        let file = File::open(&found.path)?;
-        let count = file.metadata()?.len();
-        let gzip = request.takes_gzip();
-        if gzip && found.complete {
-            return Ok(reply::log(true, Body::File { file, first: 0, count }));
-        }
-        let file = BufReader::with_capacity(FILE_BUFFER, file.take(count));
-        let mut text: Source = Box::new(Growing(flate2::bufread::MultiGzDecoder::new(file)));
-        if gzip {
-            text = compression_reader(&Compression::Gzip, text)?;
-        }
-        Ok(reply::log(gzip, Body::Read { source: text, length: None }))
+    fn logs(&self) -> Result<&dyn LogSource, Failure> {
+        self.config.logs.as_deref().ok_or(Failure::NotFound("no logs are kept here"))
     }
+}
+
+/// Sends a log as far as it goes.
+fn log(request: &Request, found: &LogBody) -> Result<Reply, Failure> {
+    let file = File::open(&found.path)?;
+    let count = file.metadata()?.len();
+    let gzip = request.takes_gzip();
+    if gzip && found.complete {
+        return Ok(reply::log(true, Body::File { file, first: 0, count }));
+    }
+    let file = BufReader::with_capacity(FILE_BUFFER, file.take(count));
+    let mut text: Source = Box::new(Growing(flate2::bufread::MultiGzDecoder::new(file)));
+    if gzip {
+        text = compression_reader(&Compression::Gzip, text)?;
+    }
+    Ok(reply::log(gzip, Body::Read { source: text, length: None }))
 }
 
 impl Nar {

@@ -25,6 +25,12 @@ pub trait LogSource: Send + Sync {
     /// # Errors
     /// What keeps the source from looking; the client gets a 503.
     async fn open(&self, item: &StorePath) -> io::Result<Option<LogBody>>;
+
+    /// Gives the log of one attempt at a build. While it grows, nothing that is there of it changes.
+    ///
+    /// # Errors
+    /// As for [`LogSource::open`].
+    async fn attempt(&self, attempt: u64) -> io::Result<Option<LogBody>>;
 }
 
 /// Unpacks a gzip file that may have no end yet: where it breaks off, so does the text.

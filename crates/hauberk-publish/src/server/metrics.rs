@@ -95,7 +95,8 @@ impl Metrics {
     /// Counts an answer.
     pub(super) fn answered(&self, kind: Kind, status: Status) {
         let outcome = match status.number() {
-            0..400 => 0,
+            // Nothing new of a log that is followed is an answer like others.
+            0..400 | 416 => 0,
             404 => 1,
             400..500 => 2,
             _ => 3,

@@ -1,12 +1,18 @@
 //! Answers and their heads.
 
-use std::{borrow::Cow, fs::File, io::Write, time::Duration};
+use std::{
+    borrow::Cow,
+    fs::File,
+    io::{self, Write},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
 use super::{
     body::Body,
     date,
+    log_source::LogBody,
     range::Range,
     request::{Field, Method, Request},
     status::Status,
@@ -248,6 +254,40 @@ fn names(request: &Request, field: Field, etag: &str, comparison: Comparison) ->
 /// Answers with what is made while it is sent.
 pub(super) fn stream(kind: &'static str, body: Body) -> Reply {
     Reply::new(Status::Ok, body, [("content-type", kind.into())])
+}
+
+/// Answers with the part of a growing gzip file that a request names by its bytes; nothing if it names none. Its length is only told when it grows no
+/// more.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn growing(request: &Request, found: &LogBody) -> io::Result<Option<Reply>> {
+    let file = File::open(&found.path)?;
+    let length = file.metadata()?.len();
+    // There is no validator to compare with: who has one for this speaks of something else.
+    let range = match request.values(Field::IfRange).next() {
+        Some(_) => Range::Whole,
+        None => Range::parse(request.values(Field::Range).next(), length),
+    };
+    let mut reply = match range {
+        Range::Whole => return Ok(None),
+        Range::Unsatisfiable => {
+            let mut reply = refusal(Status::RangeNotSatisfiable, "nothing is there yet");
+            reply.set("content-range", format!("bytes */{length}"));
+            reply
+        }
+        Range::Part { first, last } => {
+            let count = last - first + 1;
+            let mut reply = log(true, Body::File { file, first, count });
+            reply.status = Status::PartialContent;
+            reply.length = Some(count);
+            let whole = if found.complete { length.to_string() } else { "*".to_owned() };
+            reply.set("content-range", format!("bytes {first}-{last}/{whole}"));
+            reply
+        }
+    };
+    reply.set("cache-control", "no-store");
+    Ok(Some(reply))
 }
 
 /// Answers with text that is to be shown and not to be run, packed with gzip or not.

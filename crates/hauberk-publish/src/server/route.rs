@@ -32,6 +32,8 @@ pub(super) enum Route {
     CachedNar(String),
     /// `/log/ITEM`.
     Log(StorePath),
+    /// `/log/attempt/NUMBER`.
+    AttemptLog(u64),
     /// `/file/NAME/sha256/HASH`: the file with this content, as Guix asks for sources.
     File(StorePath, Sha256),
     /// `/identity/NONCE`.
@@ -73,7 +75,10 @@ impl Route {
                 let found = if let Some(rest) = path.strip_prefix("nar/") {
                     nar(directory, rest)
                 } else if let Some(rest) = path.strip_prefix("log/") {
-                    item(rest).map(Self::Log)
+                    match rest.strip_prefix("attempt/") {
+                        Some(number) => decimal(number).map(Self::AttemptLog),
+                        None => item(rest).map(Self::Log),
+                    }
                 } else if let Some(rest) = path.strip_prefix("file/") {
                     fixed_file(directory, rest)
                 } else {
@@ -122,6 +127,12 @@ fn store_nar(item: &StorePath) -> Option<Route> {
     let digits = item.name().strip_suffix(".nar").filter(|digits| digits.len() == SHA256_DIGITS)?;
     let nar_hash = NarHash::parse(digits).ok()?;
     Some(Route::StoreNar(item.hash(), nar_hash))
+}
+
+/// Reads a number without sign or leading zeros.
+fn decimal(text: &str) -> Option<u64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|_| is_plain)
 }
 
 /// Undoes percent-encoding. Nothing for a malformed one, and for bytes that are not ASCII.
@@ -173,6 +184,7 @@ mod tests {
         }
         check(&format!("/nar/{NAR_HASH}.nar.xz"), &Route::CachedNar(format!("{NAR_HASH}.nar.xz")));
         check(&format!("/log/{HASH}-a%3Fb"), &Route::Log(item));
+        check("/log/attempt/4711", &Route::AttemptLog(4711));
     }
 
     #[test]
@@ -195,6 +207,11 @@ mod tests {
             "/nar/%c3%a9",
             "/identity/short",
             "/log/",
+            "/log/attempt/",
+            "/log/attempt/0",
+            "/log/attempt/+1",
+            "/log/attempt/1/2",
+            "/log/attempt/99999999999999999999",
             "/log/../../etc/passwd",
             "/log/%2e%2e%2fpasswd",
         ] {

@@ -10,10 +10,10 @@ use super::source::LONGEST_TEXT;
 /// Bytes read from the file at a time.
 const PIECE: usize = 64 * 1024;
 
-/// Reads text out of a log file that may still grow. Blocks.
+/// Reads text out of a log file that may still grow, or out of what has come of one. Blocks as its source does.
 #[derive(Debug)]
-pub struct LogReader {
-    file: File,
+pub struct LogReader<R = File> {
+    source: R,
     decoder: Decoder,
     input: Box<[u8]>,
     /// What of `input` is not decoded yet.
@@ -34,17 +34,22 @@ pub enum Step {
     End,
 }
 
-impl LogReader {
-    /// Begins at the start of a file.
-    pub fn new(file: File) -> Self {
+impl<R: Read> LogReader<R> {
+    /// Begins at the start of a file. A source that gives nothing may give more later.
+    pub fn new(source: R) -> Self {
         Self {
-            file,
+            source,
             decoder: Decoder::new(),
             input: vec![0; PIECE].into_boxed_slice(),
             start: 0,
             end: 0,
             offset: 0,
         }
+    }
+
+    /// Gives the source, so that more can be put into it.
+    pub fn source_mut(&mut self) -> &mut R {
+        &mut self.source
     }
 
     /// Tells how many bytes of text were given so far.
@@ -79,7 +84,7 @@ impl LogReader {
                 self.end -= self.start;
                 self.start = 0;
             }
-            match self.file.read(&mut self.input[self.end..]).map_err(LogError::Read)? {
+            match self.source.read(&mut self.input[self.end..]).map_err(LogError::Read)? {
                 0 => return Ok(Step::CaughtUp),
                 read => self.end += read,
             }

@@ -1,16 +1,16 @@
 //! `hauberk build log`.
 
+use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use hauberk_database::pages::{self, Attempt, LogOwner};
 use hauberk_database::{AttemptId, BuildId, Database, DatabaseError};
 use hauberk_publish::BaseUrl;
-use hauberk_publish::client::LogClient;
-use hauberk_store::StorePath;
+use hauberk_publish::client::{FetchError, LogClient};
 use hauberk_web::log::{LogDirectory, LogError, LogReader, Step};
 
 use crate::command::DatabaseLocation;
@@ -20,8 +20,6 @@ use crate::output::Harmless;
 
 /// How often a log that grows is looked at, and the attempt behind it.
 const GLANCE: Duration = Duration::from_millis(500);
-/// A log that is fetched again from its beginning is asked for so many times more seldom than that takes.
-const EASE: u32 = 5;
 /// How long the rest of a log may take to arrive after its attempt ended.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Attempts of a build that are looked through.
@@ -40,7 +38,7 @@ pub(super) struct Options {
     /// Go on while it grows, and with the next attempt, until the build is over
     #[arg(short, long)]
     follow: bool,
-    /// The attempt by its number, instead of the one that runs or decided; needs --cache where there is a newer one
+    /// The attempt by its number, instead of the one that runs or decided
     #[arg(long, value_name = "NUMBER")]
     attempt: Option<i32>,
     /// The remote-server's cache directory
@@ -80,7 +78,7 @@ pub(super) async fn run(options: Options, location: &DatabaseLocation) -> Result
                 if last.is_some() {
                     tracing::info!("another attempt begins");
                 }
-                printer.attempt(attempt, attempts.first().map(|one| one.id) == Some(attempt)).await?;
+                printer.attempt(attempt).await?;
                 last = Some(attempt);
                 if !printer.options.follow || printer.options.attempt.is_some() {
                     return Ok(());
@@ -137,6 +135,32 @@ where
     }
 }
 
+/// A log that is fetched bit by bit.
+struct Follower {
+    reader: LogReader<VecDeque<u8>>,
+    /// Bytes of its file that have come.
+    arrived: u64,
+    /// Bytes of its text that are printed already.
+    skip: u64,
+}
+
+/// How far a log could be fetched.
+enum Fetched {
+    /// There is none.
+    Nothing,
+    /// As far as it goes now.
+    SoFar,
+    /// To its end.
+    End,
+}
+
+/// Why no more of a log came.
+enum FollowError {
+    Http(FetchError),
+    Log(LogError),
+    Print(Failure),
+}
+
 /// Prints logs.
 struct Printer<'a> {
     database: &'a Database,
@@ -158,7 +182,7 @@ impl<'a> Printer<'a> {
     }
 
     /// Prints the log of an attempt, to its end if it is to be followed.
-    async fn attempt(&mut self, id: AttemptId, is_newest: bool) -> Result<(), Failure> {
+    async fn attempt(&mut self, id: AttemptId) -> Result<(), Failure> {
         self.printed = 0;
         let owner = self.owner(id).await?;
         if let Some(removed) = owner.attempt.log_expired_at {
@@ -169,9 +193,6 @@ impl<'a> Printer<'a> {
         }
         match self.options.cache.clone() {
             Some(cache) => self.print_file(id, &LogDirectory::new(Some(&cache))).await,
-            None if !is_newest => Err(Failure::configuration(anyhow!(
-                "publish servers give the log of the newest attempt only; name the remote-server's directory with --cache"
-            ))),
             None => self.print_served(id).await,
         }
     }
@@ -245,64 +266,69 @@ impl<'a> Printer<'a> {
                 )));
             }
         };
-        let item = owner.derivation.clone().context("the attempt's derivation is not known").and_then(
-            |derivation| {
-                StorePath::parse(&derivation).with_context(|| format!("`{derivation}` is no store path"))
-            },
-        );
-        let item = item.map_err(Failure::other)?;
+        let mut follower = Follower { reader: LogReader::new(VecDeque::new()), arrived: 0, skip: 0 };
+        let mut anew = false;
         let mut ended = None;
         loop {
+            // What is asked before the log is fetched holds for all that comes.
             let is_over = self.is_over(id, &mut ended).await?;
-            let newest = patiently(|| pages_log(self.database, owner.attempt.build)).await?;
-            if newest.is_some_and(|(_, _, attempts)| attempts.first().is_some_and(|one| one.id != id)) {
-                tracing::warn!(
-                    "another attempt has begun; the rest of this one's log can only be read with --cache"
-                );
-                return Ok(());
+            match self.fetch(&base, id, &mut follower).await {
+                Ok(Fetched::End) => return Ok(()),
+                Ok(Fetched::Nothing) if is_over || !self.options.follow => {
+                    return Err(Failure::other(anyhow!("{base} has no log of attempt {id}")));
+                }
+                Ok(Fetched::SoFar) if is_over || !self.options.follow => return Ok(()),
+                Ok(Fetched::Nothing | Fetched::SoFar) => {}
+                Err(FollowError::Http(error)) if self.options.follow && error.is_transient() => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "the log cannot be had now");
+                }
+                // A server that lost its power may have begun the end of the file anew.
+                Err(FollowError::Log(LogError::Damaged(_))) if !anew => {
+                    anew = true;
+                    follower =
+                        Follower { reader: LogReader::new(VecDeque::new()), arrived: 0, skip: self.printed };
+                    continue;
+                }
+                Err(FollowError::Http(error)) => return Err(Failure::other(error)),
+                Err(FollowError::Log(error)) => {
+                    return Err(Failure::other(anyhow::Error::new(error).context("cannot read the log")));
+                }
+                Err(FollowError::Print(failure)) => return Err(failure),
             }
-            let begun = Instant::now();
-            let found = self.fetch(&base, &item).await?;
-            if is_over || !self.options.follow {
-                return match found {
-                    true => Ok(()),
-                    false => Err(Failure::other(anyhow!("{base} has no log of {item}"))),
-                };
-            }
-            tokio::time::sleep(GLANCE.max(begun.elapsed() * EASE)).await;
+            tokio::time::sleep(GLANCE).await;
         }
     }
 
-    /// Fetches a log from its beginning and prints what is new of it; false: there is none.
-    async fn fetch(&mut self, base: &BaseUrl, item: &StorePath) -> Result<bool, Failure> {
-        let Some(http) = &self.http else { return Ok(false) };
-        let text = match http.log(base, item).await {
-            Ok(text) => text,
-            Err(error) if self.options.follow && error.is_transient() => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "the log cannot be had now");
-                return Ok(false);
-            }
-            Err(error) => return Err(Failure::other(error)),
+    /// Fetches what is new of a log and prints it.
+    async fn fetch(
+        &mut self,
+        base: &BaseUrl,
+        id: AttemptId,
+        follower: &mut Follower,
+    ) -> Result<Fetched, FollowError> {
+        let (Some(http), Ok(attempt)) = (self.http.clone(), u64::try_from(id.get())) else {
+            return Ok(Fetched::Nothing);
         };
-        let Some(mut text) = text else { return Ok(false) };
-        let mut skip = self.printed;
-        loop {
-            let piece = match text.next().await {
-                Ok(Some(piece)) => piece,
-                Ok(None) => return Ok(true),
-                // The next look goes on where this one broke off.
-                Err(_) if self.options.follow => return Ok(true),
-                Err(error) => return Err(Failure::other(error)),
-            };
-            let length = piece.len() as u64;
-            if let Ok(from) = usize::try_from(skip)
-                && let Some(new) = piece.get(from..)
-                && !new.is_empty()
-            {
-                self.print(new)?;
+        let part = http.attempt(base, attempt, follower.arrived).await.map_err(FollowError::Http)?;
+        let Some(mut part) = part else { return Ok(Fetched::Nothing) };
+        let mut text = vec![0; PIECE];
+        while let Some(piece) = part.next().await.map_err(FollowError::Http)? {
+            follower.arrived += piece.len() as u64;
+            follower.reader.source_mut().extend(&piece);
+            loop {
+                match follower.reader.read(&mut text).map_err(FollowError::Log)? {
+                    Step::Text(length) => {
+                        let skipped = follower.skip.min(length as u64);
+                        follower.skip -= skipped;
+                        // It is not more than a piece.
+                        self.print(&text[skipped as usize..length]).map_err(FollowError::Print)?;
+                    }
+                    Step::CaughtUp => break,
+                    Step::End => return Ok(Fetched::End),
+                }
             }
-            skip = skip.saturating_sub(length);
         }
+        Ok(Fetched::SoFar)
     }
 
     fn print(&mut self, text: &[u8]) -> Result<(), Failure> {
