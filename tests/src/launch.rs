@@ -98,6 +98,22 @@ impl Launch {
         self
     }
 
+    /// Gives the program and its arguments, without what is around them.
+    pub fn words(&self) -> Vec<String> {
+        let words =
+            std::iter::once(self.program.as_os_str()).chain(self.arguments.iter().map(OsString::as_os_str));
+        words.map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Runs it in a session of its own, whose terminal is the standard input.
+    #[must_use]
+    pub(crate) fn on_its_terminal(mut self) -> Self {
+        let program = std::mem::replace(&mut self.program, PathBuf::from("setsid"));
+        let wrapper = [OsString::from("--ctty"), OsString::from("--wait"), program.into()];
+        self.arguments.splice(0..0, wrapper);
+        self
+    }
+
     /// Tells whether the process started is a wrapper whose only child is the program.
     pub(crate) fn is_wrapped(&self) -> bool {
         matches!(self.place, Place::Inside(_))

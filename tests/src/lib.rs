@@ -25,6 +25,7 @@ pub mod simulated;
 mod spawn;
 mod specification;
 mod tables;
+mod terminal;
 mod wait;
 
 pub use clock::Clock;
@@ -42,4 +43,5 @@ pub use program::{free_port, hauberk_program, program_beside, require_root};
 pub use repository::Repository;
 pub use specification::Specification;
 pub use tables::Tables;
+pub use terminal::Terminal;
 pub use wait::{Deadline, wait_for};

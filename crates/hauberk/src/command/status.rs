@@ -1,21 +1,20 @@
 //! `hauberk status`: the farm on a screen.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
 use hauberk_database::listen::{CHANGED, Listener};
 use hauberk_database::overview::{self, Queued, Rate, Server};
 use hauberk_database::pages::{self, OpenAttempt, Specification, Worker};
-use hauberk_database::{BuildState, DatabaseError, EvaluationId, GenericClient};
+use hauberk_database::{BuildState, Database, DatabaseError, EvaluationId, GenericClient};
 use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::command::DatabaseLocation;
 use crate::exit::Failure;
 use crate::lifetime::stop_on_signals;
-use crate::output::{Form, Table, print};
+use crate::output::{Form, Gesture, Screen, Table, print_on};
 
 /// Open attempts that are read; a farm has fewer slots.
 const OPEN: i64 = 100_000;
@@ -24,13 +23,11 @@ const SILENT: i64 = 120;
 /// How soon after a screen the next may follow, and how late it does though nothing is heard.
 const CALM: Duration = Duration::from_secs(1);
 const GLANCE: Duration = Duration::from_secs(5);
-/// Homes the cursor, and clears what is below it.
-const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// Show the farm on one screen: servers, workers, slots, what waits and for what, how fast it goes
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Stay, and follow the farm
+    /// Stay, and follow the farm until `q` or Ctrl-C; with --json an object a line
     #[arg(short, long)]
     watch: bool,
     #[command(flatten)]
@@ -138,32 +135,62 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         let status = read(&database.client().await?).await?;
         return options.form.show(&status, || status.text());
     }
+    watch(&options, &database).await
+}
+
+/// Prints the status again and again: on a terminal's screen until somebody wants no more, else as long as somebody reads it.
+async fn watch(options: &Options, database: &Database) -> Result<(), Failure> {
     let stop = stop_on_signals()?;
     let mut changes = Listener::connect(&options.location.parse()?, &[CHANGED]).await?;
-    let clear = std::io::stdout().is_terminal() && !options.form.json;
+    let mut screen = if options.form.json { None } else { Screen::take().map_err(Failure::other)? };
     loop {
         let status = async { read(&database.client().await?).await };
-        match status.await {
+        let text = match status.await {
+            Ok(status) if options.form.json => serde_json::to_string(&status).map_err(Failure::other)? + "\n",
             Ok(status) => {
-                let status = &status;
-                options.form.show(status, || {
-                    let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC");
-                    format!("{}{now}\n\n{}\n", if clear { CLEAR } else { "" }, status.text())
-                })?;
+                let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC");
+                let keys = if screen.is_some() { "   q ends" } else { "" };
+                format!("{now}{keys}\n\n{}\n", status.text())
             }
-            Err(error) if error.is_transient() => {
-                print(&format!("{}the database does not answer: {error}\n", if clear { CLEAR } else { "" }))?;
+            Err(error) if error.is_transient() && options.form.json => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the database does not answer; waiting"
+                );
+                String::new()
             }
+            Err(error) if error.is_transient() => format!("the database does not answer: {error}\n"),
             Err(error) => return Err(error.into()),
+        };
+        match &screen {
+            Some(screen) => screen.draw(&text).map_err(Failure::other)?,
+            None if !print_on(&text)? => return Ok(()),
+            None => {}
         }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = async {
-                tokio::time::sleep(CALM).await;
-                // Whatever was heard, or nothing: the rows tell.
-                let _ = timeout(GLANCE, changes.next()).await;
-                while changes.try_next().is_some() {}
-            } => {}
+        let due = async {
+            tokio::time::sleep(CALM).await;
+            // Whatever was heard, or nothing: the rows tell.
+            let _ = timeout(GLANCE, changes.next()).await;
+            while changes.try_next().is_some() {}
+        };
+        tokio::pin!(due);
+        loop {
+            let gesture = async {
+                match &mut screen {
+                    Some(screen) => screen.gesture().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let gesture = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = &mut due => break,
+                gesture = gesture => gesture,
+            };
+            match (gesture, &screen) {
+                (Gesture::Quit, _) => return Ok(()),
+                (Gesture::Redraw, Some(screen)) => screen.draw(&text).map_err(Failure::other)?,
+                (Gesture::Redraw, None) => {}
+            }
         }
     }
 }

@@ -1,9 +1,11 @@
 //! What commands print when they are asked: tables for people, JSON for programs.
 
+mod screen;
 mod table;
 mod terminal;
 mod words;
 
+pub(crate) use screen::{Gesture, Screen};
 pub(crate) use table::Table;
 pub(crate) use terminal::Harmless;
 pub(crate) use words::{ago, at, bytes, count, counted, maybe_at, moment, plain};
@@ -38,9 +40,15 @@ impl Form {
 
 /// Writes to standard output. Whoever closed it has read enough.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_on(text).map(|_| ())
+}
+
+/// Writes to standard output, and tells whether anybody still reads it.
+pub(crate) fn print_on(text: &str) -> Result<bool, Failure> {
     let mut output = std::io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::other(error)),
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::other(error)),
     }
 }
