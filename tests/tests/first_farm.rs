@@ -61,7 +61,7 @@ exec setpriv --pdeathsig KILL --reuid=postgres --regid=postgres --init-groups \
 ";
 
 /// What goes wrong on purpose: a machine, commands on it of which the last one fails, and its exit status.
-const TROUBLES: [(&str, &str, i32); 12] = [
+const TROUBLES: [(&str, &str, i32); 13] = [
     ("server", "hauberk web --nonsense", 2),
     (
         "server",
@@ -99,23 +99,23 @@ const TROUBLES: [(&str, &str, i32); 12] = [
          --specifications /var/lib/hauberk/absent.toml --state-directory /var/lib/hauberk/register",
         8,
     ),
+    ("worker-1", "mkdir spool; hauberk remote-worker --spool spool --enrol /etc/hauberk/worker.token", 3),
     (
         "worker-1",
-        "hauberk key signing other-1 other; mkdir spool; hauberk remote-worker --curve-key /etc/hauberk/worker.curve \
-         --signing-key other --server-key /etc/hauberk/server.curve.pub --spool spool",
+        "keys=/var/lib/hauberk-worker/keys; hauberk key signing other-1 other; hauberk remote-worker \
+         --curve-key $keys/worker.curve --signing-key other --server-key $keys/server.curve.pub --spool spool",
         7,
     ),
     (
         "worker-1",
-        "hauberk remote-worker --curve-key /etc/hauberk/worker.curve --signing-key /etc/hauberk/worker.signing \
-         --server-key /etc/hauberk/server.curve.pub --spool spool --daemon /nonexistent",
+        "keys=/var/lib/hauberk-worker/keys; hauberk remote-worker --curve-key $keys/worker.curve \
+         --signing-key $keys/worker.signing --server-key $keys/server.curve.pub --spool spool --daemon /nonexistent",
         6,
     ),
     // Run after the server's key is taken from the file.
     (
         "worker-1",
-        "cd /; runuser -u hauberk-worker -- hauberk remote-worker --curve-key /etc/hauberk/worker.curve \
-         --signing-key /etc/hauberk/worker.signing --server-key /etc/hauberk/server.curve.pub \
+        "cd /; runuser -u hauberk-worker -- hauberk remote-worker --enrol /etc/hauberk/worker.token \
          --spool /var/lib/hauberk-worker",
         6,
     ),

@@ -41,6 +41,11 @@ fn systemd_finds_nothing_wrong() -> Result<()> {
         verify = verify.arg(&path);
     }
     let timer = directory.path().join("hauberk-gc.timer");
+    // The drop-in changes what the worker's unit starts.
+    let drop_in = directory.subdirectory("hauberk-remote-worker.service.d")?.join("keys.conf");
+    let text = fs::read_to_string(units().join("hauberk-remote-worker-keys.conf"))?;
+    assert!(text.contains(INSTALLED), "the drop-in runs another program");
+    fs::write(&drop_in, text.replace(INSTALLED, &program.display().to_string()))?;
     fs::copy(units().join("hauberk-gc.timer"), &timer)?;
     verify = verify.arg(&timer);
     let output = verify.output()?;

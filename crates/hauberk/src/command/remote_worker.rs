@@ -49,7 +49,7 @@ pub(crate) struct Options {
     server: Option<ServerAddress>,
 
     /// Become a worker of the farm by this token (`hauberk worker token`), or by that in a file: keys are made below --spool, the server
-    /// is found, and enrols this machine. Once that is done, the same token is not shown again
+    /// is found, and enrols this machine. Once that is done, the same token is not shown again, and its file may go
     #[arg(long, value_name = "TOKEN|FILE")]
     enrol: Option<String>,
 
@@ -169,9 +169,13 @@ enum Trust {
 pub(crate) async fn run(mut options: Options) -> Result<(), Failure> {
     let stop = lifetime::stop_on_signals()?;
     if let Some(text) = options.enrol.take() {
-        let token = read_token(&text)?;
-        if !options.join_farm(&token, &stop).await? {
-            return Ok(());
+        if options.may_lack(&text)? {
+            tracing::info!("{text} is gone, and not needed: this machine is enrolled");
+        } else {
+            let token = read_token(&text)?;
+            if !options.join_farm(&token, &stop).await? {
+                return Ok(());
+            }
         }
     }
     Ok(hauberk_worker::run(options.check()?, stop, lifetime::ready).await?)
@@ -231,6 +235,12 @@ fn store_of_this_machine() -> StoreDirectory {
 }
 
 impl Options {
+    /// Tells whether the file of a token is gone from a machine that does not need it any more.
+    fn may_lack(&self, token: &str) -> Result<bool, Failure> {
+        let gone = !token.trim().starts_with("hauberk1-") && !Path::new(token).exists();
+        Ok(gone && Keyring::of(&self.spool).enrolled()?.is_some())
+    }
+
     /// Makes keys, and presents the token unless that was done before. False when a signal came first.
     async fn join_farm(&mut self, token: &EnrolmentToken, stop: &CancellationToken) -> Result<bool, Failure> {
         let keyring = Keyring::of(&self.spool);
