@@ -25,14 +25,14 @@ pub struct Foretold {
     pub end: Seconds,
 }
 
-/// A time from now, in seconds.
+/// A time from now, in seconds; at least eight of ten lie between `earliest` and `latest`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Seconds {
     /// The most likely.
     pub likely: f64,
-    /// Seldom sooner.
+    /// Few are sooner.
     pub earliest: f64,
-    /// Seldom later.
+    /// Few are later.
     pub latest: f64,
 }
 

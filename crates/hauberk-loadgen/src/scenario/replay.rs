@@ -228,7 +228,9 @@ fn ageing(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
 
 /// When builds are said to end, in runs of one evaluation and of several, of which the farm does not know those that are to come.
 fn forecasts(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
-    let (mut errors, mut within, mut runs) = (Vec::new(), 0_usize, Vec::new());
+    let (mut errors, mut runs) = (Vec::new(), Vec::new());
+    // Ends that lay within what was told, of all.
+    let (mut singly, mut staggered) = ((0_usize, 0_usize), (0_usize, 0_usize));
     for &seed in &options.seeds {
         let shape = shape(options, seed);
         let single = Workload::of(graph, shape);
@@ -252,16 +254,20 @@ fn forecasts(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
                     "error_median": quantile(&mut own, 0.5).map(|median| rounded(median, 3)),
                     "coverage": rounded(hits as f64 / compared.len().max(1) as f64, 3),
                 }));
-                within += hits;
+                let of_kind = if workload.evaluations.len() == 1 { &mut singly } else { &mut staggered };
+                *of_kind = (of_kind.0 + hits, of_kind.1 + compared.len());
                 errors.append(&mut own);
             }
         }
     }
-    let coverage = within as f64 / errors.len().max(1) as f64;
+    let part = |(hits, all): (usize, usize)| hits as f64 / all.max(1) as f64;
+    let coverage = part((singly.0 + staggered.0, singly.1 + staggered.1));
     let median = quantile(&mut errors, 0.5).context("nothing was foretold")?;
     let parameters = Map::from_iter([
         ("forecasts".to_owned(), errors.len().into()),
         ("error".to_owned(), options.error.into()),
+        ("coverage_of_one_evaluation".to_owned(), rounded(part(singly), 3).into()),
+        ("coverage_of_staggered_evaluations".to_owned(), rounded(part(staggered), 3).into()),
         ("single_runs".to_owned(), Value::Array(runs)),
     ]);
     let figure = |figure, value| Figure {
