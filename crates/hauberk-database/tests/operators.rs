@@ -117,14 +117,15 @@ async fn deeds_are_recorded_with_all_they_touched_or_not_done() {
     assert!(refused.to_string().contains("no build 99999"), "{refused}");
     let refused = operators::cancel_evaluation(farm.database(), "anna", EvaluationId::new(77)).await;
     assert!(matches!(refused, Err(OperatorError::NoEvaluation(_))));
-    let refused = operators::direct_worker(farm.database(), "anna", "absent", Direction::Drain).await;
+    let refused =
+        operators::direct_workers(farm.database(), "anna", &["w", "absent"], Direction::Drain).await;
     assert!(matches!(refused, Err(OperatorError::NoWorker(name)) if name == "absent"));
     let refused = operators::evaluate(farm.database(), "anna", "absent").await;
     assert!(matches!(refused, Err(OperatorError::NoSpecification(_))));
     assert_eq!(farm.states().await[..2], ["ready", "waiting"]);
     assert_eq!(audit::latest(&farm.client().await, 100).await.unwrap().len(), 1);
 
-    operators::direct_worker(farm.database(), "anna", "w", Direction::Pause(Some("a new disk")))
+    operators::direct_workers(farm.database(), "anna", &["w"], Direction::Pause(Some("a new disk")))
         .await
         .unwrap();
     operators::remove_worker(farm.database(), "ben", "w").await.unwrap();

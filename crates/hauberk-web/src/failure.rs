@@ -46,6 +46,27 @@ impl From<OperatorError> for PageFailure {
                 Self::Missing(format!("There is no specification `{name}`."))
             }
             OperatorError::NoWorker(name) => Self::Missing(format!("No worker named `{name}` is enrolled.")),
+            OperatorError::NoToken(id) => {
+                Self::Missing(format!("There is no token {id}, or it was revoked already."))
+            }
+            OperatorError::NameTaken(name) => Self::Refused(
+                StatusCode::CONFLICT,
+                format!("A worker named `{name}` is enrolled with another key; remove it first."),
+            ),
+            OperatorError::KeyTaken(_) => {
+                Self::Refused(StatusCode::CONFLICT, "Another worker is enrolled with that key.".to_owned())
+            }
+            OperatorError::NoServerKey => Self::Refused(
+                StatusCode::CONFLICT,
+                "No server with a key has started yet, so no token can name it.".to_owned(),
+            ),
+            OperatorError::DifferentServerKeys(servers) => Self::Refused(
+                StatusCode::CONFLICT,
+                format!(
+                    "The servers {} have different keys: make a token for one of them by `hauberk worker token --server-key`.",
+                    servers.join(", ")
+                ),
+            ),
             OperatorError::NotUnfinished(id) => Self::Refused(
                 StatusCode::CONFLICT,
                 format!("Build {id} does not exist or has succeeded, so its urgency means nothing."),

@@ -94,6 +94,11 @@ impl From<OperatorError> for Failure {
             | OperatorError::NoSpecification(_)
             | OperatorError::Disabled(_)
             | OperatorError::NoWorker(_)
+            | OperatorError::NameTaken(_)
+            | OperatorError::KeyTaken(_)
+            | OperatorError::NoToken(_)
+            | OperatorError::NoServerKey
+            | OperatorError::DifferentServerKeys(_)
             | OperatorError::NotNewest { .. }
             | OperatorError::Running(_)
             | OperatorError::NoJobs(_) => Exit::Configuration,

@@ -1,6 +1,6 @@
 //! Why an operator's deed was not done.
 
-use crate::{BuildId, DatabaseError, EvaluationId};
+use crate::{BuildId, DatabaseError, EvaluationId, TokenId};
 
 /// Why an operator's deed was not done. Nothing of it was.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,21 @@ pub enum OperatorError {
     /// No worker of that name is enrolled.
     #[error("no worker named `{0}` is enrolled; `hauberk worker list` shows those that are")]
     NoWorker(String),
+    /// The name is another worker's.
+    #[error("a worker named `{0}` is enrolled with another key; `hauberk worker remove {0}` first")]
+    NameTaken(String),
+    /// The key is another worker's.
+    #[error("another worker is enrolled with the key {0}")]
+    KeyTaken(String),
+    /// No server has a key that a token could name.
+    #[error("no server with a key has started yet: start it, or give --server-key")]
+    NoServerKey,
+    /// The farm's servers have different keys, so that nobody knows which a token is for.
+    #[error("the servers {} have different keys: say by --server-key which one new machines are to ask", .0.join(", "))]
+    DifferentServerKeys(Vec<String>),
+    /// There is no such token that could be taken back.
+    #[error("there is no token {0}, or it was revoked already; `hauberk worker token list` shows all")]
+    NoToken(TokenId),
     /// A newer evaluation has taken its place.
     #[error(
         "evaluation {evaluation} is not the newest of {specification}, and only that is evaluated again: \

@@ -17,7 +17,7 @@ pub use evaluations::{
 };
 pub use history::{Subject, of_build, of_subject};
 pub use urgency::{set_build_emergency, set_evaluation_emergency, set_evaluation_priority, set_priority};
-pub use workers::{direct_worker, remove_worker};
+pub use workers::{direct_workers, enrol_worker, make_token, remove_worker, revoke_token, server_key};
 
 use deadpool_postgres::GenericClient;
 use serde_json::Value;

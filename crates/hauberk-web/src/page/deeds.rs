@@ -1,18 +1,28 @@
 //! The deeds of operators: each a form's POST, which leads back to the page of what it was done to.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use hauberk_database::operators::{self as deeds, Extent, Only, OperatorError};
-use hauberk_database::workers::{self, Direction};
-use hauberk_database::{BuildId, EvaluationId, Priority, pages};
+use hauberk_database::tokens::NewToken;
+use hauberk_database::workers::{self, Direction, NewWorker};
+use hauberk_database::{BuildId, EvaluationId, Priority, TokenId, pages};
+use hauberk_protocol::EnrolmentToken;
+use hauberk_protocol::keys::CurvePublicKey;
+use hauberk_store::signature::PublicKey;
 
 use super::{parse, render};
 use crate::app::App;
 use crate::failure::PageFailure;
 use crate::operators::{Order, Session};
 use crate::view as v;
+
+/// Machines that a token admits at most, and hours that it is good.
+const MOST_USES: i32 = 10_000;
+const MOST_HOURS: i32 = 365 * 24;
 
 /// What a deed leads to.
 type Done = Result<Response, PageFailure>;
@@ -206,23 +216,98 @@ pub(crate) async fn cancel_superseded(
     .ask()
 }
 
+/// Serves `POST /workers/add`.
+pub(crate) async fn enrol(State(app): State<App>, order: Order) -> Done {
+    let name = order.field("name");
+    if name.is_empty() {
+        return Err(PageFailure::Malformed("A worker needs a name.".to_owned()));
+    }
+    let public_key: CurvePublicKey = order.field("public_key").parse().map_err(|_| {
+        PageFailure::Malformed(
+            "The first key is none: it is what `hauberk key curve` writes to FILE.pub.".to_owned(),
+        )
+    })?;
+    let signing_key: PublicKey = order.field("signing_key").parse().map_err(|_| {
+        PageFailure::Malformed(
+            "The second key is none: it is what `hauberk key signing` writes to FILE.pub.".to_owned(),
+        )
+    })?;
+    let (public_key, signing_key) = (public_key.to_string(), signing_key.to_string());
+    let new = NewWorker {
+        name,
+        public_key: &public_key,
+        signing_key: &signing_key,
+        enrolled_by: &order.session.who,
+    };
+    deeds::enrol_worker(&app.database, new).await?;
+    Ok(Redirect::to("/workers").into_response())
+}
+
+/// Shows a token, once.
+#[derive(Template)]
+#[template(path = "token.html")]
+struct NewTokenPage {
+    id: TokenId,
+    token: String,
+    operator: Session,
+}
+
+/// Serves `POST /workers/token`. The token is in the answer and nowhere else.
+pub(crate) async fn make_token(State(app): State<App>, order: Order) -> Done {
+    let number = |field: &str, usual: i32, most: i32| match order.field(field) {
+        "" => Ok(usual),
+        text => text
+            .parse()
+            .ok()
+            .filter(|number| (1..=most).contains(number))
+            .ok_or_else(|| PageFailure::Malformed(format!("`{text}` is not a number from 1 to {most}."))),
+    };
+    let (uses, hours) = (number("uses", 1, MOST_USES)?, number("hours", 1, MOST_HOURS)?);
+    let name = order.field("name");
+    if !name.is_empty() && uses != 1 {
+        return Err(PageFailure::Malformed("A token with a name admits one machine.".to_owned()));
+    }
+    let key = deeds::server_key(&app.database.client().await?).await?;
+    let key: CurvePublicKey = key
+        .parse()
+        .map_err(|_| nothing("The server's key cannot be read; make the token by `hauberk worker token`."))?;
+    let token = EnrolmentToken::generate(&key);
+    let new = NewToken {
+        digest: &token.digest(),
+        name: (!name.is_empty()).then_some(name),
+        systems: None,
+        uses,
+        lifetime: Duration::from_secs(3600) * hours.unsigned_abs(),
+        created_by: &order.session.who,
+    };
+    let id = deeds::make_token(&app.database, new).await?;
+    let page = render(&NewTokenPage { id, token: token.to_string(), operator: order.session })?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], page).into_response())
+}
+
+/// Serves `POST /token/ID/revoke`.
+pub(crate) async fn revoke_token(State(app): State<App>, Path(id): Path<String>, order: Order) -> Done {
+    deeds::revoke_token(&app.database, &order.session.who, parse(&id, "a token")?).await?;
+    Ok(Redirect::to("/workers").into_response())
+}
+
 /// Serves `POST /worker/NAME/pause`.
 pub(crate) async fn pause(State(app): State<App>, Path(name): Path<String>, order: Order) -> Done {
     let reason = order.field("reason");
     let direction = Direction::Pause((!reason.is_empty()).then_some(reason));
-    deeds::direct_worker(&app.database, &order.session.who, &name, direction).await?;
+    deeds::direct_workers(&app.database, &order.session.who, &[&name], direction).await?;
     to_worker(&app, &name).await
 }
 
 /// Serves `POST /worker/NAME/resume`.
 pub(crate) async fn resume(State(app): State<App>, Path(name): Path<String>, order: Order) -> Done {
-    deeds::direct_worker(&app.database, &order.session.who, &name, Direction::Resume).await?;
+    deeds::direct_workers(&app.database, &order.session.who, &[&name], Direction::Resume).await?;
     to_worker(&app, &name).await
 }
 
 /// Serves `POST /worker/NAME/drain`.
 pub(crate) async fn drain(State(app): State<App>, Path(name): Path<String>, order: Order) -> Done {
-    deeds::direct_worker(&app.database, &order.session.who, &name, Direction::Drain).await?;
+    deeds::direct_workers(&app.database, &order.session.who, &[&name], Direction::Drain).await?;
     to_worker(&app, &name).await
 }
 

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::State;
 use hauberk_database::pages;
+use hauberk_database::tokens::{self, Token};
 
 use super::slots::{Presence, Row, Totals};
 use super::{Page, render};
@@ -21,6 +22,8 @@ struct Workers {
     /// Machines that were seen.
     known: usize,
     operator: Option<Session>,
+    /// Tokens that still admit machines, for operators.
+    tokens: Vec<Token>,
 }
 
 struct Machine {
@@ -53,5 +56,9 @@ pub(crate) async fn show(State(app): State<App>, Visitor(operator): Visitor) -> 
         machine.totals = Totals::of(&machine.rows);
     }
     let known = machines.iter().filter(|machine| !machine.name.is_empty()).count();
-    render(&Workers { machines, totals, known, operator })
+    let tokens = match operator {
+        Some(_) => tokens::list(&client).await?.into_iter().filter(|token| token.spent().is_none()).collect(),
+        None => Vec::new(),
+    };
+    render(&Workers { machines, totals, known, operator, tokens })
 }

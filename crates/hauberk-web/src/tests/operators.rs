@@ -3,6 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 
 use axum::http::Method;
+use hauberk_protocol::EnrolmentToken;
+use hauberk_protocol::keys::CurveKeyPair;
+use hauberk_store::signature::nix::SecretKey;
 
 use super::*;
 use crate::operators::{Peer, Tokens};
@@ -12,7 +15,7 @@ const ORIGIN: (&str, &str) = ("origin", "http://farm.example.org");
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 /// Everything that a POST does, on the rows of the small farm.
-const DEEDS: [&str; 16] = [
+const DEEDS: [&str; 19] = [
     "/logout",
     "/build/9/cancel",
     "/build/3/restart",
@@ -25,6 +28,9 @@ const DEEDS: [&str; 16] = [
     "/eval/2/emergency",
     "/jobset/demo/evaluate",
     "/jobset/demo/cancel-superseded",
+    "/workers/add",
+    "/workers/token",
+    "/token/1/revoke",
     "/worker/alder/pause",
     "/worker/alder/resume",
     "/worker/alder/drain",
@@ -264,6 +270,84 @@ async fn forms_do_what_they_say() {
 }
 
 #[tokio::test]
+async fn new_machines_are_let_in_by_forms() {
+    let farm = Farm::with_operators().await;
+    let (cookie, csrf) = farm.log_in().await;
+    let headers = [("cookie", cookie.as_str()), ORIGIN, FORM];
+    let post = async |path: &str, fields: &[(&str, &str)]| {
+        let mut body = form_urlencoded::Serializer::new(format!("csrf={csrf}"));
+        body.extend_pairs(fields);
+        farm.post(path, &headers, &body.finish()).await
+    };
+    let workers =
+        async || farm.send(Method::GET, "/workers", &[("cookie", &cookie)], "").await.text().to_owned();
+
+    // A token names the server's key.
+    let refused = post("/workers/token", &[]).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.text());
+    let key = CurveKeyPair::generate().public().to_string();
+    let client = farm.database.client().await;
+    client.execute("update servers set public_key = $1", &[&key]).await.unwrap();
+    for (fields, words) in [
+        ([("uses", "0"), ("hours", "1")], "not a number from 1"),
+        ([("uses", "x"), ("hours", "1")], "not a number from 1"),
+        ([("uses", "1"), ("hours", "99999")], "not a number from 1"),
+        ([("uses", "2"), ("name", "anna")], "admits one machine"),
+    ] {
+        let refused = post("/workers/token", &fields).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{fields:?}");
+        assert!(refused.text().contains(words), "{fields:?}: {}", refused.text());
+    }
+    let made = post("/workers/token", &[("name", "<b>linden</b>"), ("hours", "24"), ("uses", "")]).await;
+    assert_eq!((made.status, &made.headers["cache-control"]), (StatusCode::OK, &"no-store".parse().unwrap()));
+    let rest = made.text().split("<code>hauberk1-").nth(1).expect("the page shows the token");
+    let token: EnrolmentToken = format!("hauberk1-{}", rest.split('<').next().unwrap()).parse().unwrap();
+    assert_eq!(token.server().to_string(), key);
+    let kept = "select digest, name, uses, round(extract(epoch from expires_at - created_at) / 3600)::int, created_by, id \
+                from enrolment_tokens";
+    let row = client.query_one(kept, &[]).await.unwrap();
+    assert_eq!(row.get::<_, &[u8]>(0), token.digest());
+    assert_eq!((row.get(1), row.get(2), row.get(3)), ("<b>linden</b>", 1, 24));
+    assert_eq!(row.get::<_, &str>(4), "anna (pages)");
+    let id: i64 = row.get(5);
+    let page = workers().await;
+    assert!(page.contains(&format!("action=\"/token/{id}/revoke\"")), "{page}");
+    assert!(page.contains("&#60;b&#62;linden") && !page.contains("hauberk1-"), "{page}");
+    assert!(!farm.page("/workers").await.contains("/revoke"), "visitors see no tokens");
+    let path = format!("/token/{id}/revoke");
+    assert_eq!(post(&path, &[]).await.status, StatusCode::SEE_OTHER);
+    assert!(!workers().await.contains(&path));
+    assert_eq!(post(&path, &[]).await.status, StatusCode::NOT_FOUND);
+
+    // By keys.
+    let curve = CurveKeyPair::generate().public().to_string();
+    let signing = SecretKey::generate("rowan-1").unwrap().public_key().to_string();
+    let add = async |name: &str, curve: &str, signing: &str| {
+        post("/workers/add", &[("name", name), ("public_key", curve), ("signing_key", signing)]).await
+    };
+    assert_eq!(add("rowan", &curve, &signing).await.status, StatusCode::SEE_OTHER);
+    assert!(workers().await.contains("rowan"));
+    for (name, curve, signing, status) in [
+        ("", curve.as_str(), signing.as_str(), StatusCode::BAD_REQUEST),
+        ("elm", "junk", &signing, StatusCode::BAD_REQUEST),
+        ("elm", &curve, "junk", StatusCode::BAD_REQUEST),
+        ("elm", &curve, &signing, StatusCode::CONFLICT),
+        ("rowan", &key, &signing, StatusCode::CONFLICT),
+    ] {
+        let answer = add(name, curve, signing).await;
+        assert_eq!(answer.status, status, "{name}: {}", answer.text());
+    }
+    let audit = client.query("select action, subject from audit order by id", &[]).await.unwrap();
+    let audit: Vec<(String, String)> = audit.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let expected = [
+        ("token.make", id.to_string()),
+        ("token.revoke", id.to_string()),
+        ("worker.add", "rowan".to_owned()),
+    ];
+    assert_eq!(audit, expected.map(|(action, subject)| (action.to_owned(), subject)));
+}
+
+#[tokio::test]
 async fn forms_are_on_the_pages_of_operators() {
     let farm = Farm::with_operators().await;
     let (cookie, csrf) = farm.log_in().await;
@@ -284,6 +368,8 @@ async fn forms_are_on_the_pages_of_operators() {
         (
             "/workers",
             vec![
+                "/workers/token",
+                "/workers/add",
                 "/worker/alder/pause",
                 "/worker/birch/resume",
                 "/worker/new%20%3Ci%3Eworker%3C%2Fi%3E/remove",

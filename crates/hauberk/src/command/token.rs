@@ -5,14 +5,16 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use hauberk_database::tokens::{self, NewToken, Spent, Token};
-use hauberk_database::{Database, TokenId, audit, begin, commit, servers};
+use hauberk_database::{TokenId, operators};
 use hauberk_protocol::EnrolmentToken;
-use hauberk_protocol::keys::CurvePublicKey;
+use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::json;
 
-use crate::command::{DatabaseLocation, print, user};
+use crate::command::{DatabaseLocation, user};
 use crate::exit::Failure;
 use crate::keys::curve_public_key;
+use crate::output::{Form, Table, at, moment};
 
 /// What a token is to be, or what is to be done with those there are.
 #[derive(Debug, Args)]
@@ -48,6 +50,9 @@ struct New {
     server_key: Option<String>,
 
     #[command(flatten)]
+    form: Form,
+
+    #[command(flatten)]
     location: DatabaseLocation,
 }
 
@@ -56,12 +61,16 @@ enum Action {
     /// Print all tokens that were made; the tokens themselves are not kept
     List {
         #[command(flatten)]
+        form: Form,
+        #[command(flatten)]
         location: DatabaseLocation,
     },
     /// Take a token back; workers that have joined by it stay
     Revoke {
         /// Its number
         id: TokenId,
+        #[command(flatten)]
+        form: Form,
         #[command(flatten)]
         location: DatabaseLocation,
     },
@@ -85,84 +94,92 @@ fn parse_lifetime(text: &str) -> Result<Duration, String> {
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     match options.action {
         None => make(options.new).await,
-        Some(Action::List { location }) => list(&location).await,
-        Some(Action::Revoke { id, location }) => revoke(id, &location).await,
+        Some(Action::List { form, location }) => list(form, &location).await,
+        Some(Action::Revoke { id, form, location }) => {
+            operators::revoke_token(&location.connect().await?, &user(), id).await?;
+            form.show(&json!({ "revoked": id }), || format!("revoked token {id}\n"))
+        }
     }
 }
 
 async fn make(new: New) -> Result<(), Failure> {
-    let New { name, uses, expires, systems, server_key, location } = new;
+    let New { name, uses, expires, systems, server_key, form, location } = new;
     if name.is_some() && uses != 1 {
         return Err(Failure::configuration(anyhow!("a token with a --name admits one machine")));
     }
-    let database = Database::connect(&location.parse()?, 1).await?;
-    let mut client = database.client().await?;
+    let database = location.connect().await?;
     let server = match server_key {
         Some(key) => curve_public_key(&key)?,
-        None => only_key(&servers::public_keys(&client).await?)?,
+        None => curve_public_key(&operators::server_key(&database.client().await?).await?)?,
     };
     let token = EnrolmentToken::generate(&server);
-    let who = user();
-    let transaction = begin(&mut client).await?;
-    let id = tokens::make(
-        &transaction,
-        NewToken {
-            digest: &token.digest(),
-            name: name.as_deref(),
-            systems: (!systems.is_empty()).then_some(systems.as_slice()),
-            uses,
-            lifetime: expires,
-            created_by: &who,
-        },
-    )
-    .await?;
-    let detail = json!({ "name": name, "uses": uses, "seconds": expires.as_secs(), "systems": systems });
-    audit::record(&transaction, &who, "token.make", &id.to_string(), Some(&detail)).await?;
-    commit(transaction).await?;
+    let new = NewToken {
+        digest: &token.digest(),
+        name: name.as_deref(),
+        systems: (!systems.is_empty()).then_some(systems.as_slice()),
+        uses,
+        lifetime: expires,
+        created_by: &user(),
+    };
+    let id = operators::make_token(&database, new).await?;
     tracing::info!(
         token.id = %id,
         "token {id} is shown only here; on the new machine: hauberk remote-worker --enrol TOKEN"
     );
-    print(format_args!("{token}"))
+    form.show(&json!({ "id": id, "token": token.to_string() }), || format!("{token}\n"))
 }
 
-/// The key that all servers of the farm have.
-fn only_key(servers: &[(String, String)]) -> Result<CurvePublicKey, Failure> {
-    let Some((_, first)) = servers.first() else {
-        return Err(Failure::configuration(anyhow!(
-            "no server with a key has started yet: start it, or give --server-key"
-        )));
-    };
-    if servers.iter().any(|(_, key)| key != first) {
-        let names: Vec<_> = servers.iter().map(|(name, _)| name.as_str()).collect();
-        return Err(Failure::configuration(anyhow!(
-            "the servers {} have different keys: say by --server-key which one new machines are to ask",
-            names.join(", ")
-        )));
+/// A token, for programs.
+#[derive(Debug, Serialize)]
+struct TokenObject<'a> {
+    id: TokenId,
+    state: &'static str,
+    name: Option<&'a str>,
+    systems: Option<&'a [String]>,
+    uses: i32,
+    used: i32,
+    created_by: &'a str,
+    #[serde(serialize_with = "at")]
+    created_at: Timestamp,
+    #[serde(serialize_with = "at")]
+    expires_at: Timestamp,
+}
+
+impl<'a> From<&'a Token> for TokenObject<'a> {
+    fn from(token: &'a Token) -> Self {
+        Self {
+            id: token.id,
+            state: state(token),
+            name: token.name.as_deref(),
+            systems: token.systems.as_deref(),
+            uses: token.uses,
+            used: token.used,
+            created_by: &token.created_by,
+            created_at: token.created_at,
+            expires_at: token.expires_at,
+        }
     }
-    curve_public_key(first)
 }
 
-async fn list(location: &DatabaseLocation) -> Result<(), Failure> {
-    let database = Database::connect(&location.parse()?, 1).await?;
+async fn list(form: Form, location: &DatabaseLocation) -> Result<(), Failure> {
+    let database = location.connect().await?;
     let all = tokens::list(&database.client().await?).await?;
-    print(format_args!(
-        "{:>5}  {:8}  {:>9}  {:20}  {:12}  {:16}  SYSTEMS",
-        "TOKEN", "STATE", "USED", "EXPIRES", "BY", "NAME"
-    ))?;
-    for token in all {
-        let used = format!("{} of {}", token.used, token.uses);
-        print(format_args!(
-            "{:>5}  {:8}  {used:>9}  {:20}  {:12}  {:16}  {}",
-            token.id.get(),
-            state(&token),
-            token.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            token.created_by,
-            token.name.as_deref().unwrap_or("-"),
-            token.systems.as_ref().map_or_else(|| "-".to_owned(), |systems| systems.join(","))
-        ))?;
-    }
-    Ok(())
+    let objects: Vec<TokenObject<'_>> = all.iter().map(TokenObject::from).collect();
+    form.show(&objects, || {
+        let mut table = Table::new(&["#TOKEN", "STATE", "#USED", "EXPIRES", "BY", "NAME", "SYSTEMS"]);
+        for token in &all {
+            table.row([
+                token.id.to_string(),
+                state(token).to_owned(),
+                format!("{} of {}", token.used, token.uses),
+                moment(Some(token.expires_at)),
+                token.created_by.clone(),
+                token.name.clone().unwrap_or_else(|| "-".to_owned()),
+                token.systems.as_ref().map_or_else(|| "-".to_owned(), |systems| systems.join(",")),
+            ]);
+        }
+        table.text()
+    })
 }
 
 fn state(token: &Token) -> &'static str {
@@ -174,24 +191,8 @@ fn state(token: &Token) -> &'static str {
     }
 }
 
-async fn revoke(id: TokenId, location: &DatabaseLocation) -> Result<(), Failure> {
-    let database = Database::connect(&location.parse()?, 1).await?;
-    let mut client = database.client().await?;
-    let transaction = begin(&mut client).await?;
-    if !tokens::revoke(&transaction, id).await? {
-        return Err(Failure::configuration(anyhow!(
-            "there is no token {id}, or it was revoked already; `hauberk worker token list` shows all"
-        )));
-    }
-    audit::record(&transaction, &user(), "token.revoke", &id.to_string(), None).await?;
-    commit(transaction).await?;
-    print(format_args!("revoked token {id}"))
-}
-
 #[cfg(test)]
 mod tests {
-    use hauberk_protocol::keys::CurveKeyPair;
-
     use super::*;
 
     #[test]
@@ -202,14 +203,5 @@ mod tests {
         for text in ["", "h", "0h", "1", "-1d", "366d", "1w", "4294967296m", "1\u{e9}"] {
             assert!(parse_lifetime(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn servers_with_one_key_need_not_be_named() {
-        let [a, b] = [(); 2].map(|()| CurveKeyPair::generate().public().to_string());
-        let server = |name: &str, key: &String| (name.to_owned(), key.clone());
-        assert!(only_key(&[]).is_err());
-        assert_eq!(only_key(&[server("x", &a), server("y", &a)]).unwrap().to_string(), a);
-        assert!(only_key(&[server("x", &a), server("y", &b)]).unwrap_err().text().contains("x, y"));
     }
 }

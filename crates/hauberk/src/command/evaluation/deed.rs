@@ -2,8 +2,8 @@
 
 use clap::Args;
 use hauberk_database::control::Canceled;
-use hauberk_database::operators::{self, EvaluationRestarted, Superseded};
-use hauberk_database::{BuildId, EvaluationId, Priority};
+use hauberk_database::operators::{self, EvaluationRestarted, OperatorError, Superseded};
+use hauberk_database::{BuildId, EvaluationId, Priority, pages};
 use serde::Serialize;
 use serde_json::json;
 
@@ -111,7 +111,16 @@ pub(super) async fn cancel(options: Cancel, location: &DatabaseLocation) -> Resu
         outcomes
             .extend(all.into_iter().map(|(Superseded { evaluation, .. }, outcome)| (evaluation, outcome)));
     } else {
-        for id in options.evaluations.iter().copied().map(EvaluationId::new) {
+        let ids: Vec<EvaluationId> = options.evaluations.iter().copied().map(EvaluationId::new).collect();
+        // Each is canceled by itself, but nothing is done if one of them does not exist.
+        let client = database.client().await?;
+        for id in &ids {
+            if pages::evaluation(&client, *id).await?.is_none() {
+                return Err(OperatorError::NoEvaluation(*id).into());
+            }
+        }
+        drop(client);
+        for id in ids {
             outcomes.push((id, operators::cancel_evaluation(&database, &user(), id).await?));
         }
     }

@@ -164,6 +164,7 @@ async fn farm(
                 "the farm is up: pages on http://{local}:{}/, substitutes on http://{local}:{publish_port}/",
                 options.port
             );
+            info!("to operate it by the command line: export HAUBERK_DATABASE=\"{}\"", cluster.location());
             print(format_args!("http://{local}:{}/", options.port))?;
             lifetime::ready();
             supervisor.supervise(stop).await

@@ -2,14 +2,15 @@
 
 mod show;
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use hauberk_database::workers::{self, Direction, Enrolment, NewWorker};
-use hauberk_database::{audit, begin, commit, operators};
+use hauberk_database::operators;
+use hauberk_database::workers::{Direction, NewWorker};
+use serde_json::json;
 
-use crate::command::{DatabaseLocation, print, token, user};
+use crate::command::{DatabaseLocation, token, user};
 use crate::exit::Failure;
 use crate::keys::{curve_public_key, signing_public_key};
+use crate::output::{Form, plain};
 
 /// Enrol workers, look at them, keep work from them, or take their enrolment back
 #[derive(Debug, Args)]
@@ -32,6 +33,8 @@ enum Action {
         #[arg(long, value_name = "KEY|FILE")]
         signing_key: String,
         #[command(flatten)]
+        form: Form,
+        #[command(flatten)]
         location: DatabaseLocation,
     },
     /// Make a token by which a new machine joins without anybody carrying keys
@@ -49,6 +52,8 @@ enum Action {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
         #[command(flatten)]
+        form: Form,
+        #[command(flatten)]
         location: DatabaseLocation,
     },
     /// Give workers work again that were paused or drained
@@ -56,6 +61,8 @@ enum Action {
         /// The workers' names
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
+        #[command(flatten)]
+        form: Form,
         #[command(flatten)]
         location: DatabaseLocation,
     },
@@ -65,12 +72,16 @@ enum Action {
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
         #[command(flatten)]
+        form: Form,
+        #[command(flatten)]
         location: DatabaseLocation,
     },
     /// Take a worker's enrolment back: its session ends at once, and its results no longer count
     Remove {
         /// The worker's name
         name: String,
+        #[command(flatten)]
+        form: Form,
         #[command(flatten)]
         location: DatabaseLocation,
     },
@@ -79,12 +90,10 @@ enum Action {
 /// Does what the command says.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     match options.action {
-        Action::Add { name, public_key, signing_key, location } => {
+        Action::Add { name, public_key, signing_key, form, location } => {
             let public_key = curve_public_key(&public_key)?.to_string();
             let signing_key = signing_public_key(&signing_key)?.to_string();
             let database = location.connect().await?;
-            let mut client = database.client().await?;
-            let transaction = begin(&mut client).await?;
             let who = user();
             let new = NewWorker {
                 name: &name,
@@ -92,54 +101,45 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
                 signing_key: &signing_key,
                 enrolled_by: &who,
             };
-            match workers::add(&transaction, new).await? {
-                Enrolment::Done(_) => {}
-                Enrolment::NameTaken => {
-                    return Err(Failure::configuration(anyhow!(
-                        "a worker named `{name}` is enrolled with another key; `hauberk worker remove {name}` first"
-                    )));
-                }
-                Enrolment::KeyTaken => {
-                    return Err(Failure::configuration(anyhow!(
-                        "another worker is enrolled with the key {public_key}"
-                    )));
-                }
-            }
-            audit::record(&transaction, &who, "worker.add", &name, None).await?;
-            commit(transaction).await?;
-            print(format_args!("enrolled {name}"))
+            operators::enrol_worker(&database, new).await?;
+            form.show(&json!({ "enrolled": name }), || format!("enrolled {name}\n"))
         }
         Action::Token(options) => token::run(*options).await,
         Action::List(options) => show::list(options).await,
         Action::Show(options) => show::show(options).await,
-        Action::Pause { names, reason, location } => {
-            direct(&location, &names, Direction::Pause(reason.as_deref()), "is paused").await
+        Action::Pause { names, reason, form, location } => {
+            direct(&location, &names, Direction::Pause(reason.as_deref())).await?;
+            form.show(&json!({ "paused": names }), || each(&names, "is paused"))
         }
-        Action::Resume { names, location } => {
-            direct(&location, &names, Direction::Resume, "gets work again").await
+        Action::Resume { names, form, location } => {
+            direct(&location, &names, Direction::Resume).await?;
+            form.show(&json!({ "resumed": names }), || each(&names, "gets work again"))
         }
-        Action::Drain { names, location } => {
-            direct(&location, &names, Direction::Drain, "is to finish what it runs, and to leave").await
+        Action::Drain { names, form, location } => {
+            direct(&location, &names, Direction::Drain).await?;
+            let words = "is to finish what it runs, and to leave";
+            form.show(&json!({ "draining": names }), || each(&names, words))
         }
-        Action::Remove { name, location } => {
+        Action::Remove { name, form, location } => {
             let database = location.connect().await?;
             operators::remove_worker(&database, &user(), &name).await?;
-            print(format_args!("removed {name}"))
+            form.show(&json!({ "removed": name }), || format!("removed {name}\n"))
         }
     }
 }
 
-/// Directs workers, and says so.
+/// Directs workers, all or none.
 async fn direct(
     location: &DatabaseLocation,
     names: &[String],
     direction: Direction<'_>,
-    done: &str,
 ) -> Result<(), Failure> {
     let database = location.connect().await?;
-    for name in names {
-        operators::direct_worker(&database, &user(), name, direction).await?;
-        print(format_args!("{name} {done}"))?;
-    }
-    Ok(())
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Ok(operators::direct_workers(&database, &user(), &names, direction).await?)
+}
+
+/// A line for each worker.
+fn each(names: &[String], words: &str) -> String {
+    names.iter().map(|name| format!("{} {words}\n", plain(name))).collect()
 }
