@@ -76,7 +76,7 @@ async fn pages_look_as_they_did() {
 async fn an_empty_farm_says_what_to_do() {
     let farm = Farm::empty().await;
     assert!(farm.page("/").await.contains("hauberk register"));
-    assert!(farm.page("/workers").await.contains("hauberk worker add"));
+    assert!(farm.page("/workers").await.contains("hauberk worker token"));
     assert!(farm.page("/queue").await.contains("Nothing is queued"));
 }
 
