@@ -150,6 +150,8 @@ bodies! {
         HelloAgain(HelloAgain),
         /// Refuses, with the reason.
         Refused(Refused),
+        /// Asks for outputs that cannot be fetched.
+        Upload(Upload),
     }
 }
 

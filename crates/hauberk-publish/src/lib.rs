@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod client;
 mod describe;
+pub mod inbox;
 mod nonce;
 mod recent;
 pub mod server;
@@ -11,5 +12,6 @@ pub mod stream;
 
 pub use cache::Cache;
 pub use client::{BaseUrl, SubstituteClient};
+pub use inbox::Inbox;
 pub use server::{PublishConfig, PublishServer, StoreSource};
 pub use signer::{Signer, TrustedKeys};

@@ -174,6 +174,14 @@ impl TrustedKeys {
         })
     }
 
+    /// Gives what is kept of a narinfo that one of the keys has signed.
+    pub(crate) fn kept(&self, narinfo: &NarInfo) -> NarInfo {
+        let mut kept = narinfo.clone();
+        self.keep_signatures(&mut kept);
+        kept.unknown.clear();
+        kept
+    }
+
     /// Drops the signatures of other keys, and invalid ones. A Guix signature goes in any case: it covers where the nar
     /// is, which will be elsewhere.
     pub(crate) fn keep_signatures(&self, narinfo: &mut NarInfo) {

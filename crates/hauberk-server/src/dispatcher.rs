@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use crate::health::Health;
 use crate::outcome::{class_of, class_of_decline, consequence};
 use crate::session::{Session, SessionId};
-use crate::step::{Admitted, Committed, Effect, FetchJob, Late, Op, Policy};
+use crate::step::{Admitted, Committed, Effect, FetchJob, Late, Op, Policy, UploadRequest};
 use crate::window::Window;
 use crate::wording::{assign, built_outputs, measures, one_line, result_message, to_i64};
 
@@ -595,6 +595,11 @@ impl Dispatcher {
                 self.send_to_worker(attempt.worker, Release { attempts: vec![id.get()] });
             }
         }
+    }
+
+    /// Outputs of a worker are wanted that cannot be fetched. Without a session it is told in the next.
+    pub(crate) fn ask_upload(&mut self, request: &UploadRequest) {
+        self.send_to_worker(request.worker, request.upload.clone());
     }
 
     /// The outputs of an attempt are in the farm's cache, or never will be.

@@ -10,6 +10,7 @@ use hauberk_discovery::DiscoveryError;
 use hauberk_protocol::socket::SocketError;
 use hauberk_publish::cache::CacheError;
 use hauberk_publish::client::ClientError;
+use hauberk_publish::inbox::InboxError;
 use hauberk_publish::server::ServeError;
 
 use crate::trust::ProbeError;
@@ -38,6 +39,9 @@ pub enum ServerError {
     /// The cache directory cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// The directory of uploads cannot be used.
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
     /// The log directory cannot be used.
     #[error("cannot make the log directory {path}")]
     Logs {

@@ -1,4 +1,5 @@
-//! The fetcher: brings the outputs of finished attempts into the farm's cache.
+//! The fetcher: brings the outputs of finished attempts into the farm's cache, from where their workers serve them, or from the inbox where
+//! a worker that cannot be reached has to put them.
 //!
 //! An attempt's outputs come together or not at all: each narinfo must carry the signature of the worker's pinned key and
 //! the hash the worker reported, each nar is verified while it streams, and whatever the outputs refer to must be in the cache or the
@@ -9,16 +10,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use futures::future::try_join_all;
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt, stream};
 use hauberk_daemon::Pool;
 use hauberk_database::attempts;
 use hauberk_database::dispatch::{self, BuiltOutput, KnownPath};
 use hauberk_database::{AttemptId, Database, DatabaseError, Epoch};
+use hauberk_protocol::proto::Upload;
 use hauberk_publish::cache::{CacheError, Committed, Pending};
 use hauberk_publish::client::{
-    AskError, BaseUrl, ClosureError, ClosureLimits, FetchError, Source, SubstituteClient, ValidPaths,
+    AskError, BaseUrl, Closure, ClosureError, ClosureLimits, FetchError, MissingPath, Source,
+    SubstituteClient, ValidPaths,
 };
-use hauberk_publish::{Cache, Signer, TrustedKeys};
+use hauberk_publish::inbox::{InboxError, Reception};
+use hauberk_publish::{Cache, Inbox, Signer, TrustedKeys};
 use hauberk_store::signature::PublicKey;
 use hauberk_store::{StoreDirectory, StorePath};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -27,8 +32,8 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::metrics::{FetchMetrics, Fetched};
-use crate::sources::{Source as ResultSource, Sources};
-use crate::step::FetchJob;
+use crate::sources::{Source as ResultSource, Sources, Way};
+use crate::step::{FetchJob, UploadRequest};
 
 /// Times that outputs are tried to be fetched before the attempt is given up.
 const TRIES: u32 = 5;
@@ -36,6 +41,14 @@ const TRIES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// A fetch that takes longer than this is shown as a state of its own.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
+/// Nars of one attempt that are taken in at once. For fetching, the client has its own bound.
+const NARS: usize = 8;
+/// Nars of one attempt that are checked at once while they are uploaded: each holds a thread.
+const UPLOADED_NARS: usize = 4;
+/// Attempts whose outputs are uploaded at once. They wait for networks that are slow, so they have a bound of their own.
+pub(crate) const RECEPTIONS: usize = 32;
+/// Paths that may be uploaded for one attempt: as many as one message names.
+const MOST_UPLOADED: usize = 50_000;
 /// Attempts whose downloads are made visible together at most.
 const BATCH: usize = 64;
 
@@ -60,6 +73,8 @@ enum JobError {
     OtherHash { worker: String, path: StorePath },
     #[error("{worker} does not have {}", list(.paths))]
     Absent { worker: String, paths: Vec<StorePath> },
+    #[error("cannot take uploads")]
+    Inbox(#[from] InboxError),
     #[error("cannot fetch from {worker}")]
     Fetch {
         worker: String,
@@ -82,7 +97,7 @@ impl JobError {
         match self {
             Self::Database(error) => error.is_transient(),
             Self::Fetch { source, .. } => source.is_transient(),
-            Self::Cache(_) | Self::Ending => true,
+            Self::Cache(_) | Self::Inbox(_) | Self::Ending => true,
             Self::Closure(error) => matches!(**error, ClosureError::Ask(_)),
             Self::NoAttempt(_)
             | Self::WrongOutputs { .. }
@@ -92,6 +107,15 @@ impl JobError {
             | Self::OtherStore(_)
             | Self::Absent { .. } => false,
         }
+    }
+}
+
+impl JobError {
+    /// Whether the worker's publish server was not reached.
+    fn is_unreachable(&self) -> bool {
+        let unreachable =
+            |error: &FetchError| matches!(error, FetchError::Unreachable { .. } | FetchError::Late { .. });
+        matches!(self, Self::Fetch { source, .. } if unreachable(source))
     }
 }
 
@@ -123,6 +147,10 @@ pub(crate) struct Fetcher {
     pub(crate) shelves: HashMap<StoreDirectory, Shelf>,
     /// Attempts whose outputs are fetched at once.
     pub(crate) parallel: usize,
+    /// To tell workers what they are to upload.
+    pub(crate) ask_upload: UnboundedSender<UploadRequest>,
+    /// Room for attempts whose outputs are uploaded, [`RECEPTIONS`] of them.
+    pub(crate) receptions: Semaphore,
     /// Counts them.
     pub(crate) metrics: FetchMetrics,
 }
@@ -133,6 +161,8 @@ pub(crate) struct Shelf {
     pub(crate) client: SubstituteClient,
     /// Keeps outputs.
     pub(crate) cache: Cache,
+    /// Receives those that cannot be fetched.
+    pub(crate) inbox: Inbox,
     /// Signs them.
     pub(crate) signer: Signer,
     /// The local store, if the server has one.
@@ -193,11 +223,16 @@ impl Fetcher {
                 Err(error) => error,
             };
             // What the farm's own database or disk lacks is no reason to give a good result up.
-            let counts = !matches!(error, JobError::Database(_) | JobError::Cache(_) | JobError::Ending);
+            let ours = matches!(
+                error,
+                JobError::Database(_) | JobError::Cache(_) | JobError::Inbox(_) | JobError::Ending
+            );
+            let counts = !ours;
             tries += u32::from(counts);
             let text = chain(&error);
             if !error.is_transient() || tries >= TRIES {
                 self.metrics.tried(Fetched::Failed, began.elapsed());
+                self.discard_uploads(job);
                 return Err(text);
             }
             self.metrics.tried(Fetched::Again, began.elapsed());
@@ -207,6 +242,9 @@ impl Fetcher {
             );
             if counts && let Err(error) = self.note_failure(job, pause, &text).await {
                 debug!(error = &error as &dyn std::error::Error, "cannot record a failed fetch");
+            }
+            if error.is_unreachable() {
+                self.sources.look(job.worker);
             }
             sleep(pause).await;
             if counts {
@@ -250,55 +288,134 @@ impl Fetcher {
         let worker = source.worker.clone();
         check_outputs(&worker, &expected, &reported)?;
 
-        let bad = |source| JobError::BadSource { worker: worker.clone(), source };
-        let url =
-            source.publish_url.as_ref().ok_or_else(|| JobError::NoPublishUrl { worker: worker.clone() })?;
-        let url = BaseUrl::parse(url).map_err(|error| bad(error.into()))?;
         let key = source.signing_key.as_deref().unwrap_or_default();
-        let key: PublicKey = key.parse().map_err(|error| bad(Box::new(error)))?;
+        let key: PublicKey = key
+            .parse()
+            .map_err(|error| JobError::BadSource { worker: worker.clone(), source: Box::new(error) })?;
         let trusted = TrustedKeys::one(key);
         // Of one directory all, as they are those of one derivation.
         let directory = reported.first().map(|output| output.path.directory().clone());
         let place = directory
             .and_then(|directory| Some((self.shelves.get(&directory)?, committers.get(&directory)?)));
         let (shelf, store) = place.ok_or(JobError::OtherStore(job.attempt))?;
+        let wanted = Wanted { worker, trusted, reported, shelf };
 
-        let sources = [Source { url: url.clone(), trusted: Some(trusted.clone()) }];
-        let mut known = Known { cache: &shelf.cache, store: shelf.store.as_ref(), outputs: &reported };
-        let roots = reported.iter().map(|output| output.path.clone());
-        let closure = shelf
-            .client
-            .closure(roots, &sources, &mut known, ClosureLimits::default())
-            .await
-            .map_err(|error| JobError::Closure(Box::new(error)))?;
+        let pending = match self.sources.way(job.worker).await {
+            Some(Way::Uploaded) => {
+                drop(permit);
+                self.receive(job, &wanted).await?
+            }
+            Some(Way::Fetched | Way::Looking) | None => tokio::select! {
+                biased;
+                fetched = self.fetch_from(&source, &wanted) => {
+                    let pending = fetched?;
+                    // Others may fetch while this one waits for the disk: the more come together there, the less each waits.
+                    drop(permit);
+                    pending
+                }
+                // It has just joined, or joined again, and cannot be reached.
+                () = self.sources.uploads(job.worker) => {
+                    drop(permit);
+                    self.receive(job, &wanted).await?
+                }
+            },
+        };
+        let committed = store_together(store, pending).await?;
+        let outputs = shelf.outputs_in_cache(&wanted.reported, &committed);
+        Ok(outputs)
+    }
+
+    /// Takes the outputs from the worker's publish server.
+    async fn fetch_from(&self, source: &ResultSource, wanted: &Wanted<'_>) -> Result<Vec<Pending>, JobError> {
+        let worker = || wanted.worker.clone();
+        let url = source.publish_url.as_ref().ok_or_else(|| JobError::NoPublishUrl { worker: worker() })?;
+        let url = BaseUrl::parse(url)
+            .map_err(|error| JobError::BadSource { worker: worker(), source: error.into() })?;
+        self.take(wanted, &Origin::Worker(url)).await
+    }
+
+    /// Has the outputs uploaded, and takes them while they come.
+    async fn receive(&self, job: &FetchJob, wanted: &Wanted<'_>) -> Result<Vec<Pending>, JobError> {
+        let _room = self.receptions.acquire().await.map_err(|_| JobError::Ending)?;
+        let inbox = &wanted.shelf.inbox;
+        let number = upload_number(job);
+        let pending = {
+            let reception = Origin::Upload(inbox.receive(number, wanted.trusted.clone())?);
+            let Origin::Upload(waiting) = &reception else { return Err(JobError::Ending) };
+            tokio::select! {
+                taken = self.take(wanted, &reception) => taken?,
+                () = self.keep_asking(job, waiting) => return Err(JobError::Ending),
+            }
+        };
+        inbox.discard(number)?;
+        Ok(pending)
+    }
+
+    /// Tells the worker what is waited for, again whenever that grows. Ends when nobody listens.
+    async fn keep_asking(&self, job: &FetchJob, reception: &Reception) {
+        let mut changes = reception.changes();
+        let mut asked = BTreeSet::new();
+        loop {
+            changes.borrow_and_update();
+            let wanted = reception.asked();
+            if wanted.len() > asked.len() {
+                let upload = Upload {
+                    token: reception.token().to_owned(),
+                    path: reception.place(),
+                    attempt: job.attempt.get(),
+                    store_paths: wanted.iter().map(StorePath::to_string).collect(),
+                };
+                asked = wanted;
+                if self.ask_upload.send(UploadRequest { worker: job.worker, upload }).is_err() {
+                    return;
+                }
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Removes what was uploaded of a job that is given up.
+    fn discard_uploads(&self, job: &FetchJob) {
+        for shelf in self.shelves.values() {
+            if let Err(error) = shelf.inbox.discard(upload_number(job)) {
+                warn!(error = &error as &dyn std::error::Error, "cannot remove an upload");
+            }
+        }
+    }
+
+    /// Takes outputs, and all they refer to that is not there, into files of the cache that nobody sees yet.
+    async fn take(&self, wanted: &Wanted<'_>, from: &Origin) -> Result<Vec<Pending>, JobError> {
+        let Wanted { worker, reported, shelf, .. } = wanted;
+        let mut known = Known { cache: &shelf.cache, store: shelf.store.as_ref(), outputs: reported };
+        let roots: Vec<_> = reported.iter().map(|output| output.path.clone()).collect();
+        let closure = from.closure(wanted, roots, &mut known).await;
+        let closure = closure.map_err(|error| JobError::Closure(Box::new(error)))?;
         if let Some((_, error)) = closure.failed.into_iter().next() {
-            return Err(JobError::Fetch { worker, source: Box::new(error) });
+            return Err(JobError::Fetch { worker: worker.clone(), source: Box::new(error) });
         }
         if !closure.absent.is_empty() {
-            return Err(JobError::Absent { worker, paths: closure.absent });
+            return Err(JobError::Absent { worker: worker.clone(), paths: closure.absent });
         }
-        for output in &reported {
+        for output in reported {
             let other = closure.missing.iter().find(|missing| {
                 missing.narinfo.store_path == output.path
                     && missing.narinfo.nar_hash.as_bytes().as_slice() != output.nar_hash
             });
             if other.is_some() {
-                return Err(JobError::OtherHash { worker, path: output.path.clone() });
+                return Err(JobError::OtherHash { worker: worker.clone(), path: output.path.clone() });
             }
         }
-        let downloads = closure.missing.iter().map(|missing| async {
-            shelf
-                .client
-                .fetch(&url, &missing.narinfo, &trusted, &shelf.cache)
-                .await
-                .map_err(|source| JobError::Fetch { worker: worker.clone(), source: Box::new(source) })
-        });
-        let pending = try_join_all(downloads).await?;
+        let mut nars: Vec<BoxFuture<'_, Result<Pending, FetchError>>> = Vec::new();
+        for missing in &closure.missing {
+            nars.push(Box::pin(from.nar(wanted, missing)));
+        }
+        let pending = stream::iter(nars).buffered(from.parallel()).try_collect().await;
+        let pending: Vec<Pending> =
+            pending.map_err(|source| JobError::Fetch { worker: worker.clone(), source: Box::new(source) })?;
         self.metrics.downloaded(pending.iter().map(|pending| pending.narinfo().nar_size).sum());
-        // Others may fetch while this one waits for the disk: the more come together there, the less each waits.
-        drop(permit);
-        let committed = store_together(store, pending).await?;
-        Ok(shelf.outputs_in_cache(&reported, &committed))
+        Ok(pending)
     }
 
     /// What is to be fetched, and from where: by what the job says and workers have said, and where that is not all, by the database.
@@ -358,6 +475,66 @@ impl Shelf {
             })
             .collect()
     }
+}
+
+/// What is to be taken in, and where it goes.
+struct Wanted<'a> {
+    /// The worker's name.
+    worker: String,
+    /// The key that must have signed it.
+    trusted: TrustedKeys,
+    /// The outputs, as the worker reported them.
+    reported: Vec<BuiltOutput>,
+    shelf: &'a Shelf,
+}
+
+/// Where results come from.
+enum Origin {
+    /// The worker's publish server.
+    Worker(BaseUrl),
+    /// The inbox.
+    Upload(Reception),
+}
+
+impl Origin {
+    fn parallel(&self) -> usize {
+        match self {
+            Self::Worker(_) => NARS,
+            Self::Upload(_) => UPLOADED_NARS,
+        }
+    }
+
+    async fn closure(
+        &self,
+        wanted: &Wanted<'_>,
+        roots: Vec<StorePath>,
+        known: &mut Known<'_>,
+    ) -> Result<Closure, ClosureError> {
+        match self {
+            Self::Worker(url) => {
+                let sources = [Source { url: url.clone(), trusted: Some(wanted.trusted.clone()) }];
+                wanted.shelf.client.closure(roots, &sources, known, ClosureLimits::default()).await
+            }
+            Self::Upload(reception) => {
+                // All at once, so that few messages ask for them.
+                let limits = ClosureLimits { paths: MOST_UPLOADED, parallel: MOST_UPLOADED };
+                reception.closure(roots, known, limits).await
+            }
+        }
+    }
+
+    async fn nar(&self, wanted: &Wanted<'_>, missing: &MissingPath) -> Result<Pending, FetchError> {
+        let (trusted, cache) = (&wanted.trusted, &wanted.shelf.cache);
+        match self {
+            Self::Worker(url) => wanted.shelf.client.fetch(url, &missing.narinfo, trusted, cache).await,
+            Self::Upload(reception) => reception.fetch(&missing.narinfo, trusted, cache).await,
+        }
+    }
+}
+
+/// The number that an attempt's uploads go by.
+fn upload_number(job: &FetchJob) -> u64 {
+    job.attempt.get().unsigned_abs()
 }
 
 /// What a fetch must know.

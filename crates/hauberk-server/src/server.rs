@@ -14,7 +14,8 @@ use hauberk_protocol::proto::{SigningKey, Welcome, welcome};
 use hauberk_protocol::socket::{Context, RouterOptions, RouterSocket, ServerSecurity};
 use hauberk_publish::client::ClientConfig;
 use hauberk_publish::server::PublishOptions;
-use hauberk_publish::{Cache, PublishConfig, StoreSource, SubstituteClient};
+use hauberk_publish::{Cache, Inbox, PublishConfig, StoreSource, SubstituteClient};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -26,7 +27,7 @@ use crate::committer::Committers;
 use crate::config::{Config, StoreConfig};
 use crate::enrolment::EnrolmentDesk;
 use crate::error::ServerError;
-use crate::fetch::{Fetcher, Shelf};
+use crate::fetch::{Fetcher, RECEPTIONS, Shelf};
 use crate::logs::{AttemptLogs, LogJanitor, LogReceiver};
 use crate::metrics::{Exporter, Metrics};
 use crate::registry::Registry;
@@ -139,6 +140,9 @@ pub async fn run(
         let mut publishing = PublishConfig::new(store.directory.clone());
         publishing.signer = store.signer.clone();
         publishing.cache = Some(cache.clone());
+        let inbox = Inbox::open(&cache.directory().join("inbox"), &store.directory)?;
+        inbox.tidy(|number| open.iter().any(|open| i64::try_from(number) == Ok(open.attempt.get())))?;
+        publishing.inbox = Some(inbox.clone());
         // A pool of its own, so that users of the farm never keep its fetcher waiting.
         publishing.store = store
             .daemon
@@ -164,7 +168,7 @@ pub async fn run(
             .map_err(|source| ServerError::Listen { address: address(port), source })?;
         parts.spawn(async { ("publish server", running.join().await.map_err(ServerError::from)) });
         let client = SubstituteClient::new(store.directory.clone(), ClientConfig::farm())?;
-        shelves.insert(store.directory, Shelf { client, cache, signer: store.signer, store: local });
+        shelves.insert(store.directory, Shelf { client, cache, inbox, signer: store.signer, store: local });
     }
 
     if let Some(age) = config.limits.log_expiry {
@@ -195,7 +199,7 @@ pub async fn run(
         ("committers", Ok(()))
     });
 
-    let sources = Sources::default();
+    let sources = Sources::looking()?;
     let (registry, requests) = unbounded_channel();
     let (answers_sender, answers) = channel(BACKLOG);
     let secure = config.curve.is_some();
@@ -209,9 +213,17 @@ pub async fn run(
 
     let (fetches, jobs) = unbounded_channel();
     let (fetched_sender, fetched) = unbounded_channel();
-    let (parallel, fetching) = (config.limits.fetches, metrics.fetches.clone());
-    let fetcher =
-        Fetcher { database: database.clone(), epoch, sources, shelves, parallel, metrics: fetching };
+    let (ask_upload, uploads) = unbounded_channel();
+    let fetcher = Fetcher {
+        database: database.clone(),
+        epoch,
+        sources,
+        shelves,
+        parallel: config.limits.fetches,
+        ask_upload,
+        receptions: Semaphore::new(RECEPTIONS),
+        metrics: metrics.fetches.clone(),
+    };
     parts.spawn(async move {
         fetcher.run(jobs, fetched_sender).await;
         ("fetcher", Ok(()))
@@ -244,6 +256,7 @@ pub async fn run(
         answers,
         fetches,
         fetched,
+        uploads,
         listener,
     };
     let task = Task::new(policy, database.clone(), (server, epoch), channels, open, metrics.clone());

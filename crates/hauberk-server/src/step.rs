@@ -7,7 +7,7 @@ use hauberk_database::late::{Returned, Settled, Verdict};
 use hauberk_database::{AttemptId, BuildId, WorkerId};
 use hauberk_order::Capabilities;
 use hauberk_protocol::ServerMessage;
-use hauberk_protocol::proto::Welcome;
+use hauberk_protocol::proto::{Upload, Welcome};
 use hauberk_protocol::socket::RoutingId;
 use hauberk_store::StorePath;
 
@@ -125,6 +125,15 @@ pub(crate) struct FetchJob {
     pub(crate) expected: Option<Vec<(String, StorePath)>>,
     /// What the worker says they are; `None` where only the database knows.
     pub(crate) reported: Option<Vec<BuiltOutput>>,
+}
+
+/// Outputs that a worker is to upload.
+#[derive(Debug, Clone)]
+pub(crate) struct UploadRequest {
+    /// The worker that has them.
+    pub(crate) worker: WorkerId,
+    /// What it is told.
+    pub(crate) upload: Upload,
 }
 
 /// What the dispatcher wants done.

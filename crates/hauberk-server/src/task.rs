@@ -1,6 +1,6 @@
 //! The task around the dispatcher: hands it events, and does what it wants done.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use hauberk_database::attempts::{self, OpenAttempt};
@@ -26,7 +26,7 @@ use crate::metrics::{Census, Metrics, ReadyClock};
 use crate::ration::Ration;
 use crate::registry::{Answer, Request};
 use crate::session::SessionId;
-use crate::step::{Committed, Effect, FetchJob, Late, Policy};
+use crate::step::{Committed, Effect, FetchJob, Late, Policy, UploadRequest};
 
 /// Leases are looked at so often.
 const TICK: Duration = Duration::from_secs(1);
@@ -57,6 +57,8 @@ pub(crate) struct Channels {
     pub(crate) fetches: UnboundedSender<FetchJob>,
     /// From the fetcher.
     pub(crate) fetched: UnboundedReceiver<(FetchJob, Result<Vec<KnownPath>, String>)>,
+    /// From the fetcher, too: what workers are to upload.
+    pub(crate) uploads: UnboundedReceiver<UploadRequest>,
     /// From the database.
     pub(crate) listener: Listener,
 }
@@ -97,6 +99,8 @@ pub(crate) struct Task {
     swept: i64,
     /// When the next deferred build is due, as far as is known.
     deferred_at: Option<tokio::time::Instant>,
+    /// What workers are to upload, to be told again in their next session.
+    uploads: HashMap<AttemptId, UploadRequest>,
     /// Connections whose Hello the registry has.
     joining: HashSet<RoutingId>,
     unknown: Ration,
@@ -146,6 +150,7 @@ impl Task {
             channels,
             answered: tokio::sync::mpsc::unbounded_channel(),
             deferred_at: None,
+            uploads: HashMap::new(),
             joining: HashSet::new(),
             unknown: Ration::default(),
             metrics,
@@ -189,7 +194,13 @@ impl Task {
                 }
                 fetched = self.channels.fetched.recv() => {
                     let Some((job, result)) = fetched else { break };
+                    self.uploads.remove(&job.attempt);
                     self.dispatcher.fetched(&job, result);
+                }
+                wanted = self.channels.uploads.recv() => {
+                    let Some(request) = wanted else { break };
+                    self.dispatcher.ask_upload(&request);
+                    self.uploads.insert(AttemptId::new(request.upload.attempt), request);
                 }
                 heard = self.channels.listener.next() => self.heard(&heard),
                 Some(answered) = self.answered.1.recv() => self.take(answered),
@@ -299,7 +310,11 @@ impl Task {
         match answer {
             Answer::Admitted(admitted, hello) => {
                 self.joining.remove(&admitted.routing);
+                let worker = admitted.worker;
                 self.dispatcher.hello(*admitted, &hello, Instant::now());
+                for request in self.uploads.values().filter(|request| request.worker == worker) {
+                    self.dispatcher.ask_upload(request);
+                }
                 self.dispatcher.want_refill();
                 // What was said of it while it joined was not for a worker with a session.
                 self.ask_control();

@@ -41,7 +41,6 @@ pub(crate) fn assign(claimed: &Claimed, policy: &Policy) -> Assign {
             })
             .collect(),
         sources: Vec::new(),
-        upload: None,
     }
 }
 

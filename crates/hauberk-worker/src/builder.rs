@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::log::AttemptLog;
 use crate::machine::Shortage;
+use crate::upload::UploadOrder;
 use crate::{Assignment, AttemptId};
 
 /// Runs attempts for a worker.
@@ -23,6 +24,13 @@ pub trait Builder: Send + Sync + 'static {
 
     /// Runs one attempt to its end. The future is dropped when the attempt is canceled: what it started must end with it.
     async fn build(&self, assignment: &Assignment, context: &AttemptContext) -> Report;
+
+    /// Uploads what the server cannot fetch, again and again until it has it. The future is dropped when it is not wanted any more.
+    ///
+    /// One whose results can always be fetched need not know how.
+    async fn upload(&self, order: &UploadOrder) {
+        tracing::warn!(attempt.id = %order.attempt, "the results of attempt {} cannot be uploaded", order.attempt);
+    }
 
     /// No longer serves the outputs of `attempts`.
     async fn release(&self, attempts: &[AttemptId]);
@@ -178,7 +186,6 @@ impl BuildReport {
             build_ms: crate::session::milliseconds(self.build),
             peak_memory_bytes: self.peak_memory,
             log: Some(log),
-            uploaded: false,
         }
     }
 }

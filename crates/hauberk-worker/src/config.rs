@@ -48,6 +48,8 @@ pub struct Config {
     pub publish_port: u16,
     /// Where others reach the publish server, if not at the address the server sees.
     pub publish_url: Option<String>,
+    /// Whether results are uploaded to the server in any case, even if it could fetch them.
+    pub upload: bool,
     /// Directory for results and logs that the server does not have yet, and for the links that keep outputs alive.
     pub spool: PathBuf,
     /// How much log text the spool takes.
@@ -135,6 +137,8 @@ pub enum PublishAddress {
     Url(String),
     /// At this port of the address the server sees.
     Port(u16),
+    /// Nowhere: results are uploaded.
+    Nowhere,
 }
 
 /// What a session needs to know, whatever builds behind it; see [`crate::run_with_builder`].

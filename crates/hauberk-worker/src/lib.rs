@@ -14,6 +14,7 @@ mod run;
 mod runner;
 mod session;
 mod spool;
+mod upload;
 mod worker;
 
 pub use assignment::{Assignment, AttemptKind, BadAssign, KnownInput, Limits};
@@ -32,4 +33,5 @@ pub use log::AttemptLog;
 pub use machine::{Lack, PressureLimits, Reserve, Shortage};
 pub use run::run;
 pub use spool::{LogLimits, SpoolError};
+pub use upload::UploadOrder;
 pub use worker::run_with_builder;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hauberk_daemon::{ClientOptions, ConnectOptions, DaemonAddress, DaemonInfo, Pool};
-use hauberk_publish::client::{BaseUrl, ClientConfig, SubstituteClient};
+use hauberk_publish::client::{BaseUrl, ClientConfig, SubstituteClient, Uploader};
 use hauberk_publish::{PublishConfig, PublishServer, Signer, StoreSource};
 use hauberk_store::StoreDirectory;
 use tokio::task::JoinSet;
@@ -61,6 +61,13 @@ pub async fn run(
 
     let client = SubstituteClient::new(config.store_directory.clone(), ClientConfig::farm())
         .map_err(|error| WorkerError::Config(error.to_string()))?;
+    let uploader = Uploader::new(
+        config.store_directory.clone(),
+        StoreSource::new(pool(&config), &root),
+        Signer::of(&host_name(), [config.signing_key.clone()]),
+        ClientConfig::farm(),
+    )
+    .map_err(|error| WorkerError::Config(error.to_string()))?;
     let metrics = WorkerMetrics::default();
     let (machine, lookout) = Machine::new(MachineParts {
         name: config.name.clone(),
@@ -70,6 +77,7 @@ pub async fn run(
         cores,
         cores_per_build: config.cores,
         client,
+        uploader,
         substitutes,
         roots: config.spool.join("roots"),
         store: store_on_disk(&root, &config.store_directory, &config.daemon),
@@ -124,7 +132,11 @@ fn session_config(config: &Config, info: &DaemonInfo, port: u16, cores: u32) -> 
         mandatory_features: config.mandatory_features.clone(),
         slots: config.slots,
         ahead: 0,
-        publish: config.publish_url.clone().map_or(PublishAddress::Port(port), PublishAddress::Url),
+        publish: match &config.publish_url {
+            _ if config.upload => PublishAddress::Nowhere,
+            Some(url) => PublishAddress::Url(url.clone()),
+            None => PublishAddress::Port(port),
+        },
         signing_key: config.signing_key.public_key().to_string(),
         cores,
         memory_bytes: memory_bytes(),
@@ -137,6 +149,13 @@ fn session_config(config: &Config, info: &DaemonInfo, port: u16, cores: u32) -> 
         grace: config.grace,
         context: SharedContext::default(),
     }
+}
+
+/// Connections by which the daemon is asked about paths.
+fn pool(config: &Config) -> Pool {
+    let connect =
+        ConnectOptions { store_directory: Some(config.store_directory.clone()), ..ConnectOptions::default() };
+    Pool::to_socket(config.daemon.clone(), connect, ClientOptions::default(), ASKERS)
 }
 
 fn publish_server(
@@ -157,12 +176,9 @@ fn publish_server(
     };
     let listener = TcpListener::bind(address).map_err(refused)?;
     let port = listener.local_addr().map_err(refused)?.port();
-    let connect =
-        ConnectOptions { store_directory: Some(config.store_directory.clone()), ..ConnectOptions::default() };
-    let pool = Pool::to_socket(config.daemon.clone(), connect, ClientOptions::default(), ASKERS);
     let publish = PublishConfig {
         signer: Signer::of(&host_name(), [config.signing_key.clone()]),
-        store: Some(StoreSource::new(pool, root)),
+        store: Some(StoreSource::new(pool(config), root)),
         metrics: Some(Arc::new(exporter)),
         ..PublishConfig::new(config.store_directory.clone())
     };

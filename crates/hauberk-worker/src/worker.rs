@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hauberk_protocol::proto::{Hello, Machine, Welcome, hello, welcome};
+use hauberk_protocol::proto::{self, Hello, Machine, Welcome, hello, welcome};
 use hauberk_protocol::socket::{ConnectionEvent, DealerEvent, DealerSocket, SendError};
 use hauberk_protocol::{PROTOCOL_VERSION, ServerMessage};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,6 +27,7 @@ use crate::metrics::WorkerMetrics;
 use crate::runner::{self, Stop, Workshop};
 use crate::session::{Effect, Ending, Session, Timing};
 use crate::spool::{Leftover, Spool};
+use crate::upload::{UploadOrder, Uploads};
 use crate::{Assignment, AttemptId};
 
 /// The pause before frames are sent again that the socket did not take.
@@ -134,6 +135,7 @@ async fn run(
         trust: None,
         running: BTreeMap::new(),
         shortage,
+        uploads: Uploads::default(),
         metrics,
         attempts: JoinSet::new(),
         progress,
@@ -157,10 +159,11 @@ fn identity(config: &SessionConfig) -> Hello {
         features: config.features.clone(),
         mandatory_features: config.mandatory_features.clone(),
         slots: config.slots.get(),
-        publish: Some(match &config.publish {
-            PublishAddress::Url(url) => hello::Publish::PublishUrl(url.clone()),
-            PublishAddress::Port(port) => hello::Publish::PublishPort((*port).into()),
-        }),
+        publish: match &config.publish {
+            PublishAddress::Url(url) => Some(hello::Publish::PublishUrl(url.clone())),
+            PublishAddress::Port(port) => Some(hello::Publish::PublishPort((*port).into())),
+            PublishAddress::Nowhere => None,
+        },
         signing_key: config.signing_key.clone(),
         resources: Some(Machine {
             cores: config.cores,
@@ -203,6 +206,7 @@ struct Worker {
     running: BTreeMap<AttemptId, oneshot::Sender<Stop>>,
     /// What the machine lacks, if somebody looks.
     shortage: Option<watch::Receiver<Shortage>>,
+    uploads: Uploads,
     metrics: WorkerMetrics,
     attempts: JoinSet<Option<(AttemptId, Ending)>>,
     progress: mpsc::UnboundedSender<Progress>,
@@ -386,7 +390,9 @@ impl Worker {
                         warn!(error = &error as &dyn std::error::Error, "cannot tidy the spool");
                     }
                 }
+                Effect::Upload(upload) => self.upload(upload),
                 Effect::Released(attempts) => {
+                    self.uploads.end(&attempts);
                     self.workshop.builder.release(&attempts).await;
                     if let Err(error) = self.workshop.spool.release(attempts).await {
                         warn!(error = &error as &dyn std::error::Error, "cannot tidy the spool");
@@ -471,6 +477,20 @@ impl Worker {
         self.trust = None;
         if self.accepted.as_ref() != Some(&server.signing_keys) {
             self.trust = Some(self.ask(server, Duration::ZERO));
+        }
+    }
+
+    /// Begins to upload what the server asks for, or begins anew with more.
+    fn upload(&mut self, upload: proto::Upload) {
+        let Some(server) = &self.server else { return };
+        match UploadOrder::read(upload, &server.publish_url) {
+            Ok(order) => self.uploads.begin(order, &self.workshop.builder),
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the server asks for an upload that cannot be"
+                );
+            }
         }
     }
 

@@ -129,6 +129,7 @@ impl From<ServerError> for Failure {
             ServerError::Listen { .. } => Exit::Listen,
             ServerError::Daemon(_) => Exit::Daemon,
             ServerError::Cache(_)
+            | ServerError::Inbox(_)
             | ServerError::Logs { .. }
             | ServerError::OtherStore { .. }
             | ServerError::NoStore

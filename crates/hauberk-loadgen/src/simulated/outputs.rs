@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use hauberk_daemon::PathInfo;
 use hauberk_publish::cache::Pending;
+use hauberk_publish::client::{ClientConfig, Uploader};
 use hauberk_publish::server::{PathInfos, Running};
 use hauberk_publish::{Cache, PublishConfig, PublishServer, Signer, StoreSource};
 use hauberk_store::nar::Node;
@@ -113,6 +114,13 @@ impl OutputStore {
             infos.insert(path.hash(), info);
         }
         Ok(Arc::new(Self { root, size, infos: Mutex::new(infos) }))
+    }
+
+    /// Makes what uploads the outputs, signed by `key`.
+    pub fn uploader(self: &Arc<Self>, key: &SecretKey) -> Result<Uploader> {
+        let source = StoreSource::new(Infos(Arc::clone(self)), &self.root);
+        let signer = Signer::nix([key.clone()]);
+        Ok(Uploader::new(StoreDirectory::nix(), source, signer, ClientConfig::farm())?)
     }
 
     /// Makes the output: a file whose contents follow from its path and cannot be compressed.

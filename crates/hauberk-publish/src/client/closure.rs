@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use hauberk_store::{NarInfo, StorePath};
 
 use super::{base_url::BaseUrl, error::FetchError, substitutes::SubstituteClient};
@@ -98,7 +98,7 @@ pub enum ClosureError {
 }
 
 /// What the sources gave for one path.
-enum Answer {
+pub(crate) enum Answer {
     Found(MissingPath),
     Absent(StorePath),
     Failed(StorePath, FetchError),
@@ -119,48 +119,7 @@ impl SubstituteClient {
         store: &mut dyn ValidPaths,
         limits: ClosureLimits,
     ) -> Result<Closure, ClosureError> {
-        let mut seen = HashSet::new();
-        let mut new: BTreeSet<StorePath> = roots.into_iter().collect();
-        seen.extend(new.iter().cloned());
-        let mut waiting: Vec<StorePath> = Vec::new();
-        let mut asked = FuturesUnordered::new();
-        let mut closure = Closure::default();
-        loop {
-            if !new.is_empty() {
-                let asked_for = std::mem::take(&mut new);
-                let valid = store.valid(asked_for.clone()).await.map_err(ClosureError::Ask)?;
-                waiting.extend(asked_for.into_iter().filter(|path| !valid.contains(path)));
-            }
-            if waiting.len() + asked.len() + closure.missing.len() > limits.paths {
-                return Err(ClosureError::TooLarge { limit: limits.paths });
-            }
-            while asked.len() < limits.parallel.max(1)
-                && let Some(path) = waiting.pop()
-            {
-                asked.push(self.ask(path, sources));
-            }
-            let Some(mut answer) = asked.next().await else { break };
-            // All answers that are here already are taken, so that the store is asked once for what they refer to.
-            loop {
-                match answer {
-                    Answer::Found(found) => {
-                        let references = found.narinfo.references.iter();
-                        new.extend(references.filter(|path| seen.insert((*path).clone())).cloned());
-                        closure.missing.push(found);
-                    }
-                    Answer::Absent(path) => closure.absent.push(path),
-                    Answer::Failed(path, error) => closure.failed.push((path, error)),
-                }
-                match futures::FutureExt::now_or_never(asked.next()) {
-                    Some(Some(next)) => answer = next,
-                    Some(None) | None => break,
-                }
-            }
-        }
-        closure.missing = in_reference_order(closure.missing)?;
-        closure.absent.sort();
-        closure.failed.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(closure)
+        walk(roots, |path| Box::pin(self.ask(path, sources)), store, limits).await
     }
 
     async fn ask(&self, path: StorePath, sources: &[Source]) -> Answer {
@@ -187,6 +146,57 @@ impl SubstituteClient {
             None => Answer::Absent(path),
         }
     }
+}
+
+/// Finds what is missing of the closure of `roots` by what `ask` says of each path.
+pub(crate) async fn walk<'a>(
+    roots: impl IntoIterator<Item = StorePath>,
+    ask: impl Fn(StorePath) -> BoxFuture<'a, Answer>,
+    store: &mut dyn ValidPaths,
+    limits: ClosureLimits,
+) -> Result<Closure, ClosureError> {
+    let mut seen = HashSet::new();
+    let mut new: BTreeSet<StorePath> = roots.into_iter().collect();
+    seen.extend(new.iter().cloned());
+    let mut waiting: Vec<StorePath> = Vec::new();
+    let mut asked = FuturesUnordered::new();
+    let mut closure = Closure::default();
+    loop {
+        if !new.is_empty() {
+            let asked_for = std::mem::take(&mut new);
+            let valid = store.valid(asked_for.clone()).await.map_err(ClosureError::Ask)?;
+            waiting.extend(asked_for.into_iter().filter(|path| !valid.contains(path)));
+        }
+        if waiting.len() + asked.len() + closure.missing.len() > limits.paths {
+            return Err(ClosureError::TooLarge { limit: limits.paths });
+        }
+        while asked.len() < limits.parallel.max(1)
+            && let Some(path) = waiting.pop()
+        {
+            asked.push(ask(path));
+        }
+        let Some(mut answer) = asked.next().await else { break };
+        // All answers that are here already are taken, so that the store is asked once for what they refer to.
+        loop {
+            match answer {
+                Answer::Found(found) => {
+                    let references = found.narinfo.references.iter();
+                    new.extend(references.filter(|path| seen.insert((*path).clone())).cloned());
+                    closure.missing.push(found);
+                }
+                Answer::Absent(path) => closure.absent.push(path),
+                Answer::Failed(path, error) => closure.failed.push((path, error)),
+            }
+            match futures::FutureExt::now_or_never(asked.next()) {
+                Some(Some(next)) => answer = next,
+                Some(None) | None => break,
+            }
+        }
+    }
+    closure.missing = in_reference_order(closure.missing)?;
+    closure.absent.sort();
+    closure.failed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(closure)
 }
 
 /// Sorts paths so that each comes after those it refers to; without recursion, for chains may be long.

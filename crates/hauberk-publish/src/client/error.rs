@@ -154,6 +154,14 @@ pub enum FetchError {
         /// Why not.
         source: Box<CacheError>,
     },
+    /// What was uploaded is not what was asked for.
+    #[error("the upload of {path} is refused: {why}")]
+    Uploaded {
+        /// The item.
+        path: StorePath,
+        /// What is wrong with what came.
+        why: String,
+    },
     /// The system gives no random bytes.
     #[error("cannot make a nonce")]
     Random(#[source] getrandom::Error),
@@ -187,6 +195,7 @@ impl FetchError {
             | Self::NotANar { .. }
             | Self::SizeMismatch { .. }
             | Self::HashMismatch { .. }
+            | Self::Uploaded { .. }
             | Self::FileHashMismatch { .. } => false,
         }
     }

@@ -18,7 +18,7 @@ const ZSTD_LEVEL: i32 = 3;
 
 /// Checks the nar that arrives in `chunks` and writes it into `file`: the bytes as they came, or packed with zstd if
 /// they came unpacked. Runs on a blocking thread.
-pub(super) fn store(
+pub(crate) fn store(
     expected: &Expected,
     narinfo: NarInfo,
     chunks: mpsc::Receiver<Result<Bytes, FetchError>>,

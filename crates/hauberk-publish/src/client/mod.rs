@@ -9,12 +9,17 @@ mod fetch;
 mod input;
 mod logs;
 mod substitutes;
+mod upload;
 mod verify;
 
 pub use base_url::{BaseUrl, BaseUrlError};
+pub(crate) use closure::{Answer, walk};
 pub use closure::{AskError, Closure, ClosureError, ClosureLimits, MissingPath, Source, ValidPaths};
 pub use config::ClientConfig;
 pub use download::NarDownload;
 pub use error::{ClientError, FetchError};
+pub(crate) use fetch::store as store_nar;
 pub use logs::{LogClient, LogPart};
 pub use substitutes::SubstituteClient;
+pub use upload::{UploadError, UploadTarget, Uploader};
+pub(crate) use verify::Expected;

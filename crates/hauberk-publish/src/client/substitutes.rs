@@ -6,10 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hauberk_store::{
-    NarInfo, Sha256, StoreDirectory, StorePath, StorePathHash,
-    narinfo::{self, Compression, NarUrl},
-};
+use hauberk_store::{NarInfo, StoreDirectory, StorePath, StorePathHash, narinfo};
 use reqwest::{Response, StatusCode, Url, redirect};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -23,13 +20,12 @@ use super::{
     download::NarDownload,
     error::{ClientError, FetchError},
     fetch,
-    verify::Expected,
+    verify::{Expected, choose},
 };
 use crate::{
     cache::{Cache, Pending},
     nonce::Nonce,
     signer::TrustedKeys,
-    stream::Unsupported,
 };
 
 /// Chunks of the network that wait to be unpacked.
@@ -60,29 +56,33 @@ pub(super) fn install_tls() {
     });
 }
 
+/// Makes what speaks HTTP.
+pub(super) fn http_client(config: &ClientConfig) -> Result<reqwest::Client, ClientError> {
+    install_tls();
+    let builder = || {
+        let redirects = match config.follow_redirects {
+            true => redirect::Policy::limited(MAX_REDIRECTS),
+            false => redirect::Policy::none(),
+        };
+        let builder = reqwest::Client::builder()
+            .user_agent(concat!("hauberk/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(config.connect_timeout)
+            .pool_idle_timeout(KEPT)
+            .redirect(redirects)
+            .tcp_nodelay(true);
+        if config.use_proxies { builder } else { builder.no_proxy() }
+    };
+    // Without any root certificate on the system only https fails, so that plain http still works.
+    builder().build().or_else(|_| builder().tls_certs_only([]).build()).map_err(ClientError)
+}
+
 impl SubstituteClient {
     /// Makes a client for items of `store_directory`.
     ///
     /// # Errors
     /// A system that cannot give what connections need.
     pub fn new(store_directory: StoreDirectory, config: ClientConfig) -> Result<Self, ClientError> {
-        install_tls();
-        let builder = || {
-            let redirects = match config.follow_redirects {
-                true => redirect::Policy::limited(MAX_REDIRECTS),
-                false => redirect::Policy::none(),
-            };
-            let builder = reqwest::Client::builder()
-                .user_agent(concat!("hauberk/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(config.connect_timeout)
-                .pool_idle_timeout(KEPT)
-                .redirect(redirects)
-                .tcp_nodelay(true);
-            if config.use_proxies { builder } else { builder.no_proxy() }
-        };
-        // Without any root certificate on the system only https fails, so that plain http still works.
-        let http =
-            builder().build().or_else(|_| builder().tls_certs_only([]).build()).map_err(ClientError)?;
+        let http = http_client(&config)?;
         let fetches = Arc::new(Semaphore::new(config.parallel_fetches.max(1)));
         Ok(Self { http, store_directory, config, fetches })
     }
@@ -185,9 +185,7 @@ impl SubstituteClient {
             .begin()
             .map_err(|source| FetchError::Store { path: path.clone(), source: Box::new(source) })?;
         let (sender, chunks) = mpsc::channel(AHEAD);
-        let mut kept = narinfo.clone();
-        trusted.keep_signatures(&mut kept);
-        kept.unknown.clear();
+        let kept = trusted.kept(narinfo);
         let storing = spawn_blocking(move || fetch::store(&expected, kept, chunks, file));
         pump(response, &sender, path, &self.config).await;
         drop(sender);
@@ -236,14 +234,7 @@ impl SubstituteClient {
         if response.status() != StatusCode::OK {
             return Err(FetchError::Refused { url: url.into(), status: response.status().as_u16() });
         }
-        let expected = Expected {
-            path: narinfo.store_path.clone(),
-            nar_hash: narinfo.nar_hash,
-            nar_size: narinfo.nar_size,
-            compression: place.compression.clone(),
-            file_size: place.file_size,
-            file_hash: place.file_hash.and_then(|hash| Sha256::try_from(hash).ok()),
-        };
+        let expected = Expected::of(narinfo)?;
         Ok((expected, response))
     }
 }
@@ -251,23 +242,6 @@ impl SubstituteClient {
 /// Says that a base and a name give no URL, which names made here always do.
 fn refused(base: &BaseUrl, name: &str) -> FetchError {
     FetchError::Refused { url: format!("{base}/{name}"), status: 400 }
-}
-
-/// Chooses the place whose compression costs least to undo for what it saves.
-fn choose(narinfo: &NarInfo) -> Result<&NarUrl, FetchError> {
-    let rank = |place: &&NarUrl| match place.compression {
-        Compression::Zstd => Some(0),
-        Compression::Gzip => Some(1),
-        Compression::None => Some(2),
-        Compression::Xz => Some(3),
-        Compression::Lzip | Compression::Bzip2 | Compression::Brotli | Compression::Other(_) => None,
-    };
-    let known = narinfo.urls.iter().filter(|place| rank(place).is_some());
-    known.min_by_key(rank).ok_or_else(|| {
-        let names: Vec<&str> = narinfo.urls.iter().map(|place| place.compression.as_str()).collect();
-        let source = Unsupported { compression: names.join(", ").chars().take(32).collect() };
-        FetchError::Unsupported { path: narinfo.store_path.clone(), source }
-    })
 }
 
 /// Sends the body of `response` into `sender`, until its end, a stall, or nobody wants more.

@@ -3,20 +3,20 @@
 use std::io::{self, BufRead, Read};
 
 use hauberk_store::{
-    NarHash, Sha256, StorePath,
+    NarHash, NarInfo, Sha256, StorePath,
     nar::{Limits, NarError, Verifier},
-    narinfo::Compression,
+    narinfo::{Compression, NarUrl},
 };
 
 use super::{error::FetchError, input::Input};
-use crate::stream::decoder;
+use crate::stream::{Unsupported, decoder};
 
 /// Bytes unpacked at a time.
 const CHUNK: usize = 128 * 1024;
 
 /// What a nar must be.
 #[derive(Debug, Clone)]
-pub(super) struct Expected {
+pub(crate) struct Expected {
     pub(super) path: StorePath,
     pub(super) nar_hash: NarHash,
     pub(super) nar_size: u64,
@@ -26,9 +26,22 @@ pub(super) struct Expected {
 }
 
 impl Expected {
+    /// Takes what `narinfo` says of the place whose compression costs least to undo for what it saves.
+    pub(crate) fn of(narinfo: &NarInfo) -> Result<Self, FetchError> {
+        let place = choose(narinfo)?;
+        Ok(Self {
+            path: narinfo.store_path.clone(),
+            nar_hash: narinfo.nar_hash,
+            nar_size: narinfo.nar_size,
+            compression: place.compression.clone(),
+            file_size: place.file_size,
+            file_hash: place.file_hash.and_then(|hash| Sha256::try_from(hash).ok()),
+        })
+    }
+
     /// Most bytes the file may have. Without an announced size it may be a little larger than the nar, as compressed
     /// noise is.
-    pub(super) fn file_limit(&self) -> u64 {
+    pub(crate) fn file_limit(&self) -> u64 {
         match (&self.compression, self.file_size) {
             (_, Some(size)) => size,
             (Compression::None, None) => self.nar_size,
@@ -117,4 +130,21 @@ impl Expected {
             Err(source) => FetchError::Corrupt { path, source },
         }
     }
+}
+
+/// Chooses the place whose compression costs least to undo for what it saves.
+pub(super) fn choose(narinfo: &NarInfo) -> Result<&NarUrl, FetchError> {
+    let rank = |place: &&NarUrl| match place.compression {
+        Compression::Zstd => Some(0),
+        Compression::Gzip => Some(1),
+        Compression::None => Some(2),
+        Compression::Xz => Some(3),
+        Compression::Lzip | Compression::Bzip2 | Compression::Brotli | Compression::Other(_) => None,
+    };
+    let known = narinfo.urls.iter().filter(|place| rank(place).is_some());
+    known.min_by_key(rank).ok_or_else(|| {
+        let names: Vec<&str> = narinfo.urls.iter().map(|place| place.compression.as_str()).collect();
+        let source = Unsupported { compression: names.join(", ").chars().take(32).collect() };
+        FetchError::Unsupported { path: narinfo.store_path.clone(), source }
+    })
 }

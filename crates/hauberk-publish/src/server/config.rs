@@ -8,7 +8,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     log_source::LogSource, metrics_source::MetricsSource, packer::Packing, store_source::StoreSource,
 };
-use crate::{cache::Cache, signer::Signer};
+use crate::{cache::Cache, inbox::Inbox, signer::Signer};
 
 /// What a publish server serves, and how.
 #[derive(Clone)]
@@ -28,6 +28,8 @@ pub struct PublishConfig {
     pub compression: Compression,
     /// How items of the store get into the cache when they are asked for. They do not without it, or without a cache.
     pub packing: Option<Packing>,
+    /// Where results go that are uploaded; nothing is taken without it.
+    pub inbox: Option<Inbox>,
     /// Build logs.
     pub logs: Option<Arc<dyn LogSource>>,
     /// More figures for `/metrics`.
@@ -54,6 +56,7 @@ impl PublishConfig {
             store: None,
             compression: Compression::None,
             packing: None,
+            inbox: None,
             logs: None,
             metrics: None,
             ttl: None,

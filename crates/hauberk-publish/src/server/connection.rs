@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::BufMut;
 use futures::FutureExt;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     task::spawn_blocking,
     time::{Instant, Sleep, sleep, timeout_at},
 };
@@ -25,7 +26,7 @@ use super::{
     handler::Handler,
     metrics::Metrics,
     pump::{Pump, Still},
-    reply,
+    reply::{self, Reply},
     request::{MAX_HEAD, Method, Request},
     socket::Socket,
     status::Status,
@@ -97,14 +98,18 @@ enum Received {
 impl Connection<'_> {
     async fn run(&mut self, mut stopped: Pin<&mut WaitForCancellationFuture<'_>>) -> io::Result<()> {
         loop {
-            let request = match self.receive(stopped.as_mut()).await? {
+            let mut request = match self.receive(stopped.as_mut()).await? {
                 Received::Request(request) => request,
                 Received::Nonsense(status) => return self.refuse(status).await,
                 Received::End => return Ok(()),
             };
             let reply = {
-                let _answering = self.activity.answering();
-                self.shared.handler.handle(&request).await
+                let activity = Arc::clone(&self.activity);
+                let _answering = activity.answering();
+                match request.method {
+                    Method::Patch => Box::pin(self.take(&mut request)).await?,
+                    Method::Get | Method::Head | Method::Other => self.shared.handler.handle(&request).await,
+                }
             };
             let last = !request.stays || reply.ends_connection(&request) || self.shared.stop.is_cancelled();
             reply.write_head(&request, last, &mut self.output);
@@ -128,6 +133,41 @@ impl Connection<'_> {
                 self.flush().await?;
             }
         }
+    }
+
+    /// Takes a request's content, unless that is not wanted: then the connection ends with the answer.
+    async fn take(&mut self, request: &mut Request) -> io::Result<Reply> {
+        let desk = self.shared.handler.desk();
+        let reply = match desk.admit(request).await {
+            Err(reply) => reply,
+            Ok(piece) => {
+                let content = self.content(piece.length()).await?;
+                request.stays = request.stays_after_content;
+                piece.write(content).await
+            }
+        };
+        self.shared.handler.count(request, &reply);
+        Ok(reply)
+    }
+
+    /// Receives so many bytes of content.
+    async fn content(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        self.flush().await?;
+        let mut content = Vec::with_capacity(length);
+        let first = self.input.len().min(length);
+        content.extend(self.input.drain(..first));
+        let mut watch = Watch::new(self.shared.limits.stall_timeout);
+        while content.len() < length {
+            let left = length - content.len();
+            let mut room = (&mut content).limit(left);
+            let received = watch.limit(self.socket.read_buf(&mut room)).await?;
+            if received == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            watch.took(received as u64);
+            self.activity.note();
+        }
+        Ok(content)
     }
 
     /// Takes the next request from what was received, or waits for it. Before it waits, it sends what there is to send.

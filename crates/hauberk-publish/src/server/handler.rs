@@ -30,6 +30,7 @@ use super::{
     route::Route,
     status::Status,
     store_source::StoreItem,
+    upload::UploadDesk,
 };
 use crate::stream::{BufferPool, NarReader, decoder, list};
 
@@ -54,6 +55,7 @@ pub(super) struct Handler {
     packer: Option<Packer>,
     pool: BufferPool,
     metrics: Arc<Metrics>,
+    desk: UploadDesk,
 }
 
 /// The nar of an item, wherever it lies.
@@ -89,6 +91,7 @@ impl Handler {
             signing_keys: signing_keys.into(),
             pool: BufferPool::default(),
             packer,
+            desk: UploadDesk::new(config.inbox.clone(), config.store_directory.clone()),
             metrics,
             config,
         })
@@ -101,10 +104,21 @@ impl Handler {
                 let answered = self.answer(request).await;
                 answered.unwrap_or_else(|failure| failure.into_reply(&request.path, self.config.negative_ttl))
             }
-            Method::Other => reply::method_not_allowed(),
+            // Content is taken by `receive`.
+            Method::Patch | Method::Other => reply::method_not_allowed(),
         };
         self.metrics.answered(Kind::of(&request.path), reply.status);
         reply
+    }
+
+    /// Gives where content is taken.
+    pub(super) fn desk(&self) -> &UploadDesk {
+        &self.desk
+    }
+
+    /// Counts the answer to a request that brought content.
+    pub(super) fn count(&self, request: &Request, reply: &Reply) {
+        self.metrics.answered(Kind::of(&request.path), reply.status);
     }
 
     /// Counts what was no request.
@@ -138,6 +152,8 @@ impl Handler {
                     None => log(request, &found),
                 }
             }
+            Route::Upload(name) if request.method == Method::Head => Ok(self.desk.offset(request, &name)),
+            Route::Upload(_) => Ok(reply::method_not_allowed()),
             Route::File(path, hash) => self.fixed_file(request, &path, &hash).await,
             Route::Identity(nonce) => {
                 let lines = self.config.signer.sign_nonce(&nonce);

@@ -26,6 +26,7 @@ mod socket;
 mod status;
 mod store_source;
 mod tls;
+mod upload;
 
 pub use config::{Limits, PublishConfig};
 pub use listener::Listener;
@@ -34,5 +35,6 @@ pub use metrics_source::MetricsSource;
 pub use options::PublishOptions;
 pub use packer::{Meanwhile, Packing};
 pub use publish_server::{PublishServer, Running, ServeError};
+pub(crate) use store_source::StoreItem;
 pub use store_source::{PathInfos, StoreError, StoreSource};
 pub use tls::{TlsError, tls_acceptor};

@@ -17,6 +17,7 @@ use super::{
     request::{Field, Method, Request},
     status::Status,
 };
+use crate::inbox::Offset;
 
 /// The type of narinfos, as Nix's servers have it.
 pub(super) const NARINFO: &str = "text/x-nix-narinfo";
@@ -70,7 +71,7 @@ impl Reply {
             line(&[name, ": ", value]);
         }
         match self.length.or_else(|| self.body.length()) {
-            _ if self.status == Status::NotModified => {}
+            _ if matches!(self.status, Status::NotModified | Status::NoContent) => {}
             // Writing into a vector does not fail.
             Some(length) => drop(write!(out, "content-length: {length}\r\n")),
             None if request.takes_chunks => line(&["transfer-encoding: chunked"]),
@@ -249,6 +250,18 @@ fn names(request: &Request, field: Field, etag: &str, comparison: Comparison) ->
         };
         tag == "*" || tag == etag
     })
+}
+
+/// Tells how much of an upload is here.
+pub(super) fn offset(status: Status, offset: Offset) -> Reply {
+    let complete = if offset.complete { "?1" } else { "?0" };
+    let mut reply = Reply::new(
+        status,
+        Body::Empty,
+        [("cache-control", "no-store".into()), ("upload-complete", complete.into())],
+    );
+    reply.set("upload-offset", offset.at.to_string());
+    reply
 }
 
 /// Answers with what is made while it is sent.

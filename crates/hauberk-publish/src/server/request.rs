@@ -15,6 +15,8 @@ pub(super) enum Method {
     Get,
     /// Send all but the content.
     Head,
+    /// Add the content that comes with it.
+    Patch,
     /// Something that is not done here.
     Other,
 }
@@ -26,21 +28,30 @@ pub(super) enum Field {
     Accept,
     /// `Accept-Encoding`.
     AcceptEncoding,
+    /// `Authorization`.
+    Authorization,
     /// `If-None-Match`.
     IfNoneMatch,
     /// `If-Range`.
     IfRange,
     /// `Range`.
     Range,
+    /// `Upload-Complete`.
+    UploadComplete,
+    /// `Upload-Offset`.
+    UploadOffset,
 }
 
 impl Field {
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 8] = [
         ("accept", Self::Accept),
         ("accept-encoding", Self::AcceptEncoding),
+        ("authorization", Self::Authorization),
         ("if-none-match", Self::IfNoneMatch),
         ("if-range", Self::IfRange),
         ("range", Self::Range),
+        ("upload-complete", Self::UploadComplete),
+        ("upload-offset", Self::UploadOffset),
     ];
 }
 
@@ -57,6 +68,10 @@ pub(super) struct Request {
     pub(super) takes_chunks: bool,
     /// Whether the head of the answer must say that the connection stays, as clients of HTTP/1.0 expect.
     pub(super) told_to_stay: bool,
+    /// Bytes of content that come with it, where they are told beforehand.
+    pub(super) content: Option<u64>,
+    /// Whether the connection can go on once the content is read.
+    pub(super) stays_after_content: bool,
     fields: Vec<(Field, String)>,
 }
 
@@ -85,15 +100,18 @@ impl Request {
             method: match method {
                 "GET" => Method::Get,
                 "HEAD" => Method::Head,
+                "PATCH" => Method::Patch,
                 _ => Method::Other,
             },
             path: path_of(target).to_owned(),
             stays: minor > 0,
             takes_chunks: minor > 0,
             told_to_stay: false,
+            content: None,
+            stays_after_content: false,
             fields: Vec::new(),
         };
-        let mut has_content = false;
+        let (mut has_content, mut lengths) = (false, Vec::new());
         for field in head.headers.iter() {
             let name = field.name;
             if let Some((_, known)) = Field::ALL.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
@@ -112,10 +130,19 @@ impl Request {
                 }
             } else if name.eq_ignore_ascii_case("content-length") {
                 has_content |= field.value.trim_ascii() != b"0";
+                lengths.push(field.value);
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 has_content = true;
+                lengths.push(b"");
             }
         }
+        // One that is told once, and nothing that says otherwise.
+        request.content = match lengths.as_slice() {
+            [] => Some(0),
+            [length] => length_of(length.trim_ascii()),
+            _ => None,
+        };
+        request.stays_after_content = request.stays;
         request.stays &= !has_content;
         Ok(Some((request, length)))
     }
@@ -128,8 +155,17 @@ impl Request {
             stays: false,
             takes_chunks: false,
             told_to_stay: false,
+            content: None,
+            stays_after_content: false,
             fields: Vec::new(),
         }
+    }
+
+    /// Gives the bearer token it has.
+    pub(super) fn bearer(&self) -> Option<&str> {
+        let value = self.values(Field::Authorization).next()?;
+        let (scheme, token) = value.trim().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
     }
 
     /// Gives the values of a field, in their order.
@@ -154,6 +190,13 @@ impl Request {
         let kinds = self.values(Field::Accept).flat_map(|value| value.split(','));
         kinds.filter_map(|kind| kind.split(';').next()).any(|kind| kind.trim() == "application/json")
     }
+}
+
+/// Reads a number of bytes: digits and nothing else.
+fn length_of(digits: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(digits).ok()?;
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| digits.parse().ok()).flatten()
 }
 
 /// Gives the path of a request's target, which may be a whole URL, without its query.

@@ -4,7 +4,10 @@ use hauberk_store::{
     NarHash, Sha256, StoreDirectory, StorePath, StorePathHash, base32, narinfo::Compression, store_path,
 };
 
-use crate::nonce::Nonce;
+use crate::{
+    inbox::{Part, UploadName},
+    nonce::Nonce,
+};
 
 /// Longest request path looked at; a store path's name has at most 211 characters, each perhaps percent-encoded.
 const MAX_PATH: usize = 1024;
@@ -38,6 +41,8 @@ pub(super) enum Route {
     File(StorePath, Sha256),
     /// `/identity/NONCE`.
     Identity(Nonce),
+    /// `/upload/NUMBER/HASH.narinfo` and `/upload/NUMBER/HASH.nar`.
+    Upload(UploadName),
     /// `/metrics`.
     Metrics,
     /// `/health`.
@@ -65,6 +70,9 @@ impl Route {
             "version" => Self::Version,
             "signing-key.pub" => Self::SigningKey,
             _ => {
+                if let Some(rest) = path.strip_prefix("upload/") {
+                    return upload(rest).map_or(Self::Unknown, Self::Upload);
+                }
                 if let Some(hash) = path.strip_suffix(".narinfo") {
                     return StorePathHash::parse(hash).map_or(Self::Unknown, Self::NarInfo);
                 }
@@ -111,6 +119,18 @@ fn nar(directory: &StoreDirectory, rest: &str) -> Option<Route> {
         Ok(item) => Some(store_nar(&item).unwrap_or(Route::ItemNar(Compression::None, item))),
         Err(_) => Some(Route::CachedNar(rest)),
     }
+}
+
+/// Names what is uploaded.
+fn upload(rest: &str) -> Option<UploadName> {
+    let (number, file) = rest.split_once('/')?;
+    let (hash, part) = match file.strip_suffix(".narinfo") {
+        Some(hash) => (hash, Part::NarInfo),
+        None => (file.strip_suffix(".nar")?, Part::Nar),
+    };
+    let plain = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number = plain.then(|| number.parse().ok()).flatten()?;
+    Some(UploadName { number, hash: StorePathHash::parse(hash).ok()?, part })
 }
 
 /// Finds the store path of a file by its name and the hash of its content.
@@ -185,6 +205,9 @@ mod tests {
         check(&format!("/nar/{NAR_HASH}.nar.xz"), &Route::CachedNar(format!("{NAR_HASH}.nar.xz")));
         check(&format!("/log/{HASH}-a%3Fb"), &Route::Log(item));
         check("/log/attempt/4711", &Route::AttemptLog(4711));
+        let name = |part| Route::Upload(UploadName { number: 7, hash, part });
+        check(&format!("/upload/7/{HASH}.narinfo"), &name(Part::NarInfo));
+        check(&format!("/upload/7/{HASH}.nar"), &name(Part::Nar));
     }
 
     #[test]
@@ -214,6 +237,11 @@ mod tests {
             "/log/attempt/99999999999999999999",
             "/log/../../etc/passwd",
             "/log/%2e%2e%2fpasswd",
+            "/upload/7/../8",
+            "/upload/../7/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0.nar",
+            "/upload/+7/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0.nar",
+            "/upload//x73mwwgn48z7flxzwmsfk9d0fnjcbcj0.nar",
+            "/upload/7/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0",
         ] {
             check(path, &Route::Unknown);
         }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hauberk_daemon::{PathInfo, Pool};
 use hauberk_store::{
-    NarInfo, StoreDirectory, StorePathHash,
+    NarInfo, StoreDirectory, StorePath, StorePathHash,
     narinfo::{Compression, NarUrl},
 };
 
@@ -80,11 +80,11 @@ struct Inner {
 }
 
 /// An item of the store.
-pub(super) struct StoreItem {
+pub(crate) struct StoreItem {
     /// What the daemon says of it.
     pub(super) info: PathInfo,
     /// Where it is.
-    pub(super) file: PathBuf,
+    pub(crate) file: PathBuf,
     stamp: Stamp,
     narinfo: OnceLock<Bytes>,
 }
@@ -106,7 +106,7 @@ impl StoreSource {
 
     /// Finds a valid path. What is remembered is taken only while its file is the one that was seen before, so that a
     /// path collected or repaired meanwhile is asked for again.
-    pub(super) async fn find(
+    pub(crate) async fn find(
         &self,
         directory: &StoreDirectory,
         hash: &StorePathHash,
@@ -147,6 +147,16 @@ impl StoreItem {
     /// Gives its narinfo, signed once and then remembered. The nar it names is packed with `compression`.
     pub(super) fn narinfo(&self, signer: &Signer, compression: &Compression) -> Bytes {
         self.narinfo.get_or_init(|| self.make_narinfo(signer, compression).to_string().into()).clone()
+    }
+
+    /// Tells whether it is the item at `path`.
+    pub(crate) fn is(&self, path: &StorePath) -> bool {
+        self.info.path == *path
+    }
+
+    /// Makes its narinfo for somebody who gets the nar packed with `compression`.
+    pub(crate) fn packed_narinfo(&self, signer: &Signer, compression: &Compression) -> NarInfo {
+        self.make_narinfo(signer, compression)
     }
 
     /// Gives its size as a NAR, where the store knows it.

@@ -23,7 +23,7 @@ use hauberk_daemon::{
     BuildDaemon, ConnectOptions, Connection, DaemonAddress, DaemonError, DaemonInfo, Keeper,
 };
 use hauberk_protocol::proto::Load;
-use hauberk_publish::client::{BaseUrl, SubstituteClient};
+use hauberk_publish::client::{BaseUrl, SubstituteClient, Uploader};
 use hauberk_store::StoreDirectory;
 use tokio::net::UnixStream;
 use tokio::sync::{RwLock, watch};
@@ -33,6 +33,7 @@ use crate::assignment::Assignment;
 use crate::builder::{AttemptContext, Builder, Report, Server, Unaccepted};
 use crate::error::WorkerError;
 use crate::metrics::CollectionMetrics;
+use crate::upload::UploadOrder;
 use collector::Collector;
 use health::Disks;
 pub(crate) use health::memory_bytes;
@@ -52,6 +53,7 @@ pub(crate) struct Machine {
     store_directory: StoreDirectory,
     cores: u32,
     fetcher: Fetcher,
+    uploader: Uploader,
     substitutes: Vec<BaseUrl>,
     roots: Roots,
     keeper: Keeper,
@@ -72,6 +74,7 @@ pub(crate) struct MachineParts {
     /// Cores for each builder; none: the machine's, divided by its slots.
     pub(crate) cores_per_build: Option<NonZeroU32>,
     pub(crate) client: SubstituteClient,
+    pub(crate) uploader: Uploader,
     pub(crate) substitutes: Vec<BaseUrl>,
     pub(crate) roots: PathBuf,
     pub(crate) store: PathBuf,
@@ -123,6 +126,7 @@ impl Machine {
                 .cores_per_build
                 .map_or_else(|| (parts.cores / parts.slots.get()).max(1), NonZeroU32::get),
             fetcher,
+            uploader: parts.uploader,
             substitutes: parts.substitutes,
             roots,
             disks: Disks { store: parts.store, build: parts.build_directory },
@@ -175,6 +179,10 @@ impl Builder for Machine {
     async fn restore(&self, kept: &[AttemptId]) {
         let (roots, kept) = (self.roots.clone(), kept.to_vec());
         in_background(move || roots.retain(&kept)).await;
+    }
+
+    async fn upload(&self, order: &UploadOrder) {
+        order.carry_out(&self.uploader).await;
     }
 
     fn load(&self) -> Load {

@@ -55,6 +55,8 @@ pub(crate) enum Effect {
     Abort(AttemptId, String),
     /// Forget the results of `attempts`, of which `kept` have outputs that are served on.
     Acknowledged { attempts: Vec<AttemptId>, kept: Vec<AttemptId> },
+    /// Put these on the server, which cannot fetch them.
+    Upload(proto::Upload),
     /// Forget these attempts and no longer serve their outputs.
     Released(Vec<AttemptId>),
     /// Look at the server: where it is, and whether the daemon accepts its key; then call [`Session::admit`].
@@ -310,6 +312,7 @@ impl Session {
                 }
                 self.leave_when_drained(effects);
             }
+            ServerBody::Upload(upload) => effects.push(Effect::Upload(upload)),
             ServerBody::Unknown { tag } => {
                 warn!(message.tag = tag, "the server sent a message of unknown kind {tag}, which is ignored");
                 self.ignored += 1;

@@ -61,6 +61,7 @@ fn word(effect: Effect) -> String {
         Effect::Acknowledged { attempts, kept } => {
             format!("acknowledged {attempts:?} kept {kept:?}").replace("AttemptId(", "").replace(')', "")
         }
+        Effect::Upload(upload) => format!("upload {}", upload.attempt),
         Effect::Released(attempts) => {
             format!("released {attempts:?}").replace("AttemptId(", "").replace(')', "")
         }
@@ -545,6 +546,7 @@ impl Watcher {
                 }
             },
             Effect::Acknowledged { .. }
+            | Effect::Upload(_)
             | Effect::Released(_)
             | Effect::Welcomed(_)
             | Effect::Refused(_)

@@ -124,6 +124,7 @@ impl Farm {
             publish_listen: [127, 0, 0, 1].into(),
             publish_port: worker_port,
             publish_url: None,
+            upload: false,
             spool: spool.path().to_owned(),
             log_limits: LogLimits::default(),
             daemon: machine.address(),

@@ -100,6 +100,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "URL")]
     publish_url: Option<String>,
 
+    /// Upload results to the server in any case. Without this, a worker does so when the server cannot reach its publish port, as behind
+    /// a router that translates addresses
+    #[arg(long, conflicts_with = "publish_url")]
+    upload: bool,
+
     /// Where results and logs wait until the server has them, and in `keys` the keys of a machine that was enrolled by a token
     #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/hauberk/worker")]
     spool: PathBuf,
@@ -329,6 +334,7 @@ impl Options {
             publish_listen: self.publish_listen,
             publish_port: self.publish_port,
             publish_url: self.publish_url,
+            upload: self.upload,
             spool: self.spool,
             log_limits: LogLimits::default(),
             daemon: DaemonAddress::parse(&daemon).map_err(Failure::configuration)?,

@@ -6,17 +6,19 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use hauberk_loadgen::simulated::OutputStore;
+use hauberk_publish::client::Uploader;
 use hauberk_tests::simulated::{Conduct, LogText};
 use hauberk_worker::{
     Assignment, AttemptContext, AttemptId, BuildReport, Builder, Load, Origin, Outcome, OutputInfo, Report,
-    Server, Unaccepted,
+    Server, Unaccepted, UploadOrder,
 };
 
 use crate::gates::OpenGates;
 
 /// Stands in for the build daemon.
-#[derive(Debug)]
 pub(crate) struct Simulated {
+    /// What takes outputs to the server when they cannot be fetched.
+    pub(crate) uploader: Uploader,
     /// Where outputs go.
     pub(crate) store: Arc<OutputStore>,
     /// What builders wait for.
@@ -49,6 +51,10 @@ impl Builder for Simulated {
             BuildReport { exit_status: Some(1), ..BuildReport::failure(Outcome::BuildFailed, "simulated") }
         };
         Report::Finished(BuildReport { build: began.elapsed(), ..report })
+    }
+
+    async fn upload(&self, order: &UploadOrder) {
+        order.carry_out(&self.uploader).await;
     }
 
     async fn release(&self, _attempts: &[AttemptId]) {}

@@ -109,7 +109,8 @@ async fn start(options: &Options) -> Result<()> {
     let store = OutputStore::open(options.store.clone())?;
     let publication = Publication::start(options.listen, Arc::clone(&store), &signing_key)?;
     let gates = OpenGates::watch(options.gates.clone());
-    let builder = Arc::new(Simulated { store, gates });
+    let uploader = store.uploader(&signing_key)?;
+    let builder = Arc::new(Simulated { store, gates, uploader });
     let stop = CancellationToken::new();
     let mut sessions: JoinSet<Result<(), WorkerError>> = JoinSet::new();
     let mut context = SharedContext::default();
