@@ -2,7 +2,7 @@
 
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
 
 use crate::statement::{Record, statement};
@@ -119,7 +119,7 @@ pub async fn add(client: &impl GenericClient, worker: NewWorker<'_>) -> Result<E
     match added {
         Ok(Some(record)) => {
             let id = record.get("id")?;
-            notify_changed(client, id).await?;
+            notify_changed(client, &[id]).await?;
             Ok(Enrolment::Done(id))
         }
         Ok(None) => Ok(Enrolment::NameTaken),
@@ -138,34 +138,45 @@ pub async fn remove(client: &impl GenericClient, name: &str) -> Result<Option<Wo
     };
     let id = record.get("id")?;
     statement!("control/notify").execute(client, &[]).await?;
-    notify_changed(client, id).await?;
+    notify_changed(client, &[id]).await?;
     Ok(Some(id))
 }
 
-/// Gives the row of a worker that joins by its name alone, on a trusted network; makes it at the first time.
-///
-/// Gives `None` when the name belongs to a worker with a key, or to a removed one.
+/// Enters the workers of these names that are not known yet: on a trusted network, workers join by their names alone.
 ///
 /// # Errors
 /// [`DatabaseError::Statement`].
-pub async fn join_without_key(
-    client: &impl GenericClient,
-    name: &str,
-) -> Result<Option<WorkerId>, DatabaseError> {
-    let record = statement!("workers/join_without_key").optional(client, &[&name]).await?;
-    record.map(|record| record.get("id")).transpose()
+pub async fn enter(client: &impl GenericClient, names: &[&str]) -> Result<(), DatabaseError> {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    statement!("workers/enter").execute(client, &[&names]).await?;
+    Ok(())
 }
 
-/// Fixes the signing key of a worker that has none yet, and gives the key it must use.
+/// Finds the workers, removed ones too, of these CURVE public keys (Z85) and of these names. They are locked until the transaction ends.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn candidates(
+    client: &impl GenericClient,
+    public_keys: &[String],
+    names: &[&str],
+) -> Result<Vec<Worker>, DatabaseError> {
+    statement!("workers/candidates").all(client, &[&public_keys, &names]).await?.iter().map(worker).collect()
+}
+
+/// Fixes the signing keys of workers that have none yet.
 ///
 /// # Errors
 /// [`DatabaseError::Statement`].
-pub async fn pin_signing_key(
+pub async fn pin_signing_keys(
     client: &impl GenericClient,
-    id: WorkerId,
-    signing_key: &str,
-) -> Result<String, DatabaseError> {
-    statement!("workers/pin_signing_key").one(client, &[&id, &signing_key]).await?.get("signing_key")
+    keys: &[(WorkerId, &str)],
+) -> Result<(), DatabaseError> {
+    let (ids, keys): (Vec<WorkerId>, Vec<&str>) = keys.iter().copied().unzip();
+    statement!("workers/pin_signing_keys").execute(client, &[&ids, &keys]).await?;
+    Ok(())
 }
 
 /// Gives all workers, removed ones too, by name.
@@ -184,56 +195,40 @@ pub async fn by_name(client: &impl GenericClient, name: &str) -> Result<Option<W
     statement!("workers/by_name").optional(client, &[&name]).await?.as_ref().map(worker).transpose()
 }
 
-/// Finds the worker of a CURVE public key (Z85), removed or not.
+/// Records that workers joined the server start `epoch`, and what each said of itself; no worker may be named twice.
+///
+/// Gives those that have not been removed: the others did not join.
 ///
 /// # Errors
 /// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
-pub async fn by_public_key(
-    client: &impl GenericClient,
-    public_key: &str,
-) -> Result<Option<Worker>, DatabaseError> {
-    statement!("workers/by_public_key")
-        .optional(client, &[&public_key])
-        .await?
-        .as_ref()
-        .map(worker)
-        .transpose()
-}
-
-/// Records that a worker joined the server start `epoch`, and what it said of itself.
-///
-/// Gives false when it has been removed.
-///
-/// # Errors
-/// [`DatabaseError::Statement`].
 pub async fn hello(
     client: &impl GenericClient,
-    id: WorkerId,
     epoch: Epoch,
-    description: &Description,
-) -> Result<bool, DatabaseError> {
-    let said = description;
-    let rows = statement!("workers/hello")
-        .execute(
-            client,
-            &[
-                &id,
-                &epoch,
-                &said.machine,
-                &said.address,
-                &said.version,
-                &said.daemon,
-                &said.store_directory,
-                &said.systems,
-                &said.features,
-                &said.slots,
-                &said.publish_url,
-                &said.mandatory_features,
-            ],
-        )
-        .await?;
-    notify_changed(client, id).await?;
-    Ok(rows > 0)
+    joining: &[(WorkerId, &Description)],
+) -> Result<Vec<WorkerId>, DatabaseError> {
+    // Lists within rows cannot be passed as arrays.
+    let said: Vec<Value> = joining
+        .iter()
+        .map(|(id, said)| {
+            json!({
+                "id": id.get(),
+                "machine": said.machine,
+                "address": said.address,
+                "version": said.version,
+                "daemon": said.daemon,
+                "store_directory": said.store_directory,
+                "systems": said.systems,
+                "features": said.features,
+                "mandatory_features": said.mandatory_features,
+                "slots": said.slots,
+                "publish_url": said.publish_url,
+            })
+        })
+        .collect();
+    let records = statement!("workers/hello").all(client, &[&epoch, &Value::Array(said)]).await?;
+    let joined = records.iter().map(|record| record.get("id")).collect::<Result<Vec<_>, _>>()?;
+    notify_changed(client, &joined).await?;
+    Ok(joined)
 }
 
 /// Records heartbeats of workers that the server start `epoch` has, with the load each told, if it did.
@@ -251,18 +246,18 @@ pub async fn seen(
     Ok(())
 }
 
-/// Records that a worker left the server start `epoch`. Gives false when another start has it meanwhile.
+/// Records that workers left the server start `epoch`. Gives how many it had: others are with another start meanwhile.
 ///
 /// # Errors
 /// [`DatabaseError::Statement`].
 pub async fn disconnected(
     client: &impl GenericClient,
-    id: WorkerId,
+    ids: &[WorkerId],
     epoch: Epoch,
-) -> Result<bool, DatabaseError> {
-    let rows = statement!("workers/disconnected").execute(client, &[&id, &epoch]).await?;
-    notify_changed(client, id).await?;
-    Ok(rows > 0)
+) -> Result<u64, DatabaseError> {
+    let rows = statement!("workers/disconnected").execute(client, &[&ids, &epoch]).await?;
+    notify_changed(client, ids).await?;
+    Ok(rows)
 }
 
 /// What an operator wants of a worker.
@@ -297,7 +292,7 @@ pub async fn direct(
     };
     let id = record.get("id")?;
     statement!("control/notify").execute(client, &[]).await?;
-    notify_changed(client, id).await?;
+    notify_changed(client, &[id]).await?;
     Ok(Some(id))
 }
 
@@ -351,7 +346,7 @@ pub async fn set_aside(
 ) -> Result<(), DatabaseError> {
     statement!("workers/set_aside").execute(client, &[&worker, &epoch, &reason]).await?;
     statement!("control/notify").execute(client, &[]).await?;
-    notify_changed(client, worker).await
+    notify_changed(client, &[worker]).await
 }
 
 /// Gives work again to a worker that was set aside; the servers are told.
@@ -365,11 +360,11 @@ pub async fn recover(
 ) -> Result<(), DatabaseError> {
     statement!("workers/recover").execute(client, &[&worker, &epoch]).await?;
     statement!("control/notify").execute(client, &[]).await?;
-    notify_changed(client, worker).await
+    notify_changed(client, &[worker]).await
 }
 
-async fn notify_changed(client: &impl GenericClient, id: WorkerId) -> Result<(), DatabaseError> {
-    statement!("workers/notify_changed").execute(client, &[&id]).await?;
+async fn notify_changed(client: &impl GenericClient, ids: &[WorkerId]) -> Result<(), DatabaseError> {
+    statement!("workers/notify_changed").execute(client, &[&ids]).await?;
     Ok(())
 }
 

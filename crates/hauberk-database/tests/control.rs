@@ -390,7 +390,7 @@ async fn workers_are_directed_by_name_and_the_server_is_told() {
     let client = farm.client().await;
     let mut listener = Listener::connect(farm.test.location(), &[CONTROL]).await.unwrap();
     let description = workers::Description::default();
-    workers::hello(&client, farm.worker, farm.epoch, &description).await.unwrap();
+    workers::hello(&client, farm.epoch, &[(farm.worker, &description)]).await.unwrap();
     let order = |paused, reason: Option<&str>, draining| {
         let reason = reason.map(ToOwned::to_owned);
         [Order { worker: farm.worker, paused, reason, draining, revoked: false, set_aside: false }]
@@ -412,7 +412,7 @@ async fn workers_are_directed_by_name_and_the_server_is_told() {
     let orders = workers::orders(&client, farm.epoch).await.unwrap();
     assert!(matches!(orders[..], [Order { revoked: true, .. }]), "{orders:?}");
     // Without a session and without attempts, there is nothing to be done about it.
-    workers::disconnected(&client, farm.worker, farm.epoch).await.unwrap();
+    workers::disconnected(&client, &[farm.worker], farm.epoch).await.unwrap();
     assert_eq!(workers::orders(&client, farm.epoch).await.unwrap(), []);
 }
 
@@ -424,7 +424,8 @@ async fn a_worker_that_is_set_aside_is_paused_until_it_recovers_or_is_resumed() 
         let order = workers::orders(&farm.client().await, farm.epoch).await.unwrap().remove(0);
         (order.paused, order.set_aside, order.reason)
     };
-    workers::hello(&client, farm.worker, farm.epoch, &workers::Description::default()).await.unwrap();
+    let said = workers::Description::default();
+    workers::hello(&client, farm.epoch, &[(farm.worker, &said)]).await.unwrap();
     let aside = (true, true, Some("sick".to_owned()));
     workers::set_aside(&client, farm.worker, farm.epoch, "sick").await.unwrap();
     assert_eq!(standing().await, aside);

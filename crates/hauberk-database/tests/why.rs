@@ -30,7 +30,8 @@ impl Farm {
             ..Description::default()
         };
         change(&mut description);
-        workers::hello(&self.client().await, self.worker, self.epoch, &description).await.unwrap();
+        let said = [(self.worker, &description)];
+        workers::hello(&self.client().await, self.epoch, &said).await.unwrap();
     }
 }
 

@@ -4,7 +4,7 @@
 
 use hauberk_database::testing::TestDatabase;
 use hauberk_database::workers::{self, Description, Enrolment, NewWorker};
-use hauberk_database::{Epoch, audit};
+use hauberk_database::{Epoch, GenericClient, WorkerId, audit};
 use serde_json::json;
 
 fn new<'a>(name: &'a str, public_key: &'a str) -> NewWorker<'a> {
@@ -21,32 +21,48 @@ async fn names_and_keys_are_enrolled_once_until_removed() {
     assert_eq!(workers::add(&client, new("one", "key-one")).await.unwrap(), Enrolment::Done(id));
     assert_eq!(workers::add(&client, new("one", "other")).await.unwrap(), Enrolment::NameTaken);
     assert_eq!(workers::add(&client, new("two", "key-one")).await.unwrap(), Enrolment::KeyTaken);
-    let found = workers::by_public_key(&client, "key-one").await.unwrap().unwrap();
+    let keys = ["key-one".to_owned(), "key-two".to_owned()];
+    let [found] = &workers::candidates(&client, &keys, &[]).await.unwrap()[..] else {
+        panic!("one of them is enrolled")
+    };
     assert_eq!((found.id, found.name.as_str(), found.revoked_at), (id, "one", None));
 
-    assert_eq!(workers::join_without_key(&client, "one").await.unwrap(), None);
+    workers::enter(&client, &["one"]).await.unwrap();
+    assert_eq!(workers::by_name(&client, "one").await.unwrap().unwrap(), *found);
     assert_eq!(workers::remove(&client, "one").await.unwrap(), Some(id));
     assert_eq!(workers::remove(&client, "one").await.unwrap(), None);
     assert!(workers::by_name(&client, "one").await.unwrap().unwrap().revoked_at.is_some());
-    assert!(!workers::hello(&client, id, Epoch::new(1), &Description::default()).await.unwrap());
+    let hello = workers::hello(&client, Epoch::new(1), &[(id, &Description::default())]).await.unwrap();
+    assert_eq!(hello, []);
     assert_eq!(workers::add(&client, new("one", "other")).await.unwrap(), Enrolment::Done(id));
+}
+
+async fn enter(client: &impl GenericClient, name: &str) -> WorkerId {
+    workers::enter(client, &[name, name]).await.unwrap();
+    let [worker] = &workers::candidates(client, &[], &[name]).await.unwrap()[..] else {
+        panic!("{name} was entered once")
+    };
+    worker.id
 }
 
 #[tokio::test]
 async fn a_worker_without_a_key_keeps_the_signing_key_it_showed_first() {
     let test = TestDatabase::new().await;
     let client = test.client().await;
-    let id = workers::join_without_key(&client, "lan").await.unwrap().unwrap();
-    assert_eq!(workers::join_without_key(&client, "lan").await.unwrap(), Some(id));
-    assert_eq!(workers::pin_signing_key(&client, id, "lan-1:a").await.unwrap(), "lan-1:a");
-    assert_eq!(workers::pin_signing_key(&client, id, "lan-1:b").await.unwrap(), "lan-1:a");
+    let id = enter(&client, "lan").await;
+    assert_eq!(enter(&client, "lan").await, id);
+    for key in ["lan-1:a", "lan-1:b"] {
+        workers::pin_signing_keys(&client, &[(id, key)]).await.unwrap();
+        let worker = workers::by_name(&client, "lan").await.unwrap().unwrap();
+        assert_eq!(worker.signing_key.as_deref(), Some("lan-1:a"));
+    }
 }
 
 #[tokio::test]
 async fn only_the_server_start_that_has_a_worker_speaks_for_it() {
     let test = TestDatabase::new().await;
     let client = test.client().await;
-    let id = workers::join_without_key(&client, "w").await.unwrap().unwrap();
+    let id = enter(&client, "w").await;
     let description = Description {
         machine: "m".into(),
         systems: vec!["x86_64-linux".into(), "builtin".into()],
@@ -54,17 +70,18 @@ async fn only_the_server_start_that_has_a_worker_speaks_for_it() {
         ..Description::default()
     };
     let (old, new) = (Epoch::new(1), Epoch::new(2));
-    assert!(workers::hello(&client, id, old, &description).await.unwrap());
-    assert!(workers::hello(&client, id, new, &description).await.unwrap());
+    for epoch in [old, new] {
+        assert_eq!(workers::hello(&client, epoch, &[(id, &description)]).await.unwrap(), [id]);
+    }
     workers::seen(&client, old, &[(id, Some(json!({"load": 9})))]).await.unwrap();
     workers::seen(&client, new, &[(id, Some(json!({"load": 1})))]).await.unwrap();
     workers::seen(&client, new, &[(id, None)]).await.unwrap();
-    assert!(!workers::disconnected(&client, id, old).await.unwrap());
+    assert_eq!(workers::disconnected(&client, &[id], old).await.unwrap(), 0);
     let worker = workers::list(&client).await.unwrap().remove(0);
     assert_eq!(worker.load, Some(json!({"load": 1})));
     assert_eq!(worker.connected.unwrap().epoch, new);
     assert_eq!(worker.description, description);
-    assert!(workers::disconnected(&client, id, new).await.unwrap());
+    assert_eq!(workers::disconnected(&client, &[id], new).await.unwrap(), 1);
     assert_eq!(workers::by_name(&client, "w").await.unwrap().unwrap().connected, None);
 }
 

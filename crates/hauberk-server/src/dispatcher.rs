@@ -743,7 +743,7 @@ impl Dispatcher {
         self.window.remove_seat(id);
         if let Some(session) = self.sessions.remove(&id) {
             self.by_worker.remove(&session.worker);
-            self.effects.push(Effect::SessionEnded(session.worker));
+            self.effects.push(Effect::SessionEnded(session.worker, id));
         }
     }
 

@@ -16,7 +16,8 @@ use hauberk_store::signature::PublicKey;
 use serde_json::json;
 use tracing::{info, warn};
 
-use crate::registry::{is_name, not_ready, refused};
+use crate::greeting::is_name;
+use crate::refusal::{not_ready, refused};
 
 /// Guesses that an address may make at once, and the time until it may make another.
 const OF_ADDRESS: Allowance = Allowance { burst: 5, refill: Duration::from_secs(60) };

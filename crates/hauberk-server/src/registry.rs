@@ -1,24 +1,26 @@
-//! The registry: lets workers join, and keeps the table of workers true, one step after the other.
+//! The registry: lets workers join, and keeps the table of workers true.
+//!
+//! Requests that have come together are done together: after a start of the server all workers say Hello at once, and one transaction
+//! admits them. Nobody is answered before it is committed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use hauberk_database::workers::{self, Description, Worker};
-use hauberk_database::{Database, DatabaseError, Epoch, WorkerId};
+use hauberk_database::{Client, Database, DatabaseError, Epoch, WorkerId, begin, commit};
 use hauberk_order::Capabilities;
-use hauberk_protocol::PROTOCOL_VERSION;
-use hauberk_protocol::keys::CurvePublicKey;
-use hauberk_protocol::proto::{Enrol, Enrolled, Hello, Load, Refused, RefusedReason, Welcome, hello};
+use hauberk_protocol::proto::{Enrol, Enrolled, Hello, Load, Refused, RefusedReason, Welcome};
 use hauberk_protocol::socket::RoutingId;
 use hauberk_store::StoreDirectory;
 use hauberk_store::signature::PublicKey;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
-use tokio::time::{MissedTickBehavior, interval};
-use tracing::warn;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{debug, warn};
 
 use crate::enrolment::{EnrolmentDesk, Guest};
+use crate::greeting::{Greeting, Join, welcome_for};
+use crate::refusal::{not_ready, refused};
 use crate::session::SessionId;
 use crate::sources::{Source, Sources};
 use crate::step::Admitted;
@@ -26,25 +28,14 @@ use crate::wording::one_line;
 
 /// What workers said of their load is written together, so often.
 const LOAD_INTERVAL: Duration = Duration::from_secs(5);
-/// Words in a Hello's lists at most.
-const WORDS: usize = 256;
-/// Bytes in a name or word at most.
-const WORD: usize = 256;
+/// Requests done together at most.
+const BATCH: usize = 1000;
 
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Request {
     /// A worker says Hello.
-    Join {
-        /// The connection it came by.
-        routing: RoutingId,
-        /// The key it has proved to own.
-        user: Option<CurvePublicKey>,
-        /// Where it is.
-        peer_address: Option<IpAddr>,
-        /// What it says.
-        hello: Box<Hello>,
-    },
+    Join(Join),
     /// A guest presents a token.
     Enrol {
         /// The connection it came by.
@@ -55,7 +46,7 @@ pub(crate) enum Request {
         enrol: Box<Enrol>,
     },
     /// A worker's session is over.
-    Left(WorkerId),
+    Left(WorkerId, SessionId),
     /// A worker was heard of.
     Seen(WorkerId, Option<Load>),
 }
@@ -85,53 +76,32 @@ pub(crate) struct Registry {
     pub(crate) sources: Sources,
     /// Where guests go.
     pub(crate) desk: EnrolmentDesk,
+    /// The newest session of each worker that has one: that an older one is over changes nothing.
+    pub(crate) sessions: HashMap<WorkerId, SessionId>,
 }
 
 impl Registry {
-    /// Works until nobody asks any more.
-    pub(crate) async fn run(mut self, mut requests: UnboundedReceiver<Request>, answers: Sender<Answer>) {
+    /// Works until nobody asks any more. What came together is answered together.
+    pub(crate) async fn run(
+        mut self,
+        mut requests: UnboundedReceiver<Request>,
+        answers: Sender<Vec<Answer>>,
+    ) {
         let mut loads: HashMap<WorkerId, Option<Value>> = HashMap::new();
+        let mut batch = Vec::new();
         let mut flush = interval(LOAD_INTERVAL);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                request = requests.recv() => match request {
-                    None => break,
-                    Some(Request::Join { routing, user, peer_address, hello }) => {
-                        let name = hello.name.clone();
-                        let answer = match self.join(routing, user, peer_address, &hello).await {
-                            Ok(admitted) => Answer::Admitted(Box::new(admitted), hello),
-                            Err(refused) => {
-                                warn!(
-                                    worker.name = name, peer.address = ?peer_address,
-                                    "refused {name}: {}", refused.message
-                                );
-                                Answer::Refused(routing, refused)
-                            }
-                        };
-                        if answers.send(answer).await.is_err() {
-                            break;
-                        }
+                count = requests.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        break;
                     }
-                    Some(Request::Enrol { routing, guest, enrol }) => {
-                        let answer = match self.enrol(guest, &enrol).await {
-                            Ok(enrolled) => Answer::Enrolled(routing, enrolled),
-                            Err(refused) => Answer::Refused(routing, refused),
-                        };
-                        if answers.send(answer).await.is_err() {
-                            break;
-                        }
+                    let answered = self.take(batch.drain(..), &mut loads).await;
+                    if !answered.is_empty() && answers.send(answered).await.is_err() {
+                        break;
                     }
-                    Some(Request::Left(worker)) => {
-                        loads.remove(&worker);
-                        if let Err(error) = self.left(worker).await {
-                            warn!(error = &error as &dyn std::error::Error, "cannot record that a worker left");
-                        }
-                    }
-                    Some(Request::Seen(worker, load)) => {
-                        loads.insert(worker, load.as_ref().map(load_value));
-                    }
-                },
+                }
                 _ = flush.tick(), if !loads.is_empty() => {
                     let seen: Vec<_> = std::mem::take(&mut loads).into_iter().collect();
                     if let Err(error) = self.seen(&seen).await {
@@ -142,14 +112,50 @@ impl Registry {
         }
     }
 
+    async fn take(
+        &mut self,
+        requests: impl Iterator<Item = Request>,
+        loads: &mut HashMap<WorkerId, Option<Value>>,
+    ) -> Vec<Answer> {
+        let (mut joins, mut guests, mut left) = (Vec::new(), Vec::new(), Vec::new());
+        for request in requests {
+            match request {
+                Request::Join(join) => joins.push(join),
+                Request::Enrol { routing, guest, enrol } => guests.push((routing, guest, enrol)),
+                Request::Left(worker, session) => {
+                    if self.sessions.get(&worker) == Some(&session) {
+                        self.sessions.remove(&worker);
+                        loads.remove(&worker);
+                        left.push(worker);
+                    }
+                }
+                Request::Seen(worker, load) => drop(loads.insert(worker, load.as_ref().map(load_value))),
+            }
+        }
+        // First: whoever joins in the same batch has left before.
+        if !left.is_empty()
+            && let Err(error) = self.left(&left).await
+        {
+            warn!(error = &error as &dyn std::error::Error, "cannot record that workers left");
+        }
+        let mut answers = if joins.is_empty() { Vec::new() } else { self.join(joins).await };
+        for (routing, guest, enrol) in guests {
+            answers.push(match self.enrol(guest, &enrol).await {
+                Ok(enrolled) => Answer::Enrolled(routing, enrolled),
+                Err(refused) => Answer::Refused(routing, refused),
+            });
+        }
+        answers
+    }
+
     async fn enrol(&mut self, guest: Guest, enrol: &Enrol) -> Result<Enrolled, Refused> {
         let keys = self.welcomes.values().flat_map(|welcome| &welcome.signing_keys);
         let kinds: Vec<PublicKey> = keys.filter_map(|key| key.key.parse().ok()).collect();
         self.desk.enrol(guest, enrol, &kinds).await
     }
 
-    async fn left(&self, worker: WorkerId) -> Result<(), DatabaseError> {
-        workers::disconnected(&self.database.client().await?, worker, self.epoch).await?;
+    async fn left(&self, workers: &[WorkerId]) -> Result<(), DatabaseError> {
+        workers::disconnected(&self.database.client().await?, workers, self.epoch).await?;
         Ok(())
     }
 
@@ -157,27 +163,128 @@ impl Registry {
         workers::seen(&self.database.client().await?, self.epoch, seen).await
     }
 
-    async fn join(
-        &self,
-        routing: RoutingId,
-        user: Option<CurvePublicKey>,
-        peer_address: Option<IpAddr>,
-        hello: &Hello,
-    ) -> Result<Admitted, Refused> {
-        if hello.protocol != PROTOCOL_VERSION {
-            return Err(refused(
-                RefusedReason::Protocol,
-                format!(
-                    "this server speaks version {PROTOCOL_VERSION} of the protocol, the worker version {}; \
-                     install the same release of hauberk on both",
-                    hello.protocol
-                ),
-            ));
+    /// Answers Hellos, in their order.
+    async fn join(&mut self, joins: Vec<Join>) -> Vec<Answer> {
+        let (count, began) = (joins.len(), Instant::now());
+        let checked: Vec<_> = joins.into_iter().map(|join| Greeting::check(join, &self.welcomes)).collect();
+        let mut answers: Vec<Option<Answer>> = Vec::with_capacity(count);
+        let (mut greetings, mut places) = (Vec::new(), Vec::new());
+        for (place, checked) in checked.into_iter().enumerate() {
+            answers.push(match checked {
+                Ok(greeting) => {
+                    greetings.push(greeting);
+                    places.push(place);
+                    None
+                }
+                Err((join, refused)) => Some(refuse(&join, refused)),
+            });
         }
-        let mut capabilities = capabilities(hello)?;
-        let welcome = self.welcome_for(&capabilities.store_directory)?;
-        let signing_key = signing_key(hello, welcome)?;
-        let worker = self.identify(user, hello).await?;
+        for (place, answer) in places.into_iter().zip(self.admit(greetings).await) {
+            answers[place] = Some(answer);
+        }
+        let answers: Vec<Answer> = answers.into_iter().flatten().collect();
+        for answer in &answers {
+            if let Answer::Admitted(admitted, _) = answer {
+                self.sessions.insert(admitted.worker, admitted.session);
+            }
+        }
+        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        debug!(workers.hellos = count, duration_ms, "answered {count} hellos in {duration_ms} ms");
+        answers
+    }
+
+    /// Admits whoever may join, in one transaction. One that the database does not take for a single worker's sake is made again for
+    /// each alone.
+    async fn admit(&self, greetings: Vec<Greeting>) -> Vec<Answer> {
+        if greetings.is_empty() {
+            return Vec::new();
+        }
+        match self.record(&greetings).await {
+            Ok(results) => {
+                let answer = |(greeting, result): (Greeting, Result<Admitted, Refused>)| match result {
+                    Ok(admitted) => Answer::Admitted(Box::new(admitted), greeting.join.hello),
+                    Err(refused) => refuse(&greeting.join, refused),
+                };
+                greetings.into_iter().zip(results).map(answer).collect()
+            }
+            Err(error) if error.is_transient() || greetings.len() == 1 => {
+                let refused = not_ready(error);
+                greetings.iter().map(|greeting| refuse(&greeting.join, refused.clone())).collect()
+            }
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the database refuses {} workers at once; they are admitted one by one",
+                    greetings.len()
+                );
+                let mut answers = Vec::with_capacity(greetings.len());
+                for greeting in greetings {
+                    answers.extend(Box::pin(self.admit(vec![greeting])).await);
+                }
+                answers
+            }
+        }
+    }
+
+    async fn record(&self, greetings: &[Greeting]) -> Result<Vec<Result<Admitted, Refused>>, DatabaseError> {
+        let keys: Vec<String> = greetings.iter().filter_map(|greeting| greeting.key.clone()).collect();
+        let names: Vec<&str> = greetings
+            .iter()
+            .filter(|greeting| greeting.key.is_none() && !self.secure)
+            .map(|greeting| greeting.join.hello.name.as_str())
+            .collect();
+        let mut client: Client = self.database.client().await?;
+        let transaction = begin(&mut client).await?;
+        if !names.is_empty() {
+            workers::enter(&transaction, &names).await?;
+        }
+        let mut known = Known::new(workers::candidates(&transaction, &keys, &names).await?);
+        let results: Vec<_> = greetings.iter().map(|greeting| self.identify(greeting, &mut known)).collect();
+        // Of several Hellos of one worker the last counts.
+        let mut said: BTreeMap<WorkerId, &Description> = BTreeMap::new();
+        for identified in results.iter().flatten() {
+            said.insert(identified.worker.id, &identified.description);
+        }
+        if !known.pinned.is_empty() {
+            workers::pin_signing_keys(&transaction, &known.pinned).await?;
+        }
+        if !said.is_empty() {
+            let said: Vec<_> = said.into_iter().collect();
+            workers::hello(&transaction, self.epoch, &said).await?;
+        }
+        commit(transaction).await?;
+        Ok(greetings
+            .iter()
+            .zip(results)
+            .map(|(greeting, identified)| self.welcome(greeting, identified?))
+            .collect())
+    }
+
+    /// Finds the worker that says Hello, and tells whether it may join.
+    fn identify<'a>(&self, greeting: &'a Greeting, known: &mut Known<'a>) -> Result<Identified, Refused> {
+        let hello = &greeting.join.hello;
+        let worker = match &greeting.key {
+            Some(key) => known.by_key(key).ok_or_else(|| {
+                refused(
+                    RefusedReason::NotEnrolled,
+                    format!(
+                        "the key {key} is not enrolled; on the server: hauberk worker add {} --public-key '{key}' \
+                         --signing-key '{}', or start it with --enrol and a token of `hauberk worker token`",
+                        hello.name,
+                        hello.signing_key.split_whitespace().collect::<Vec<_>>().join(" ")
+                    ),
+                )
+            })?,
+            None if self.secure => {
+                return Err(refused(RefusedReason::NotEnrolled, "a key is needed to join".to_owned()));
+            }
+            None => known.by_name(&hello.name, &hello.signing_key).ok_or_else(|| {
+                refused(
+                    RefusedReason::NameTaken,
+                    format!("`{}` belongs to a worker with a key, or to one that was removed", hello.name),
+                )
+            })?,
+        };
         if worker.name != hello.name {
             return Err(refused(
                 RefusedReason::NameTaken,
@@ -195,44 +302,31 @@ impl Registry {
         }
         // However either is spelt: one may be the text of a file, with its line ends.
         let pinned = worker.signing_key.as_deref().and_then(|key| key.parse::<PublicKey>().ok());
-        if pinned.as_ref() != Some(&signing_key) {
+        if pinned.as_ref() != Some(&greeting.signing_key) {
             return Err(refused(
                 RefusedReason::SigningKey,
                 format!(
                     "`{}` is enrolled with another signing key than `{}`; remove and add the worker to change it",
                     worker.name,
-                    signing_key.to_line()
+                    greeting.signing_key.to_line()
                 ),
             ));
         }
+        let mut capabilities = greeting.capabilities.clone();
+        let mut description = greeting.description.clone();
         if let Some(allowed) = &worker.allowed_systems {
-            restrict(&mut capabilities, allowed)?;
+            restrict(&mut capabilities, &mut description, allowed)?;
         }
-        let address = peer_address.map(|address| address.to_string()).unwrap_or_default();
-        let description = Description {
-            machine: hello.machine.clone(),
-            address: address.clone(),
-            version: hello.version.clone(),
-            daemon: hello.resources.as_ref().map(|machine| machine.daemon.clone()).unwrap_or_default(),
-            store_directory: hello.store_directory.clone(),
-            systems: hello
-                .systems
-                .iter()
-                .filter(|system| capabilities.systems.contains(*system))
-                .cloned()
-                .collect(),
-            features: hello.features.clone(),
-            mandatory_features: hello.mandatory_features.clone(),
-            slots: i32::try_from(hello.slots).unwrap_or(i32::MAX),
-            publish_url: publish_url(hello, peer_address)?,
-        };
-        let client = self.database.client().await.map_err(not_ready)?;
-        if !workers::hello(&client, worker.id, self.epoch, &description).await.map_err(not_ready)? {
-            return Err(refused(
-                RefusedReason::Revoked,
-                format!("`{}` was removed from the farm", worker.name),
-            ));
-        }
+        Ok(Identified { worker: worker.clone(), capabilities, description })
+    }
+
+    /// Makes the session of a worker whose join is recorded.
+    fn welcome(&self, greeting: &Greeting, identified: Identified) -> Result<Admitted, Refused> {
+        let Identified { worker, capabilities, description } = identified;
+        let welcome = welcome_for(&self.welcomes, &capabilities.store_directory)?;
+        let session = SessionId::from_random(getrandom::u64().map_err(|error| {
+            refused(RefusedReason::NotReady, format!("the server has no randomness: {error}"))
+        })?);
         self.sources.put(
             worker.id,
             Source {
@@ -241,10 +335,6 @@ impl Registry {
                 signing_key: worker.signing_key,
             },
         );
-        let session = SessionId::from_random(getrandom::u64().map_err(|error| {
-            refused(RefusedReason::NotReady, format!("the server has no randomness: {error}"))
-        })?);
-        let welcome = Welcome { session: session.to_wire(), peer_address: address, ..welcome.clone() };
         Ok(Admitted {
             worker: worker.id,
             name: worker.name,
@@ -252,60 +342,66 @@ impl Registry {
             draining: worker.draining,
             capabilities,
             session,
-            routing,
-            welcome,
+            routing: greeting.join.routing,
+            welcome: Welcome {
+                session: session.to_wire(),
+                peer_address: description.address,
+                ..welcome.clone()
+            },
         })
     }
+}
 
-    /// What to say to a worker of this store directory.
-    fn welcome_for(&self, directory: &StoreDirectory) -> Result<&Welcome, Refused> {
-        self.welcomes.get(directory).ok_or_else(|| {
-            let held: Vec<_> = self.welcomes.keys().map(StoreDirectory::to_string).collect();
-            refused(
-                RefusedReason::StoreDirectory,
-                format!(
-                    "this server holds {}, and the worker builds in {directory}; give the server --store {directory} \
-                     and a signing key for it",
-                    held.join(" and ")
-                ),
-            )
-        })
+/// A worker that may join, and what it can be believed.
+struct Identified {
+    worker: Worker,
+    capabilities: Capabilities,
+    description: Description,
+}
+
+/// The workers that a batch may be of, as their rows are.
+struct Known<'a> {
+    workers: Vec<Worker>,
+    keys: HashMap<String, usize>,
+    names: HashMap<String, usize>,
+    /// Signing keys that are seen for the first time.
+    pinned: Vec<(WorkerId, &'a str)>,
+}
+
+impl<'a> Known<'a> {
+    fn new(workers: Vec<Worker>) -> Self {
+        let (mut keys, mut names) = (HashMap::new(), HashMap::new());
+        for (place, worker) in workers.iter().enumerate() {
+            match &worker.public_key {
+                Some(key) => keys.insert(key.clone(), place),
+                None if worker.revoked_at.is_none() => names.insert(worker.name.clone(), place),
+                None => None,
+            };
+        }
+        Self { workers, keys, names, pinned: Vec::new() }
     }
 
-    async fn identify(&self, user: Option<CurvePublicKey>, hello: &Hello) -> Result<Worker, Refused> {
-        let client = self.database.client().await.map_err(not_ready)?;
-        if let Some(user) = user {
-            let key = user.to_string();
-            return workers::by_public_key(&client, &key).await.map_err(not_ready)?.ok_or_else(|| {
-                refused(
-                    RefusedReason::NotEnrolled,
-                    format!(
-                        "the key {key} is not enrolled; on the server: hauberk worker add {} --public-key '{key}' \
-                         --signing-key '{}', or start it with --enrol and a token of `hauberk worker token`",
-                        hello.name,
-                        hello.signing_key.split_whitespace().collect::<Vec<_>>().join(" ")
-                    ),
-                )
-            });
+    fn by_key(&self, key: &str) -> Option<&Worker> {
+        self.keys.get(key).and_then(|place| self.workers.get(*place))
+    }
+
+    /// A worker without a key, which keeps the signing key that it shows first.
+    fn by_name(&mut self, name: &str, signing_key: &'a str) -> Option<&Worker> {
+        let worker = self.names.get(name).and_then(|place| self.workers.get_mut(*place))?;
+        if worker.signing_key.is_none() {
+            worker.signing_key = Some(signing_key.to_owned());
+            self.pinned.push((worker.id, signing_key));
         }
-        if self.secure {
-            return Err(refused(RefusedReason::NotEnrolled, "a key is needed to join".to_owned()));
-        }
-        let taken = || {
-            refused(
-                RefusedReason::NameTaken,
-                format!("`{}` belongs to a worker with a key, or to one that was removed", hello.name),
-            )
-        };
-        let id =
-            workers::join_without_key(&client, &hello.name).await.map_err(not_ready)?.ok_or_else(taken)?;
-        workers::pin_signing_key(&client, id, &hello.signing_key).await.map_err(not_ready)?;
-        workers::by_name(&client, &hello.name).await.map_err(not_ready)?.ok_or_else(taken)
+        Some(worker)
     }
 }
 
 /// Leaves a worker the systems that it was enrolled for.
-fn restrict(capabilities: &mut Capabilities, allowed: &[String]) -> Result<(), Refused> {
+fn restrict(
+    capabilities: &mut Capabilities,
+    description: &mut Description,
+    allowed: &[String],
+) -> Result<(), Refused> {
     let said: Vec<_> = capabilities.systems.iter().cloned().collect();
     capabilities.systems.retain(|system| allowed.contains(system));
     if capabilities.systems.is_empty() {
@@ -314,112 +410,14 @@ fn restrict(capabilities: &mut Capabilities, allowed: &[String]) -> Result<(), R
             format!("it is enrolled to build for {}, and offers {}", allowed.join(", "), said.join(", ")),
         ));
     }
+    description.systems.retain(|system| allowed.contains(system));
     Ok(())
 }
 
-/// Makes a refusal; those that time may mend say when to try again.
-pub(crate) fn refused(reason: RefusedReason, message: String) -> Refused {
-    let retry_after_s = match reason {
-        RefusedReason::NotReady => 5,
-        // The operator may enrol it while it waits.
-        RefusedReason::NotEnrolled => 30,
-        RefusedReason::Unspecified
-        | RefusedReason::Revoked
-        | RefusedReason::Protocol
-        | RefusedReason::NameTaken
-        | RefusedReason::SigningKey
-        | RefusedReason::StoreDirectory
-        | RefusedReason::BadHello
-        | RefusedReason::BadToken
-        | RefusedReason::Superseded => 0,
-    };
-    Refused { reason: reason.into(), message, retry_after_s }
-}
-
-/// Refuses for as long as the database is away.
-#[expect(clippy::needless_pass_by_value, reason = "the argument of map_err")]
-pub(crate) fn not_ready(error: DatabaseError) -> Refused {
-    warn!(error = &error as &dyn std::error::Error, "cannot let a worker join now");
-    refused(RefusedReason::NotReady, "the server's database is away".to_owned())
-}
-
-fn capabilities(hello: &Hello) -> Result<Capabilities, Refused> {
-    let bad = |what: String| refused(RefusedReason::BadHello, what);
-    if !is_name(&hello.name) {
-        return Err(bad(
-            "a worker's name has 1 to 64 letters, digits, `.`, `_` and `-`, and begins with a letter or digit".to_owned(),
-        ));
-    }
-    let store_directory: StoreDirectory = hello
-        .store_directory
-        .parse()
-        .map_err(|error| refused(RefusedReason::StoreDirectory, format!("{error}")))?;
-    if hello.slots == 0 {
-        return Err(bad("a worker has one slot at least".to_owned()));
-    }
-    let words = |what: &str, list: &[String]| -> Result<BTreeSet<String>, Refused> {
-        if list.len() > WORDS || list.iter().any(|word| word.is_empty() || word.len() > WORD) {
-            return Err(bad(format!("there are too many {what}, or one is empty or too long")));
-        }
-        Ok(list.iter().cloned().collect())
-    };
-    if [&hello.machine, &hello.version].iter().any(|text| text.len() > WORD) || hello.signing_key.len() > 4096
-    {
-        return Err(bad("machine, version or signing key is too long".to_owned()));
-    }
-    Ok(Capabilities {
-        store_directory,
-        systems: words("systems", &hello.systems)?,
-        features: words("features", &hello.features)?,
-        mandatory_features: words("mandatory features", &hello.mandatory_features)?,
-    })
-}
-
-/// Reads the key a worker signs with, which must be of the kind that its store's narinfos are signed by.
-fn signing_key(hello: &Hello, welcome: &Welcome) -> Result<PublicKey, Refused> {
-    let is_guix = |key: &PublicKey| matches!(key, PublicKey::Guix(_));
-    let key: PublicKey = hello.signing_key.parse().map_err(|error| {
-        refused(RefusedReason::SigningKey, format!("its signing key cannot be read: {error}"))
-    })?;
-    let ours = welcome.signing_keys.iter().find_map(|key| key.key.parse().ok());
-    match ours {
-        Some(ours) if is_guix(&ours) != is_guix(&key) => Err(refused(
-            RefusedReason::SigningKey,
-            format!(
-                "results of {} are signed with keys of {} here; make one with `hauberk key signing`",
-                hello.store_directory,
-                if is_guix(&ours) { "Guix" } else { "Nix" }
-            ),
-        )),
-        _ => Ok(key),
-    }
-}
-
-/// Whether a text can be a worker's name.
-pub(crate) fn is_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
-}
-
-/// Where the worker's results are: the URL it gave, or its port at the address it is seen at.
-fn publish_url(hello: &Hello, peer_address: Option<IpAddr>) -> Result<Option<String>, Refused> {
-    match &hello.publish {
-        None => Ok(None),
-        Some(hello::Publish::PublishUrl(url)) => {
-            if url.len() <= 1024 && (url.starts_with("http://") || url.starts_with("https://")) {
-                Ok(Some(url.trim_end_matches('/').to_owned()))
-            } else {
-                Err(refused(RefusedReason::BadHello, format!("`{url}` is not an http URL")))
-            }
-        }
-        Some(hello::Publish::PublishPort(port)) => match (u16::try_from(*port), peer_address) {
-            (Ok(port @ 1..), Some(IpAddr::V4(address))) => Ok(Some(format!("http://{address}:{port}"))),
-            (Ok(port @ 1..), Some(IpAddr::V6(address))) => Ok(Some(format!("http://[{address}]:{port}"))),
-            (Ok(1..), None) => Ok(None),
-            (Ok(0) | Err(_), _) => Err(refused(RefusedReason::BadHello, format!("{port} is not a port"))),
-        },
-    }
+fn refuse(join: &Join, refused: Refused) -> Answer {
+    let (name, address) = (&join.hello.name, join.peer_address);
+    warn!(worker.name = name, peer.address = ?address, "refused {name}: {}", refused.message);
+    Answer::Refused(join.routing, refused)
 }
 
 fn load_value(load: &Load) -> Value {
@@ -436,61 +434,5 @@ fn load_value(load: &Load) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hello() -> Hello {
-        Hello {
-            protocol: PROTOCOL_VERSION,
-            name: "w-1.example".to_owned(),
-            store_directory: "/nix/store".to_owned(),
-            systems: vec!["x86_64-linux".to_owned()],
-            slots: 2,
-            ..Hello::default()
-        }
-    }
-
-    #[test]
-    fn a_hello_is_checked_before_anything_is_believed() {
-        assert!(capabilities(&hello()).is_ok());
-        let cases: [fn(&mut Hello); 6] = [
-            |hello| hello.name = String::new(),
-            |hello| hello.name = "a b".to_owned(),
-            |hello| hello.name = "x".repeat(65),
-            |hello| hello.slots = 0,
-            |hello| hello.store_directory = "store".to_owned(),
-            |hello| hello.systems = vec!["s".repeat(300)],
-        ];
-        for case in cases {
-            let mut bad = hello();
-            case(&mut bad);
-            assert!(capabilities(&bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_worker_builds_for_the_systems_it_was_enrolled_for() {
-        let mut capabilities = capabilities(&hello()).unwrap();
-        capabilities.systems.insert("i686-linux".to_owned());
-        restrict(&mut capabilities, &["i686-linux".to_owned(), "aarch64-linux".to_owned()]).unwrap();
-        assert_eq!(capabilities.systems, BTreeSet::from(["i686-linux".to_owned()]));
-        assert!(restrict(&mut capabilities, &["aarch64-linux".to_owned()]).is_err());
-    }
-
-    #[test]
-    fn a_port_is_joined_with_the_address_the_server_sees() {
-        let mut hello = hello();
-        assert_eq!(publish_url(&hello, None).unwrap(), None);
-        hello.publish = Some(hello::Publish::PublishPort(5558));
-        let v4 = publish_url(&hello, Some("10.0.0.1".parse().unwrap())).unwrap();
-        assert_eq!(v4.as_deref(), Some("http://10.0.0.1:5558"));
-        let v6 = publish_url(&hello, Some("fd00::1".parse().unwrap())).unwrap();
-        assert_eq!(v6.as_deref(), Some("http://[fd00::1]:5558"));
-        hello.publish = Some(hello::Publish::PublishPort(70_000));
-        assert!(publish_url(&hello, Some("10.0.0.1".parse().unwrap())).is_err());
-        hello.publish = Some(hello::Publish::PublishUrl("file:///etc".to_owned()));
-        assert!(publish_url(&hello, None).is_err());
-        hello.publish = Some(hello::Publish::PublishUrl("https://w.example/x/".to_owned()));
-        assert_eq!(publish_url(&hello, None).unwrap().as_deref(), Some("https://w.example/x"));
-    }
-}
+#[path = "registry_tests.rs"]
+mod tests;

@@ -204,8 +204,15 @@ pub async fn run(
     let (answers_sender, answers) = channel(BACKLOG);
     let secure = config.curve.is_some();
     let desk = EnrolmentDesk::new(database.clone(), public_key);
-    let keeper =
-        Registry { database: database.clone(), epoch, welcomes, secure, sources: sources.clone(), desk };
+    let keeper = Registry {
+        database: database.clone(),
+        epoch,
+        welcomes,
+        secure,
+        sources: sources.clone(),
+        desk,
+        sessions: HashMap::new(),
+    };
     parts.spawn(async move {
         keeper.run(requests, answers_sender).await;
         ("registry", Ok(()))

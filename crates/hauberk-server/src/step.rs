@@ -150,7 +150,7 @@ pub(crate) enum Effect {
     /// The window is to be filled from the database.
     Refill,
     /// A worker's session is over.
-    SessionEnded(WorkerId),
+    SessionEnded(WorkerId, SessionId),
     /// A worker is sick, for this reason.
     SetAside(WorkerId, String),
     /// A worker that was set aside has done a build.

@@ -22,6 +22,7 @@ use crate::backend::{FromBackend, Received};
 use crate::committer::Committers;
 use crate::dispatcher::{Dispatcher, WINDOW};
 use crate::enrolment::Guest;
+use crate::greeting::Join;
 use crate::metrics::{Census, Metrics, ReadyClock};
 use crate::ration::Ration;
 use crate::registry::{Answer, Request};
@@ -52,7 +53,7 @@ pub(crate) struct Channels {
     /// To the registry.
     pub(crate) registry: UnboundedSender<Request>,
     /// From the registry.
-    pub(crate) answers: Receiver<Answer>,
+    pub(crate) answers: Receiver<Vec<Answer>>,
     /// To the fetcher.
     pub(crate) fetches: UnboundedSender<FetchJob>,
     /// From the fetcher.
@@ -188,9 +189,11 @@ impl Task {
                     let Some(done) = done else { break };
                     self.committed(done);
                 }
-                answer = self.channels.answers.recv() => {
-                    let Some(answer) = answer else { break };
-                    self.answer(answer);
+                answers = self.channels.answers.recv() => {
+                    let Some(answers) = answers else { break };
+                    for answer in answers {
+                        self.answer(answer);
+                    }
                 }
                 fetched = self.channels.fetched.recv() => {
                     let Some((job, result)) = fetched else { break };
@@ -263,9 +266,9 @@ impl Task {
             WorkerBody::Hello(hello) => {
                 // One at a time: whoever repeats its Hello is answered once.
                 if self.joining.insert(routing) {
-                    let request = Request::Join { routing, user, peer_address, hello: Box::new(hello) };
+                    let join = Join { routing, user, peer_address, hello: Box::new(hello) };
                     // The registry ends only with the server.
-                    let _ = self.channels.registry.send(request);
+                    let _ = self.channels.registry.send(Request::Join(join));
                 }
                 return;
             }
@@ -562,7 +565,9 @@ impl Task {
                 Effect::Commit(op) => self.channels.ops.send(op),
                 Effect::Late(step) => self.channels.late.send(step).is_ok(),
                 Effect::Fetch(job) => self.channels.fetches.send(job).is_ok(),
-                Effect::SessionEnded(worker) => self.channels.registry.send(Request::Left(worker)).is_ok(),
+                Effect::SessionEnded(worker, session) => {
+                    self.channels.registry.send(Request::Left(worker, session)).is_ok()
+                }
                 Effect::SetAside(worker, reason) => {
                     let epoch = self.epoch;
                     self.change(worker, move |client| async move {

@@ -716,7 +716,7 @@ impl World {
                     Effect::Fetch(job) => self.fetches.push(job),
                     Effect::Refill => self.refill = true,
                     // What the farm thinks of workers is not of the model.
-                    Effect::SessionEnded(_) | Effect::SetAside(..) | Effect::Recovered(_) => {}
+                    Effect::SessionEnded(..) | Effect::SetAside(..) | Effect::Recovered(_) => {}
                 }
             }
         }

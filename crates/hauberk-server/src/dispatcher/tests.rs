@@ -409,7 +409,7 @@ fn a_worker_that_leaves_gives_its_builds_back_at_once() {
     bench.dispatcher.goodbye(session, "told to end");
     let effects = bench.settle();
     assert_eq!(ended(&effects), [(101, AttemptClass::Canceled, Consequence::Ready)]);
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::SessionEnded(_))));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::SessionEnded(..))));
 }
 
 #[test]
@@ -972,7 +972,7 @@ fn word(effects: &[Effect]) -> String {
             Effect::Late(Late::Succeed(_)) => "settle".to_owned(),
             Effect::Fetch(_) => "fetch".to_owned(),
             Effect::Refill => continue,
-            Effect::SessionEnded(_) => "left".to_owned(),
+            Effect::SessionEnded(..) => "left".to_owned(),
             Effect::SetAside(..) => "set aside".to_owned(),
             Effect::Recovered(_) => "recovered".to_owned(),
         });
