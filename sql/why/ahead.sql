@@ -1,15 +1,24 @@
 -- What is ready for the same workers as a ready build, by specification: what goes before it (counted up to $6), and whether there is
--- anything as urgent at all. `offset 0` keeps the planner from counting more than that.
+-- anything as urgent at all. Each kind of what goes before is a range of the index that the lanes are read by, so that a queue of
+-- equals is not walked through.
 -- $1 build id, $2 store directory, $3 system, $4 urgency, $5 specification, $6 how many at most, $7 remaining path
 select l.specification_id, s.name as specification, s.shares, sum(more.builds)::bigint as builds, bool_or(alike.there) as contends
 from lanes l
 join specifications s on s.id = l.specification_id
 cross join lateral (
     select count(*) as builds
-    from (select from builds o
-          where o.lane_id = l.id and o.phase = 'ready' and o.urgency <= $4
-            and (o.urgency < $4 or l.specification_id = $5 and (o.remaining_path > $7 or o.remaining_path = $7 and o.id < $1))
-          limit $6) o
+    from (
+        (select o.id from builds o where o.lane_id = l.id and o.phase = 'ready' and o.urgency < $4 limit $6)
+      union all
+        (select o.id from builds o
+         where l.specification_id = $5 and o.lane_id = l.id and o.phase = 'ready' and o.urgency = $4 and o.remaining_path > $7
+         limit $6)
+      union all
+        (select o.id from builds o
+         where l.specification_id = $5 and o.lane_id = l.id and o.phase = 'ready' and o.urgency = $4 and o.remaining_path = $7
+           and o.id < $1
+         limit $6)
+    ) o
 ) more
 cross join lateral (
     select exists (select from builds o where o.lane_id = l.id and o.phase = 'ready' and o.urgency = $4) as there
