@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Transaction};
+use deadpool_postgres::{
+    Client, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime, Transaction,
+};
 use tokio_postgres::NoTls;
 
 use crate::metrics::{self, PoolUse};
@@ -75,6 +77,8 @@ impl Database {
         );
         let pool = Pool::builder(manager)
             .max_size(size.max(1))
+            // The one that was used last knows the statements and the tables: in turn, each would have to learn them.
+            .queue_mode(QueueMode::Lifo)
             .wait_timeout(Some(WAIT_TIMEOUT))
             .runtime(Runtime::Tokio1)
             .build()

@@ -7,6 +7,17 @@ use zeroize::Zeroizing;
 const ALPHABET: &[u8; 85] =
     b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
 
+/// What each character stands for; 255 for one outside the alphabet. Every message that arrives names its sender's key.
+const DIGITS: [u8; 256] = {
+    let mut digits = [u8::MAX; 256];
+    let mut digit = 0;
+    while digit < ALPHABET.len() {
+        digits[ALPHABET[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    digits
+};
+
 /// Characters in a key's text.
 pub(crate) const TEXT_LENGTH: usize = 40;
 
@@ -32,8 +43,11 @@ pub(crate) fn decode(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     for (group, out) in text.chunks_exact(5).zip(key.chunks_exact_mut(4)) {
         let mut value = 0_u64;
         for character in group {
-            let digit = ALPHABET.iter().position(|known| known == character)?;
-            value = value * 85 + digit as u64;
+            let digit = DIGITS[usize::from(*character)];
+            if digit == u8::MAX {
+                return None;
+            }
+            value = value * 85 + u64::from(digit);
         }
         out.copy_from_slice(&u32::try_from(value).ok()?.to_be_bytes());
     }
