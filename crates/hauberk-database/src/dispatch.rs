@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use futures::try_join;
 use hauberk_store::{DrvPath, StoreDirectory, StorePath};
 use tokio_postgres::types::ToSql;
 
@@ -119,6 +120,19 @@ pub struct Window {
     pub lanes: Vec<Lane>,
     /// The builds at their heads, each once.
     pub builds: Vec<ReadyBuild>,
+}
+
+/// The last build of a lane that a refill showed: the next may begin after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// The lane.
+    pub lane: LaneId,
+    /// The build's urgency, as [`ReadyBuild::urgency`].
+    pub urgency: i16,
+    /// Its remaining path.
+    pub remaining_path: i64,
+    /// The build.
+    pub build: BuildId,
 }
 
 /// A wish to give a build to a worker.
@@ -310,8 +324,40 @@ pub struct Effects {
 /// # Errors
 /// Any failure of the statement.
 pub async fn lock_builds(client: &impl GenericClient, builds: &[BuildId]) -> Result<(), DatabaseError> {
-    statement!("dispatch/settings").execute(client, &[]).await?;
-    statement!("dispatch/lock_builds").execute(client, &[&builds]).await?;
+    let builds: &(dyn ToSql + Sync) = &builds;
+    let (settings, locked) = ([], [builds]);
+    // Both travel together, and are carried out in their order.
+    try_join!(
+        statement!("dispatch/settings").execute(client, &settings),
+        statement!("dispatch/lock_builds").execute(client, &locked),
+    )?;
+    Ok(())
+}
+
+/// Lets the transaction be committed before it is on the disk: it is seen at once, and what is committed later is not on the disk before it.
+///
+/// # Errors
+/// Any failure of the statement.
+pub async fn commit_soon(client: &impl GenericClient) -> Result<(), DatabaseError> {
+    statement!("dispatch/commit_soon").execute(client, &[]).await?;
+    Ok(())
+}
+
+/// Tells that the connection still stands, by an error if it does not. PostgreSQL ends all of them before it recovers from a crash.
+///
+/// # Errors
+/// Any failure of the statement.
+pub async fn stands(client: &impl GenericClient) -> Result<(), DatabaseError> {
+    statement!("dispatch/stands").execute(client, &[]).await?;
+    Ok(())
+}
+
+/// Returns when everything that was committed by this connection, or before, is on the disk. Outside of a transaction.
+///
+/// # Errors
+/// Any failure of the statement.
+pub async fn flush(client: &impl GenericClient) -> Result<(), DatabaseError> {
+    statement!("dispatch/flush").execute(client, &[]).await?;
     Ok(())
 }
 
@@ -331,6 +377,27 @@ pub async fn window(
     let lanes = statement!("dispatch/lanes").all(client, &[]).await?;
     let lanes = lanes.iter().map(lane).collect::<Result<_, _>>()?;
     Ok(Window { lanes, builds })
+}
+
+/// Reads what follows in some lanes on what is known of them, `per_lane` builds of each at most; with `aged`, also those that have been
+/// ready for so many seconds. Of lanes, it tells nothing.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn window_more(
+    client: &impl GenericClient,
+    per_lane: i64,
+    aged: Option<f64>,
+    after: &[Reached],
+) -> Result<Window, DatabaseError> {
+    let lanes: Vec<_> = after.iter().map(|last| last.lane).collect();
+    let urgencies: Vec<_> = after.iter().map(|last| last.urgency).collect();
+    let paths: Vec<_> = after.iter().map(|last| last.remaining_path).collect();
+    let builds: Vec<_> = after.iter().map(|last| last.build).collect();
+    let builds = statement!("dispatch/window_more")
+        .all(client, &[&per_lane, &aged, &lanes, &urgencies, &paths, &builds])
+        .await?;
+    Ok(Window { lanes: Vec::new(), builds: builds.iter().map(ready_build).collect::<Result<_, _>>()? })
 }
 
 fn lane(row: &Record) -> Result<Lane, DatabaseError> {
@@ -493,6 +560,9 @@ pub(crate) async fn add_outputs(
         .iter()
         .map(|(_, output)| output.references.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
         .collect();
+    if of.is_empty() {
+        return Ok(());
+    }
     statement!("dispatch/built_outputs")
         .execute(client, &[&of, &names, &paths, &hashes, &sizes, &references])
         .await?;
@@ -638,27 +708,28 @@ pub async fn finish(
     epoch: Epoch,
     server: ServerId,
 ) -> Result<Effects, DatabaseError> {
-    let mut rows = Vec::new();
+    let (mut rows, mut reported) = (Vec::new(), Vec::new());
     if !finished.is_empty() {
         let built = finished.iter().map(|(built, _)| built);
         let reports = Reports::of(&built);
         rows = statement!("dispatch/finish").all(client, &reports.parameters(&epoch)).await?;
         let taken: BTreeSet<AttemptId> =
             rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
-        add_outputs(client, outputs_of(built.filter(|b| taken.contains(&b.attempt)))).await?;
+        reported.extend(built.filter(|b| taken.contains(&b.attempt)));
     }
     if !fetched.is_empty() {
         let attempts: Vec<_> = fetched.iter().map(|f| f.attempt).collect();
         rows.extend(statement!("dispatch/succeed").all(client, &[&attempts, &epoch]).await?);
     }
     let fetched = finished.iter().map(|(_, fetched)| fetched).chain(fetched);
-    after_success(client, &rows, fetched, server).await
+    after_success(client, &rows, &reported, fetched, server).await
 }
 
-/// What follows from the success of the builds in `rows`.
+/// What follows from the success of the builds in `rows`, and what is `reported` of them for the first time.
 async fn after_success<'a>(
     client: &impl GenericClient,
     rows: &[Record],
+    reported: &[&Built],
     fetched: impl Iterator<Item = &'a Fetched> + Clone,
     server: ServerId,
 ) -> Result<Effects, DatabaseError> {
@@ -669,10 +740,16 @@ async fn after_success<'a>(
     let taken: BTreeSet<AttemptId> =
         rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
     let outputs = fetched.filter(|f| taken.contains(&f.attempt)).flat_map(|f| &f.outputs);
-    hold_outputs(client, outputs, server).await?;
-    let rows = statement!("dispatch/release_dependents").all(client, &[&finished]).await?;
+    let of: &(dyn ToSql + Sync) = &finished;
+    let of = [of];
+    // None needs what another gives: they travel together.
+    let ((), (), rows, _) = try_join!(
+        add_outputs(client, outputs_of(reported.iter().copied())),
+        hold_outputs(client, outputs, server),
+        statement!("dispatch/release_dependents").all(client, &of),
+        statement!("dispatch/weather").execute(client, &of),
+    )?;
     let ready = rows.iter().map(ready_build).collect::<Result<_, _>>()?;
-    statement!("dispatch/weather").execute(client, &[&finished]).await?;
     Ok(Effects { ready, finished, deferred: false })
 }
 

@@ -112,6 +112,43 @@ async fn a_batch_finds_its_rows_by_keys_when_the_farm_has_one_large_evaluation()
 }
 
 #[tokio::test]
+async fn what_follows_in_a_lane_is_read_from_where_the_last_refill_ended() {
+    let test = TestDatabase::new().await;
+    let client = test.client().await;
+    client
+        .batch_execute(
+            "insert into specifications (name, definition) values ('s', '{}');
+             insert into lanes (specification_id, store_directory, system)
+                 select id, '/nix/store', s from specifications, unnest(array['a', 'b']) s;
+             insert into builds (lane_id, derivation_id, name, system, state, remaining_path)
+                 select l.id, n, 'b' || n, l.system, 'ready', n % 3 from lanes l, generate_series(1, 20000) n order by n;
+             analyze builds; set plan_cache_mode = force_generic_plan",
+        )
+        .await
+        .unwrap();
+    let text = statement("window_more");
+    let types = "bigint, double precision, integer[], smallint[], bigint[], bigint[]";
+    client.batch_execute(&format!("prepare it ({types}) as {text}")).await.unwrap();
+    let asked = "(300, null, array[1], array[99::smallint], array[1::bigint], array[39000::bigint])";
+    let plan: Value = client
+        .query_one(&format!("explain (analyze, format json) execute it{asked}"), &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert!(!plan.to_string().contains("builds_pkey"), "{plan}");
+    // The rest of those with the same path, then those with a shorter one, the oldest first.
+    let rows = client.query(&format!("execute it{asked}"), &[]).await.unwrap();
+    let found: Vec<(i64, i64)> =
+        rows.iter().map(|row| (row.get("remaining_path"), row.get("build_id"))).collect();
+    let all = "select remaining_path, id from builds
+               where lane_id = 1 and (remaining_path = 1 and id > 39000 or remaining_path = 0)
+               order by remaining_path desc, id limit 300";
+    let expected: Vec<(i64, i64)> =
+        client.query(all, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
 async fn between_assignment_and_end_no_index_is_touched() {
     let test = TestDatabase::new().await;
     let client = test.client().await;

@@ -28,6 +28,9 @@ pub struct Policy {
     pub ageing: Option<Duration>,
     /// How the fair share remembers.
     pub ledger: LedgerPolicy,
+    /// Leaves paths and shares aside: emergencies, priority, and the order of recording. What the rest of the order costs is measured
+    /// against this.
+    pub priority_and_age_alone: bool,
 }
 
 /// A build and the worker it goes to.
@@ -78,6 +81,8 @@ pub struct Order<I: Ids> {
     lanes: HashMap<I::Lane, KnownLane<I>>,
     /// Lanes in which something waits.
     busy: HashSet<I::Lane>,
+    /// What is on its way or runs, where shares are left aside; else the ledger knows.
+    running: HashSet<I::Build>,
 }
 
 impl<I: Ids> Order<I> {
@@ -90,6 +95,7 @@ impl<I: Ids> Order<I> {
             ledger: Ledger::new(policy.ledger),
             lanes: HashMap::new(),
             busy: HashSet::new(),
+            running: HashSet::new(),
         }
     }
 
@@ -106,13 +112,16 @@ impl<I: Ids> Order<I> {
 
     /// Adds a build that waits in a lane, or takes what is newer about it. A build that several specifications want may wait in
     /// several lanes. False when the lane is not known, or the build is on its way to a worker or there already.
-    pub fn add(&mut self, lane: I::Lane, waiting: Waiting<I::Build>, now: Moment) -> bool {
+    pub fn add(&mut self, lane: I::Lane, mut waiting: Waiting<I::Build>, now: Moment) -> bool {
         let Some(known) = self.lanes.get(&lane) else { return false };
         let specification = known.specification;
-        if self.ledger.is_running(waiting.build) || !self.queue.add(lane, waiting) {
+        if self.policy.priority_and_age_alone {
+            waiting.remaining_path = Duration::ZERO;
+        }
+        if self.is_running(waiting.build) || !self.queue.add(lane, waiting) {
             return false;
         }
-        if self.busy.insert(lane) {
+        if self.busy.insert(lane) && !self.policy.priority_and_age_alone {
             let others = self.busy.iter().filter(|other| **other != lane);
             let specifications: HashSet<_> =
                 others.filter_map(|other| Some(self.lanes.get(other)?.specification)).collect();
@@ -178,7 +187,9 @@ impl<I: Ids> Order<I> {
         if !self.seats.any() || self.busy.is_empty() {
             return None;
         }
-        self.ledger.advance(now);
+        if !self.policy.priority_and_age_alone {
+            self.ledger.advance(now);
+        }
         let seats: Vec<_> = (0..self.seats.requirements()).map(|number| self.seats.choose(number)).collect();
         let mut best: Option<(Claim<I::Build>, Seat<I>, usize)> = None;
         for lane in &self.busy {
@@ -201,7 +212,8 @@ impl<I: Ids> Order<I> {
         if let Some(waiting) = self.queue.take(build)
             && let Some(known) = self.lanes.get(&lane)
         {
-            self.ledger.begin(known.specification, build, waiting.expected, now);
+            let specification = known.specification;
+            self.begin(specification, build, waiting.expected, now);
         }
         self.seats.occupy(session);
         if self.queue.len(lane) == 0 {
@@ -225,8 +237,21 @@ impl<I: Ids> Order<I> {
             (Some(bound), Some((since, oldest))) if now.saturating_sub(since) >= bound => {
                 Claim::Aged(since, oldest)
             }
+            _ if self.policy.priority_and_age_alone => Claim::Ordinary(first.urgency, 0.0, first),
             _ => Claim::Ordinary(first.urgency, self.ledger.burden(specification, now), first),
         }
+    }
+
+    fn begin(&mut self, specification: I::Specification, build: I::Build, expected: Duration, began: Moment) {
+        if self.policy.priority_and_age_alone {
+            self.running.insert(build);
+        } else {
+            self.ledger.begin(specification, build, expected, began);
+        }
+    }
+
+    fn is_running(&self, build: I::Build) -> bool {
+        self.running.contains(&build) || self.ledger.is_running(build)
     }
 
     /// A placement is recorded: the build may wait again once it has ended.
@@ -244,17 +269,19 @@ impl<I: Ids> Order<I> {
     ) {
         self.queue.remove(build);
         self.tidy();
-        self.ledger.begin(specification, build, expected, began);
+        self.begin(specification, build, expected, began);
     }
 
     /// A placement came to nothing: the build did not wait any more. Its slot is told anew by [`Self::set_seat`].
     pub fn lost(&mut self, build: I::Build) {
         self.queue.decided(build);
+        self.running.remove(&build);
         self.ledger.forget(build);
     }
 
     /// The slot of a build is free again.
     pub fn ended(&mut self, build: I::Build, now: Moment) {
+        self.running.remove(&build);
         self.ledger.end(build, now);
     }
 
@@ -428,6 +455,26 @@ mod tests {
         assert_eq!(order.len(3), 0);
         order.ended(2, seconds(40));
         assert!(order.ledger().used_by('b', seconds(40)) >= 40.0);
+    }
+
+    #[test]
+    fn priority_and_age_alone_know_no_paths_and_no_shares() {
+        let policy = Policy { priority_and_age_alone: true, ..Policy::default() };
+        let mut order = order(policy, &["x86_64-linux"], 9);
+        order.ledger_mut().add_used('a', 10_000.0, seconds(0));
+        for (lane, waiting) in [
+            (3, build(4, 50, 900, 0)),
+            (1, build(3, 50, 0, 0)),
+            (1, build(5, 50, 950, 0)),
+            (3, build(9, 20, 0, 0)),
+        ] {
+            assert!(order.add(lane, waiting, seconds(0)));
+        }
+        assert_eq!(drain(&mut order, 0), [9, 3, 4, 5]);
+        order.granted(3);
+        assert!(!order.add(1, build(3, 50, 0, 0), seconds(0)));
+        order.ended(3, seconds(5));
+        assert!(order.add(1, build(3, 50, 0, 0), seconds(5)));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The committers: make the dispatcher's steps durable, as many at a time as have come together.
 //!
 //! There are several, so that one can work while another waits for the disk; all steps of a build go to the same one, in their order.
-//! While one transaction is on its way to the disk, the next batch gathers. A batch that failed because the database is away is
+//! While one transaction is on its way to the disk, the next batch gathers. One that makes builds ready and claims none is committed
+//! before it is on the disk: what became ready is claimed at once, and both get there together. A batch that failed because the database is away is
 //! tried again until it is there; every step is guarded by attempt and epoch, so that a transaction whose end was not learned can be
 //! repeated. A batch that the database refuses is taken apart, so that one bad step does not hold up the others.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hauberk_database::dispatch::{self, AttemptClass, Claim, Effects};
@@ -15,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{error, warn};
 
+use crate::disk::Disk;
 use crate::metrics::Metrics;
 use crate::step::{Committed, Op};
 
@@ -24,6 +27,8 @@ const BATCH: usize = 2000;
 const LINGER: Duration = Duration::from_millis(2);
 /// Pages are told that something changed at most so often.
 const CHANGED_INTERVAL: Duration = Duration::from_millis(250);
+/// How long what is committed may wait for a later transaction to take it to the disk.
+const COMPANY: Duration = Duration::from_millis(10);
 /// Pause before a transaction is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -43,10 +48,12 @@ impl Committers {
         metrics: &Metrics,
     ) -> (Self, JoinSet<()>) {
         let mut running = JoinSet::new();
+        let disk = Disk::default();
         let ways = (0..COMMITTERS).map(|_| {
             let (way, ops) = unbounded_channel();
-            let committer = Committer { database: database.clone(), epoch, server, metrics: metrics.clone() };
-            running.spawn(committer.run(ops, results.clone()));
+            let (database, metrics) = (database.clone(), metrics.clone());
+            let committer = Committer { database, epoch, server, metrics, disk: disk.clone() };
+            running.spawn(Arc::new(committer).run(ops, results.clone()));
             way
         });
         (Self(ways.collect()), running)
@@ -70,12 +77,30 @@ struct Committer {
     server: ServerId,
     /// Counts what is recorded.
     metrics: Metrics,
+    /// What all committers know to be on the disk.
+    disk: Disk,
+}
+
+/// A batch that is committed.
+struct Recorded {
+    done: Vec<Committed>,
+    /// If it is not on the disk yet.
+    soon: Option<Soon>,
+}
+
+/// What is not on the disk yet.
+struct Soon {
+    /// Its number.
+    number: u64,
+    /// The connection it was committed by. As long as that stands, PostgreSQL has not been started anew, and has lost nothing.
+    client: Client,
 }
 
 impl Committer {
     /// Works until nobody sends steps any more.
-    async fn run(self, mut ops: UnboundedReceiver<Op>, results: UnboundedSender<Vec<Committed>>) {
+    async fn run(self: Arc<Self>, mut ops: UnboundedReceiver<Op>, results: UnboundedSender<Vec<Committed>>) {
         let mut batch = Vec::new();
+        let mut settling = JoinSet::new();
         let mut changed_at: Option<Instant> = None;
         loop {
             let due = async {
@@ -90,12 +115,15 @@ impl Committer {
                         break;
                     }
                     linger(&mut ops, &mut batch).await;
-                    let done = self.commit(std::mem::take(&mut batch)).await;
-                    changed_at.get_or_insert_with(|| Instant::now() + CHANGED_INTERVAL);
-                    if results.send(done).is_err() {
-                        break;
+                    for batch in Batch::new(std::mem::take(&mut batch)).split_ends() {
+                        let recorded = self.record(&batch, false).await;
+                        if !self.tell(batch, recorded, &results, &mut settling) {
+                            return;
+                        }
                     }
+                    changed_at.get_or_insert_with(|| Instant::now() + CHANGED_INTERVAL);
                 }
+                Some(_) = settling.join_next() => {}
                 () = due => {
                     changed_at = None;
                     if let Err(error) = self.notify_changed().await {
@@ -104,30 +132,69 @@ impl Committer {
                 }
             }
         }
+        while settling.join_next().await.is_some() {}
+    }
+
+    /// Tells what is recorded. Of a batch that is not on the disk yet, only what has become ready: whatever comes of that is not
+    /// recorded sooner than the batch, and the rest follows once it is there. False when nobody listens any more.
+    fn tell(
+        self: &Arc<Self>,
+        batch: Batch,
+        recorded: Recorded,
+        results: &UnboundedSender<Vec<Committed>>,
+        settling: &mut JoinSet<()>,
+    ) -> bool {
+        let Recorded { done, soon } = recorded;
+        let Some(soon) = soon else { return results.send(done).is_ok() };
+        let (effects, rest) = done.into_iter().partition(|done| matches!(done, Committed::Effects(_)));
+        let (committer, results) = (Arc::clone(self), results.clone());
+        let told = results.send(effects).is_ok();
+        settling.spawn(async move {
+            // Nobody listens any more when the server is ending.
+            let _ = results.send(committer.settle(&batch, rest, soon).await);
+        });
+        told
+    }
+
+    /// Waits until a batch is on the disk.
+    async fn settle(&self, batch: &Batch, done: Vec<Committed>, soon: Soon) -> Vec<Committed> {
+        let Soon { number, client } = soon;
+        let there = if self.disk.wait(number, COMPANY).await {
+            dispatch::stands(&client).await
+        } else {
+            let before = self.disk.committed();
+            dispatch::flush(&client).await.inspect(|()| self.disk.reached(before))
+        };
+        drop(client);
+        match there {
+            Ok(()) => done,
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    batch.size = batch.len(),
+                    "cannot tell whether {} steps are on the disk, recording them again",
+                    batch.len()
+                );
+                self.record(batch, true).await.done
+            }
+        }
     }
 
     async fn notify_changed(&self) -> Result<(), DatabaseError> {
         dispatch::notify_changed(&self.database.client().await?).await
     }
 
-    async fn commit(&self, ops: Vec<Op>) -> Vec<Committed> {
-        let mut batch = Batch::new(ops);
-        if let Some(ends) = batch.split_ends() {
-            let mut done = self.record(batch).await;
-            done.extend(self.record(ends).await);
-            return done;
-        }
-        self.record(batch).await
-    }
-
-    async fn record(&self, batch: Batch) -> Vec<Committed> {
-        let mut again = false;
+    /// Commits a batch. With `again`, it may have been committed before, and is on the disk when this returns.
+    async fn record(&self, batch: &Batch, mut again: bool) -> Recorded {
+        let counted = again;
         loop {
             let began = Instant::now();
-            match self.attempt(&batch, again).await {
-                Ok(done) => {
-                    self.count(&batch, began);
-                    return done;
+            match self.attempt(batch, again).await {
+                Ok(recorded) => {
+                    if !counted {
+                        self.count(batch, began);
+                    }
+                    return recorded;
                 }
                 Err(error) if error.is_transient() => {
                     warn!(
@@ -146,7 +213,8 @@ impl Committer {
                         "the database refuses a step for build {}; it is left out",
                         batch.builds.first().map_or(0, |build| build.get())
                     );
-                    return batch.claims.iter().map(|claim| Committed::NotGranted(*claim)).collect();
+                    let done = batch.claims.iter().map(|claim| Committed::NotGranted(*claim)).collect();
+                    return Recorded { done, soon: None };
                 }
                 Err(error) => {
                     warn!(
@@ -155,10 +223,15 @@ impl Committer {
                         "the database refuses a batch; its steps are tried one by one"
                     );
                     let mut done = Vec::new();
-                    for op in batch.into_ops() {
-                        done.extend(Box::pin(self.commit(vec![op])).await);
+                    for op in batch.ops() {
+                        let one = Batch::new(vec![op]);
+                        let recorded = Box::pin(self.record(&one, false)).await;
+                        done.extend(match recorded.soon {
+                            Some(soon) => Box::pin(self.settle(&one, recorded.done, soon)).await,
+                            None => recorded.done,
+                        });
                     }
-                    return done;
+                    return Recorded { done, soon: None };
                 }
             }
         }
@@ -173,7 +246,7 @@ impl Committer {
         }
     }
 
-    async fn attempt(&self, batch: &Batch, again: bool) -> Result<Vec<Committed>, DatabaseError> {
+    async fn attempt(&self, batch: &Batch, again: bool) -> Result<Recorded, DatabaseError> {
         let mut client: Client = self.database.client().await?;
         let transaction = begin(&mut client).await?;
         dispatch::lock_builds(&transaction, &batch.builds).await?;
@@ -210,8 +283,18 @@ impl Committer {
             done.extend(succeeded.iter().map(|fetched| Committed::Succeeded(fetched.attempt)));
             push_effects(&mut done, effects);
         }
+        // Something can begin that waited for this, and no message of it leaves before a later transaction is on the disk. A claim's
+        // message would.
+        let is_awaited = done.iter().any(|done| matches!(done, Committed::Effects(e) if !e.ready.is_empty()));
+        if is_awaited && batch.claims.is_empty() && !again {
+            dispatch::commit_soon(&transaction).await?;
+            commit(transaction).await?;
+            return Ok(Recorded { done, soon: Some(Soon { number: self.disk.commit(), client }) });
+        }
+        let before = self.disk.committed();
         commit(transaction).await?;
-        Ok(done)
+        self.disk.reached(before);
+        Ok(Recorded { done, soon: None })
     }
 }
 
@@ -274,15 +357,15 @@ impl Batch {
 
     /// Takes the ends without success out, if there are successes too: both go on to builds that depend on theirs, and two
     /// transactions that do so twice each could wait for each other in a circle.
-    fn split_ends(&mut self) -> Option<Self> {
+    fn split_ends(mut self) -> Vec<Self> {
         if self.ended.is_empty() || (self.finished.is_empty() && self.succeeded.is_empty()) {
-            return None;
+            return vec![self];
         }
         let ended = std::mem::take(&mut self.ended);
         let mut builds: Vec<_> = ended.iter().map(|ended| ended.build).collect();
         builds.sort_unstable();
         builds.dedup();
-        Some(Self { builds, ended, ..Self::default() })
+        vec![self, Self { builds, ended, ..Self::default() }]
     }
 
     fn join_successes(&mut self) {
@@ -318,18 +401,21 @@ impl Batch {
             + self.succeeded.len()
     }
 
-    fn into_ops(self) -> impl Iterator<Item = Op> {
-        let claims = self.claims.into_iter().map(Op::Claim);
+    fn ops(&self) -> impl Iterator<Item = Op> {
+        let claims = self.claims.iter().copied().map(Op::Claim);
         let started = self
             .started
-            .into_iter()
-            .zip(self.started_builds)
-            .map(|((attempt, inputs_ms), build)| Op::Start { attempt, build, inputs_ms });
-        let built = self.built.into_iter().map(Op::Built);
-        let ended = self.ended.into_iter().map(Op::End);
-        let succeeded = self.succeeded.into_iter().map(Op::Succeed);
-        let finished =
-            self.finished.into_iter().flat_map(|(built, fetched)| [Op::Built(built), Op::Succeed(fetched)]);
+            .iter()
+            .zip(&self.started_builds)
+            .map(|(&(attempt, inputs_ms), &build)| Op::Start { attempt, build, inputs_ms });
+        let built = self.built.iter().cloned().map(Op::Built);
+        let ended = self.ended.iter().cloned().map(Op::End);
+        let succeeded = self.succeeded.iter().cloned().map(Op::Succeed);
+        let finished = self
+            .finished
+            .iter()
+            .cloned()
+            .flat_map(|(built, fetched)| [Op::Built(built), Op::Succeed(fetched)]);
         claims.chain(started).chain(built).chain(finished).chain(ended).chain(succeeded)
     }
 }

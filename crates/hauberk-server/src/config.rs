@@ -88,6 +88,8 @@ pub struct Limits {
     pub ageing: Option<Duration>,
     /// When workers are set aside, and how often they are tried.
     pub health: HealthPolicy,
+    /// Leaves paths and shares aside, so that what the order costs can be measured.
+    pub priority_and_age_alone: bool,
     /// Largest log, in bytes of text; 0 = no limit.
     pub log: u64,
     /// Logs are kept so long after the end of their attempts; none: for ever.
@@ -112,6 +114,7 @@ impl Default for Limits {
             retry: RetryPolicy::default(),
             ageing: None,
             health: HealthPolicy::default(),
+            priority_and_age_alone: false,
             log: 256 << 20,
             log_expiry: Some(Duration::from_secs(180 * 24 * 60 * 60)),
             output: 0,

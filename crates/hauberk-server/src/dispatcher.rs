@@ -10,7 +10,7 @@ use std::time::Instant;
 use hauberk_database::attempts::OpenAttempt;
 use hauberk_database::dispatch::{
     self, AttemptClass, AttemptOrigin, Built, Claim, Claimed, Consequence, Ended, Fetched, KnownPath,
-    Measures, ReadyBuild,
+    Measures, Reached, ReadyBuild,
 };
 use hauberk_database::{AttemptId, BuildId, SpecificationId, WorkerId};
 use hauberk_protocol::proto::{
@@ -25,7 +25,7 @@ use crate::health::Health;
 use crate::outcome::{class_of, class_of_decline, consequence};
 use crate::session::{Session, SessionId};
 use crate::step::{Admitted, Committed, Effect, FetchJob, Late, Op, Policy, UploadRequest};
-use crate::window::Window;
+use crate::window::{Want, Window};
 use crate::wording::{assign, built_outputs, measures, one_line, result_message, to_i64};
 
 mod attempt;
@@ -56,7 +56,16 @@ pub(crate) struct Dispatcher {
     tried: HashMap<BuildId, Vec<WorkerId>>,
     health: Health,
     effects: Vec<Effect>,
-    refilling: bool,
+    refilling: Refilling,
+}
+
+/// Whether the window is being filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refilling {
+    No,
+    UnderWay,
+    /// Something became ready since that began, which it may not show.
+    AskAgain,
 }
 
 impl Dispatcher {
@@ -64,7 +73,7 @@ impl Dispatcher {
     pub(crate) fn new(policy: Policy, now: Instant) -> Self {
         let health = Health::new(policy.health);
         Self {
-            window: Window::new(policy.ageing, now),
+            window: Window::new(policy.order, now),
             policy,
             sessions: HashMap::new(),
             by_worker: HashMap::new(),
@@ -74,7 +83,7 @@ impl Dispatcher {
             tried: HashMap::new(),
             health,
             effects: Vec::new(),
-            refilling: false,
+            refilling: Refilling::No,
         }
     }
 
@@ -123,19 +132,26 @@ impl Dispatcher {
         }
     }
 
-    /// Asks for the window to be filled, unless that is under way.
+    /// Asks for the window to be filled anew; once more, if that is under way.
     pub(crate) fn want_refill(&mut self) {
-        if !self.refilling {
-            self.refilling = true;
+        if self.refilling == Refilling::No {
+            self.refilling = Refilling::UnderWay;
             self.window.refilling();
-            self.effects.push(Effect::Refill);
+            self.effects.push(Effect::Refill(None));
+        } else {
+            self.refilling = Refilling::AskAgain;
         }
     }
 
-    /// Takes what a refill brought.
-    pub(crate) fn refilled(&mut self, window: dispatch::Window) {
-        self.refilling = false;
-        self.window.refill(window, WINDOW);
+    /// Takes what a refill brought: the heads of all lanes, or what follows in lanes `after` what was known of them.
+    pub(crate) fn refilled(&mut self, after: Option<&[Reached]>, window: dispatch::Window) {
+        match after {
+            None => self.window.refill(window, WINDOW),
+            Some(after) => self.window.extend(after, &window, WINDOW),
+        }
+        if std::mem::replace(&mut self.refilling, Refilling::No) == Refilling::AskAgain {
+            self.want_refill();
+        }
     }
 
     /// Takes what specifications used before this start, in slot-seconds.
@@ -150,7 +166,7 @@ impl Dispatcher {
 
     /// A refill failed; the sweep will ask for another.
     pub(crate) fn refill_failed(&mut self) {
-        self.refilling = false;
+        self.refilling = Refilling::No;
     }
 
     /// Opens the session of a worker. An older one of the same worker is over: the newest Hello counts.
@@ -523,8 +539,15 @@ impl Dispatcher {
             self.effects.push(Effect::Commit(Op::Claim(claim)));
             self.update_slots(id);
         }
-        if self.window.wants_refill(WINDOW / 4) {
-            self.want_refill();
+        if self.refilling == Refilling::No {
+            match self.window.wants(WINDOW / 4) {
+                None => {}
+                Some(Want::Anew) => self.want_refill(),
+                Some(Want::More(after)) => {
+                    self.refilling = Refilling::UnderWay;
+                    self.effects.push(Effect::Refill(Some(after)));
+                }
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 mod backend;
 mod committer;
 mod config;
+mod disk;
 mod dispatcher;
 mod enrolment;
 mod error;

@@ -251,7 +251,11 @@ pub async fn run(
         health: config.limits.health,
         log_limit: config.limits.log,
         output_limit: config.limits.output,
-        ageing: config.limits.ageing,
+        order: hauberk_order::Policy {
+            ageing: config.limits.ageing,
+            priority_and_age_alone: config.limits.priority_and_age_alone,
+            ..hauberk_order::Policy::default()
+        },
     };
     let channels = Channels {
         backend: backend_events,

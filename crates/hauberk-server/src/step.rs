@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hauberk_database::dispatch::{Built, BuiltOutput, Claim, Claimed, Effects, Ended, Fetched};
+use hauberk_database::dispatch::{Built, BuiltOutput, Claim, Claimed, Effects, Ended, Fetched, Reached};
 use hauberk_database::late::{Returned, Settled, Verdict};
 use hauberk_database::{AttemptId, BuildId, WorkerId};
 use hauberk_order::Capabilities;
@@ -30,8 +30,8 @@ pub(crate) struct Policy {
     pub(crate) log_limit: u64,
     /// Largest output, in bytes of nar; 0 = no limit.
     pub(crate) output_limit: u64,
-    /// What has been ready for longer goes before what is more urgent.
-    pub(crate) ageing: Option<Duration>,
+    /// What goes before what.
+    pub(crate) order: hauberk_order::Policy,
 }
 
 /// A durable step, for the committer.
@@ -147,8 +147,8 @@ pub(crate) enum Effect {
     Late(Late),
     /// Outputs to be fetched.
     Fetch(FetchJob),
-    /// The window is to be filled from the database.
-    Refill,
+    /// The window is to be filled from the database: with the head of every lane, or with what follows in these.
+    Refill(Option<Vec<Reached>>),
     /// A worker's session is over.
     SessionEnded(WorkerId, SessionId),
     /// A worker is sick, for this reason.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use hauberk_database::attempts::{self, OpenAttempt};
-use hauberk_database::dispatch::{self, KnownPath, ReadyBuild, Window};
+use hauberk_database::dispatch::{self, KnownPath, Reached, ReadyBuild, Window};
 use hauberk_database::listen::{self, Event as Heard, Listener};
 use hauberk_database::{
     AttemptId, BuildId, Client, Database, DatabaseError, Epoch, ServerId, SpecificationId, WorkerId, control,
@@ -66,7 +66,7 @@ pub(crate) struct Channels {
 
 /// What queries in the background bring.
 enum Answered {
-    Window(Result<Window, DatabaseError>),
+    Window(Option<Vec<Reached>>, Result<Window, DatabaseError>),
     Used(Result<Vec<(SpecificationId, f64)>, DatabaseError>),
     UsageKept(Result<(), DatabaseError>),
     Woken(Result<Vec<ReadyBuild>, DatabaseError>),
@@ -135,7 +135,7 @@ impl Task {
     ) -> Self {
         let standstill = (policy.lease / 2).max(2 * TICK);
         let longest_delay = policy.retry.longest_delay();
-        let ageing = policy.ageing;
+        let ageing = policy.order.ageing;
         let mut dispatcher = Dispatcher::new(policy, Instant::now());
         if !open.is_empty() {
             info!(attempts.open = open.len(), "took over {} open attempts", open.len());
@@ -371,10 +371,10 @@ impl Task {
 
     fn take(&mut self, answered: Answered) {
         match answered {
-            Answered::Window(Ok(window)) => {
+            Answered::Window(after, Ok(window)) => {
                 debug!(builds.ready = window.builds.len(), "the window was filled");
                 self.ready.ready(window.builds.iter().map(|build| build.id), Instant::now());
-                self.dispatcher.refilled(window);
+                self.dispatcher.refilled(after.as_deref(), window);
             }
             Answered::Used(Ok(used)) => self.dispatcher.add_used(&used),
             Answered::Used(Err(error)) => {
@@ -390,7 +390,7 @@ impl Task {
                     "cannot write down what specifications have used"
                 );
             }
-            Answered::Window(Err(error)) => {
+            Answered::Window(_, Err(error)) => {
                 self.dispatcher.refill_failed();
                 warn!(error = &error as &dyn std::error::Error, "cannot read the queue now");
             }
@@ -582,13 +582,19 @@ impl Task {
                     });
                     true
                 }
-                Effect::Refill => {
+                Effect::Refill(after) => {
                     let aged = self.ageing.map(|bound| bound.as_secs_f64());
                     self.ask(move |database| async move {
                         let per_lane = i64::try_from(WINDOW).unwrap_or(i64::MAX);
-                        let rows =
-                            async { dispatch::window(&database.client().await?, per_lane, aged).await };
-                        Answered::Window(rows.await)
+                        let rows = async {
+                            let client = database.client().await?;
+                            match &after {
+                                None => dispatch::window(&client, per_lane, aged).await,
+                                Some(after) => dispatch::window_more(&client, per_lane, aged, after).await,
+                            }
+                        };
+                        let rows = rows.await;
+                        Answered::Window(after, rows)
                     });
                     true
                 }

@@ -4,14 +4,15 @@
 //! as many builds as a refill brings, and what becomes ready in the meantime. What goes first, and where, is `hauberk-order`'s
 //! decision; here its clock is kept, and what a refill says is compared with what became known while it was under way.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use hauberk_database::attempts::OpenAttempt;
-use hauberk_database::dispatch::{ReadyBuild, Window as Refill};
+use hauberk_database::dispatch::{Reached, ReadyBuild, Window as Refill};
 use hauberk_database::{BuildId, LaneId, SpecificationId};
 use hauberk_order::{
-    Capabilities, Ids, Lane, LedgerPolicy, Moment, Order, Placement, Policy, Requirement, Urgency, Waiting,
+    Capabilities, Ids, Lane, Moment, Order, Placement, Policy, Requirement, Urgency, Waiting,
 };
 
 use crate::session::SessionId;
@@ -30,6 +31,15 @@ impl Ids for Farm {
 /// The order's clock begins so long before the server, so that what is older has a place in it. What is older still counts as so old.
 const PAST: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// What the window lacks.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// What follows in these lanes.
+    More(Vec<Reached>),
+    /// All anew.
+    Anew,
+}
+
 /// The ready builds that the dispatcher knows of, and the slots that are free.
 #[derive(Debug)]
 pub(crate) struct Window {
@@ -37,8 +47,8 @@ pub(crate) struct Window {
     /// The server's start, and the latest moment that was told.
     started: Instant,
     now: Moment,
-    /// Lanes of which the database has more than the last refill brought.
-    more: HashSet<LaneId>,
+    /// Lanes of which the database has more than the last refill brought, and the last build of each that one did.
+    more: HashMap<LaneId, Reached>,
     /// Builds in several lanes, and whether the database has more of them.
     shared: HashSet<BuildId>,
     more_shared: bool,
@@ -47,13 +57,13 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Makes an empty one. What became ready longer ago than `ageing` goes before what is more urgent.
-    pub(crate) fn new(ageing: Option<Duration>, now: Instant) -> Self {
+    /// Makes an empty one.
+    pub(crate) fn new(policy: Policy, now: Instant) -> Self {
         Self {
-            order: Order::new(Policy { ageing, ledger: LedgerPolicy::default() }),
+            order: Order::new(policy),
             started: now,
             now: PAST,
-            more: HashSet::new(),
+            more: HashMap::new(),
             shared: HashSet::new(),
             more_shared: false,
             fresh: HashSet::new(),
@@ -83,11 +93,9 @@ impl Window {
                 self.order.set_lane(&Lane { id: lane.id, specification: lane.specification, requirement });
             }
         }
-        let mut counts: HashMap<LaneId, usize> = HashMap::new();
         let mut shown: HashSet<BuildId> = HashSet::with_capacity(refill.builds.len());
         let mut shared = 0;
         for build in &refill.builds {
-            *counts.entry(build.lane).or_default() += 1;
             shared += usize::from(!build.other_lanes.is_empty());
             shown.insert(build.id);
         }
@@ -97,9 +105,28 @@ impl Window {
         for build in &refill.builds {
             self.insert(build);
         }
-        self.more =
-            counts.into_iter().filter(|(_, count)| *count >= per_lane).map(|(lane, _)| lane).collect();
+        self.more = reached(&refill.builds, |_| true, per_lane);
         self.more_shared = shared >= per_lane;
+    }
+
+    /// Takes what was asked for as [`Want::More`], of `after` these and up to `per_lane` builds of each lane.
+    pub(crate) fn extend(&mut self, after: &[Reached], refill: &Refill, per_lane: usize) {
+        for build in &refill.builds {
+            self.insert(build);
+        }
+        let after: HashMap<LaneId, Reached> = after.iter().map(|last| (last.lane, *last)).collect();
+        let follows =
+            |build: &ReadyBuild| after.get(&build.lane).is_some_and(|last| rank_of(build) > rank(last));
+        let mut now = reached(&refill.builds, follows, per_lane);
+        for (lane, last) in after {
+            // A refill of everything may have begun anew meanwhile.
+            if self.more.get(&lane) == Some(&last) {
+                match now.remove(&lane) {
+                    Some(next) => self.more.insert(lane, next),
+                    None => self.more.remove(&lane),
+                };
+            }
+        }
     }
 
     /// Adds a build that has just become ready. False when one of its lanes is not known: a refill is needed.
@@ -198,11 +225,51 @@ impl Window {
         ledger.specifications().map(|id| (id, ledger.used_by(id, now))).collect()
     }
 
-    /// Tells whether a lane has run down to fewer than `low` builds while the database has more.
-    pub(crate) fn wants_refill(&self, low: usize) -> bool {
-        self.more.iter().any(|lane| self.order.len(*lane) < low)
-            || (self.more_shared && self.shared.len() < low)
+    /// Tells what is lacking: when lanes have run down to fewer than `low` builds while the database has more.
+    pub(crate) fn wants(&self, low: usize) -> Option<Want> {
+        if self.more_shared && self.shared.len() < low {
+            return Some(Want::Anew);
+        }
+        let more = self.more.iter().filter(|(lane, _)| self.order.len(**lane) < low);
+        let more: Vec<_> = more.map(|(_, last)| *last).collect();
+        (!more.is_empty()).then_some(Want::More(more))
     }
+}
+
+/// The order within a lane, as `hauberk-order` and the database have it.
+type Rank = (i16, Reverse<i64>, BuildId);
+
+fn rank(last: &Reached) -> Rank {
+    (last.urgency, Reverse(last.remaining_path), last.build)
+}
+
+fn rank_of(build: &ReadyBuild) -> Rank {
+    (build.urgency, Reverse(build.remaining_path), build.id)
+}
+
+/// How far a refill reached in the lanes of which it brought all it may. It may also have brought builds from farther behind, which
+/// have waited for long or are wanted by several specifications: they do not count.
+fn reached(
+    builds: &[ReadyBuild],
+    counts: impl Fn(&ReadyBuild) -> bool,
+    per_lane: usize,
+) -> HashMap<LaneId, Reached> {
+    let mut ranks: HashMap<LaneId, Vec<Rank>> = HashMap::new();
+    for build in builds.iter().filter(|build| counts(build)) {
+        ranks.entry(build.lane).or_default().push(rank_of(build));
+    }
+    let mut reached = HashMap::new();
+    for (lane, mut ranks) in ranks {
+        ranks.sort_unstable();
+        ranks.dedup();
+        if let Some((urgency, Reverse(remaining_path), build)) =
+            per_lane.checked_sub(1).and_then(|last| ranks.get(last))
+        {
+            let (urgency, remaining_path, build) = (*urgency, *remaining_path, *build);
+            reached.insert(lane, Reached { lane, urgency, remaining_path, build });
+        }
+    }
+    reached
 }
 
 fn millis(millis: i64) -> Duration {
@@ -259,10 +326,35 @@ mod tests {
     }
 
     fn window(builds: Vec<ReadyBuild>, per_lane: usize) -> Window {
-        let mut window = Window::new(None, Instant::now());
+        let mut window = Window::new(Policy::default(), Instant::now());
         window.set_seat(session(), &capabilities(), 100, 100);
         window.refill(Refill { lanes: vec![lane(1), lane(2)], builds }, per_lane);
         window
+    }
+
+    fn at(lane: i32, build: i64, urgency: i16) -> Reached {
+        Reached { lane: LaneId::new(lane), urgency, remaining_path: 0, build: BuildId::new(build) }
+    }
+
+    #[test]
+    fn what_follows_is_asked_for_from_where_the_last_refill_ended() {
+        // The last one of lane 1 was shown for its age only.
+        let mut window = window(vec![build(1, 1, 50), build(1, 2, 60), build(2, 3, 40), build(1, 9, 90)], 2);
+        assert_eq!(window.wants(5), Some(Want::More(vec![at(1, 2, 60)])));
+        assert_eq!(window.wants(3), None);
+        let after = [at(1, 2, 60)];
+        let more = |ids: &[i64]| Refill {
+            lanes: Vec::new(),
+            builds: ids.iter().map(|id| build(1, *id, 70)).collect(),
+        };
+        window.extend(&after, &more(&[4, 5]), 2);
+        assert_eq!(window.wants(9), Some(Want::More(vec![at(1, 5, 70)])));
+        // An answer to a question that was asked before counts no more.
+        window.extend(&after, &more(&[4]), 2);
+        assert_eq!(window.wants(9), Some(Want::More(vec![at(1, 5, 70)])));
+        window.extend(&[at(1, 5, 70)], &more(&[6]), 2);
+        assert_eq!(window.wants(9), None);
+        assert_eq!(drain(&mut window), [3, 1, 2, 4, 5, 6, 9]);
     }
 
     fn next(window: &mut Window) -> Option<i64> {
@@ -287,7 +379,7 @@ mod tests {
     #[test]
     fn a_refill_does_not_bring_back_what_is_being_claimed_or_runs() {
         let mut window = window(vec![build(1, 1, 0)], 1);
-        assert!(window.wants_refill(2));
+        assert_eq!(window.wants(2), Some(Want::More(vec![at(1, 1, 0)])));
         assert_eq!(next(&mut window), Some(1));
         let again = || Refill { lanes: vec![lane(1)], builds: vec![build(1, 1, 0)] };
         window.refill(again(), 1);
@@ -302,7 +394,7 @@ mod tests {
         window.refill(again(), 1);
         assert_eq!(next(&mut window), Some(1));
         window.refill(Refill::default(), 1);
-        assert!(!window.wants_refill(2));
+        assert_eq!(window.wants(2), None);
         assert!(!window.add(&build(7, 2, 0)));
     }
 

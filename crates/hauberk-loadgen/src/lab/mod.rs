@@ -6,6 +6,7 @@ mod nginx;
 mod postgres;
 mod queue;
 mod server;
+mod statements;
 mod store;
 mod usage;
 mod verdict;
@@ -42,6 +43,18 @@ const POOL: usize = 4;
 /// How many lines of a log an error shows.
 const TAIL: usize = 30;
 
+/// What the order of dispatch is made of besides priority and age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ordering {
+    /// Shares, paths and ageing count, and the indexes for them are kept.
+    Whole,
+    /// Nothing of that counts, nor are there indexes for it.
+    PriorityAndAge,
+}
+
+/// Indexes that only the whole order asks.
+const ORDER_INDEXES: [&str; 3] = ["builds_ready_age", "builds_ready_shared", "attempts_assigned"];
+
 /// Where and with what a laboratory is made.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LabOptions {
@@ -65,6 +78,11 @@ pub(crate) struct LabOptions {
     #[arg(long, global = true, value_name = "ARGUMENT", allow_hyphen_values = true)]
     server_argument: Vec<String>,
 
+    /// Note what each statement of the database cost, in all its calls (Debian: `postgresql-contrib`); costs a few parts in a hundred
+    /// itself
+    #[arg(long, global = true)]
+    statements: bool,
+
     /// Seconds after which a run that does not end is given up
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) seconds: u64,
@@ -85,6 +103,18 @@ pub(crate) struct Lab {
     directory: LabDirectory,
 }
 
+impl LabOptions {
+    /// The same, for a server with this order.
+    pub(crate) fn ordered(&self, ordering: Ordering) -> Self {
+        let mut options = self.clone();
+        options.server_argument.push(match ordering {
+            Ordering::Whole => "--ageing=1h".to_owned(),
+            Ordering::PriorityAndAge => "--priority-and-age-alone".to_owned(),
+        });
+        options
+    }
+}
+
 impl Lab {
     /// Starts PostgreSQL with an empty farm in it, and makes the server's keys.
     pub(crate) async fn start(options: &LabOptions) -> Result<Self> {
@@ -97,9 +127,14 @@ impl Lab {
         let directory = LabDirectory::create(&options.directory, options.keep)?;
         let cluster = directory.subdirectory("postgres")?;
         let like = queue.map(|queue| queue.data().to_owned());
+        let settings = if options.statements { statements::SETTINGS } else { "" };
         let postgres =
-            tokio::task::spawn_blocking(move || Postgres::start(&cluster, like.as_deref())).await??;
+            tokio::task::spawn_blocking(move || Postgres::start(&cluster, like.as_deref(), settings))
+                .await??;
         let database = Database::connect_or_create(&postgres.location()?, POOL).await?;
+        if options.statements {
+            statements::install(&database).await?;
+        }
         let curve = CurveKeyPair::generate();
         curve.write_new(&directory.path().join("curve")).context("writing the server's CURVE key")?;
         let signing_key = SecretKey::generate("load-farm-1").context("making the server's signing key")?;
@@ -107,6 +142,16 @@ impl Lab {
         directory.subdirectory("cache")?;
         let options = options.clone();
         Ok(Self { options, program, database, postgres, curve: *curve.public(), signing_key, directory })
+    }
+
+    /// Makes the tables such as they would be for this order alone.
+    pub(crate) async fn set_ordering(&self, ordering: Ordering) -> Result<()> {
+        if ordering == Ordering::PriorityAndAge {
+            let indexes = ORDER_INDEXES.join(", ");
+            let client = self.database.client().await?;
+            client.batch_execute(&format!("drop index {indexes}")).await.context("dropping indexes")?;
+        }
+        Ok(())
     }
 
     /// Ends what runs, and gives PostgreSQL's data and the directory they are in.
@@ -163,12 +208,22 @@ impl Lab {
 
     /// Records an evaluation with these builds and jobs, as register does: all of it becomes visible, and ready, at once.
     pub(crate) async fn publish(&self, registration: &Registration) -> Result<()> {
+        self.publish_as("load", 100, registration).await
+    }
+
+    /// Does what [`Self::publish`] does, for a specification of this name with so many shares.
+    pub(crate) async fn publish_as(
+        &self,
+        name: &str,
+        shares: i32,
+        registration: &Registration,
+    ) -> Result<()> {
         let mut client = self.database.client().await?;
         let specification = NewSpecification {
-            name: "load",
+            name,
             definition: &Value::Object(Map::new()),
             priority: Level::LEAST_URGENT,
-            shares: 100,
+            shares,
             enabled: true,
             public: true,
         };
@@ -177,6 +232,19 @@ impl Lab {
         let published = registration::publish(&mut client, evaluation, registration).await?;
         if published.new != registration.builds.len() {
             bail!("of {} builds, {} were recorded", registration.builds.len(), published.new);
+        }
+        Ok(())
+    }
+
+    /// Forgets what statements have cost so far.
+    pub(crate) async fn forget_statements(&self) -> Result<()> {
+        if self.options.statements { statements::forget(&self.database).await } else { Ok(()) }
+    }
+
+    /// Notes what statements have cost since then.
+    pub(crate) async fn note_statements(&self, parameters: &mut Map<String, Value>) -> Result<()> {
+        if self.options.statements {
+            parameters.insert("statements".to_owned(), statements::read(&self.database).await?);
         }
         Ok(())
     }

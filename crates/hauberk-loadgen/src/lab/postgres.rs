@@ -54,8 +54,8 @@ pub(crate) struct Postgres {
 
 impl Postgres {
     /// Makes a cluster in `directory`, which exists, with an empty database, or with all that the data of another cluster hold. As root
-    /// it is run as user `postgres`.
-    pub(crate) fn start(directory: &Path, like: Option<&Path>) -> Result<Self> {
+    /// it is run as user `postgres`. `more_settings` are further arguments, parted by blanks.
+    pub(crate) fn start(directory: &Path, like: Option<&Path>, more_settings: &str) -> Result<Self> {
         let mut command = Command::new("sh");
         if nix::unistd::geteuid().is_root() {
             let user = nix::unistd::User::from_name("postgres")?
@@ -65,7 +65,7 @@ impl Postgres {
             command = Command::new("setpriv");
             command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "sh"]);
         }
-        command.args(["-c", SCRIPT, "sh"]).arg(directory).arg(SETTINGS);
+        command.args(["-c", SCRIPT, "sh"]).arg(directory).arg(format!("{SETTINGS} {more_settings}"));
         command.arg(like.unwrap_or(Path::new("")));
         // Away from the terminal's Ctrl-C: the laboratory ends it in order.
         command.current_dir("/").process_group(0);

@@ -1,16 +1,17 @@
 //! `deep-queue`: what the length of the queue costs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use hauberk_database::{BuildId, Database, why};
 use hauberk_loadgen::simulated::Work;
 use hauberk_store::StorePath;
 use serde_json::{Map, Value};
 
 use super::farm::{Farm, OutputKind};
-use crate::figure::{Figure, rounded};
-use crate::lab::{Lab, LabOptions, Memory, Queue, Workers};
+use crate::figure::{Figure, quantile, rounded};
+use crate::lab::{Lab, LabOptions, Memory, Ordering, Queue, Workers};
 
 /// A very long queue against a short one: what its length costs
 ///
@@ -19,6 +20,10 @@ use crate::lab::{Lab, LabOptions, Memory, Queue, Workers};
 /// rate_ratio_old_snapshot: the same, while another session keeps a snapshot from before the long queue's first build open.
 ///
 /// server_bytes_per_queued_build: how much more memory the server took at most, over how many builds more there were.
+///
+/// why_ms_median, why_ms_p99: the reasons why one of a million builds is not running, asked for while the farm works.
+///
+/// forecast_ms_median: when it will begin and end.
 ///
 /// The queues are recorded once, and kept in --directory for later runs.
 #[derive(Args, Clone, Debug)]
@@ -44,10 +49,24 @@ pub(crate) struct Options {
     workers: usize,
 }
 
-struct Measured {
-    rate: f64,
-    memory: Memory,
-    parameters: Map<String, Value>,
+/// Builds that are asked about, evenly out of the whole queue.
+const ASKED: usize = 200;
+
+impl Options {
+    /// Such a measurement with a queue of this length.
+    pub(super) fn of(queued: usize, slots: usize, workers: usize) -> Self {
+        Self { queued, few: 0, builds: 10_000.min(queued / 2), slots, workers }
+    }
+}
+
+/// What was measured of a queue.
+pub(super) struct Measured {
+    /// Builds in a second.
+    pub(super) rate: f64,
+    /// The server's.
+    pub(super) memory: Memory,
+    /// The circumstances.
+    pub(super) parameters: Map<String, Value>,
 }
 
 /// Measures all three figures, each queue on a laboratory of its own.
@@ -57,11 +76,11 @@ pub(crate) async fn run(options: &Options, lab: &LabOptions) -> Result<Vec<Figur
     }
     let (short, long) = (Queue::of(options.few, lab).await?, Queue::of(options.queued, lab).await?);
     crate::progress(format_args!("{} builds wait", options.few));
-    let few = measure(options, lab, &short, false).await?;
+    let few = measure(options, lab, &short, false, None).await?;
     crate::progress(format_args!("{} builds wait", options.queued));
-    let many = measure(options, lab, &long, false).await?;
+    let many = measure(options, lab, &long, false, None).await?;
     crate::progress(format_args!("{} builds wait, and a snapshot is open", options.queued));
-    let old = measure(options, lab, &long, true).await?;
+    let old = measure(options, lab, &long, true, None).await?;
 
     let figure = |figure, value, unit, measured: &Measured| {
         let mut parameters = measured.parameters.clone();
@@ -76,20 +95,33 @@ pub(crate) async fn run(options: &Options, lab: &LabOptions) -> Result<Vec<Figur
     };
     let more = many.memory.peak.saturating_sub(few.memory.peak) as f64;
     let bytes = more / (options.queued - options.few) as f64;
-    Ok(vec![
+    let answers = ["why_ms_median", "why_ms_p99", "forecast_ms_median"].into_iter();
+    let answers: Vec<_> = answers
+        .filter_map(|name| Some(figure(name, many.parameters.get(name)?.as_f64()?, "ms", &many)))
+        .collect();
+    let mut figures = vec![
         figure("rate_ratio", many.rate / few.rate, "", &many),
         figure("rate_ratio_old_snapshot", old.rate / few.rate, "", &old),
         figure("server_bytes_per_queued_build", bytes, "bytes", &many),
-    ])
+    ];
+    figures.extend(answers);
+    Ok(figures)
 }
 
-async fn measure(
+/// Measures one queue, where `ordering` is given with a server of that order.
+pub(super) async fn measure(
     options: &Options,
     lab_options: &LabOptions,
     queue: &Queue,
     snapshot: bool,
+    ordering: Option<Ordering>,
 ) -> Result<Measured> {
+    let ordered = ordering.map(|ordering| lab_options.ordered(ordering));
+    let lab_options = ordered.as_ref().unwrap_or(lab_options);
     let lab = Lab::start_with(lab_options, Some(queue)).await?;
+    if let Some(ordering) = ordering {
+        lab.set_ordering(ordering).await?;
+    }
     // More than are waited for are begun before it is noticed that these have ended.
     let outputs = first_outputs(&lab, options.builds + 4 * options.slots).await?;
     let session = lab.database().client().await?;
@@ -102,6 +134,7 @@ async fn measure(
     let work = Work { outputs, ..Work::flat(0)? };
     let workers = Workers { count: options.workers, slots: options.slots, ahead: 0 };
     let mut farm = Farm::on(lab, lab_options, workers, work, OutputKind::Cached, Duration::ZERO).await?;
+    farm.lab.forget_statements().await?;
     farm.start_workers().await?;
     let gauge = std::sync::Arc::clone(&farm.gauge);
     farm.until("builds end", gauge.wait_released(options.builds)).await?;
@@ -110,14 +143,57 @@ async fn measure(
         session.batch_execute("rollback").await.context("giving the snapshot up")?;
     }
     drop(session);
-    let releases = gauge.releases();
-    let tenth = options.builds / 10;
-    let (from, to) =
-        releases.get(tenth).zip(releases.get(options.builds - 1 - tenth)).context("too few builds ended")?;
-    let rate = (options.builds - 1 - 2 * tenth) as f64 / (*to - *from).as_secs_f64();
+    let rate = rate(&gauge.releases(), options.builds)?;
     let mut parameters = Map::new();
+    if !snapshot {
+        ask_why(farm.lab.database(), &mut parameters).await?;
+    }
     farm.finish(&mut parameters).await?.require_at_least(options.builds)?;
     Ok(Measured { rate, memory, parameters })
+}
+
+/// Builds in a second, without the first tenth and the last.
+pub(super) fn rate(releases: &[Instant], builds: usize) -> Result<f64> {
+    let tenth = builds / 10;
+    let (from, to) =
+        releases.get(tenth).zip(releases.get(builds - 1 - tenth)).context("too few builds ended")?;
+    Ok((builds - 1 - 2 * tenth) as f64 / (*to - *from).as_secs_f64())
+}
+
+/// Asks why builds are not running, and when they will.
+async fn ask_why(database: &Database, parameters: &mut Map<String, Value>) -> Result<()> {
+    let client = database.client().await?;
+    let rows = client
+        .query(
+            "select id from builds where id % greatest(1, (select max(id) from builds) / $1) = 0",
+            &[&i64::try_from(ASKED)?],
+        )
+        .await
+        .context("choosing builds to ask about")?;
+    let (mut reasons, mut forecasts) = (Vec::new(), Vec::new());
+    let mut words = String::new();
+    for row in rows {
+        let build = BuildId::new(row.get(0));
+        let began = Instant::now();
+        let why = why::why(&client, build).await?.context("a build is gone")?;
+        reasons.push(began.elapsed().as_secs_f64() * 1e3);
+        words = why.to_string();
+        let began = Instant::now();
+        why::forecast(&client, build).await?;
+        forecasts.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    let at = |values: &mut [f64], share| {
+        Ok::<_, anyhow::Error>(quantile(values, share).context("nobody was asked")?)
+    };
+    for (name, value) in [
+        ("why_ms_median", at(&mut reasons, 0.5)?),
+        ("why_ms_p99", at(&mut reasons, 0.99)?),
+        ("forecast_ms_median", at(&mut forecasts, 0.5)?),
+    ] {
+        parameters.insert(name.to_owned(), rounded(value, 2).into());
+    }
+    parameters.insert("why_of_the_last".to_owned(), words.into());
+    Ok(())
 }
 
 /// The outputs of the builds that are dispatched first: the server's cache is to have them.

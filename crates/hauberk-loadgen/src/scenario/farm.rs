@@ -147,6 +147,7 @@ impl Farm {
         self.fsyncs_before = self.lab.fsyncs_per_second().await?;
         self.lab.publish(&self.work.registration).await?;
         let now = Instant::now();
+        self.lab.forget_statements().await?;
         self.used_before = self.lab.usage(&self.server).await?;
         Ok(now)
     }
@@ -191,6 +192,7 @@ impl Farm {
     pub(crate) async fn finish(self, parameters: &mut Map<String, Value>) -> Result<Verdict> {
         let used = self.lab.usage(&self.server).await?;
         used.since(&self.used_before, parameters);
+        self.lab.note_statements(parameters).await?;
         let fsyncs_after = self.lab.fsyncs_per_second().await?;
         end(self.crew, self.server, self.publication).await?;
         let verdict = Verdict::read(self.lab.database()).await?;

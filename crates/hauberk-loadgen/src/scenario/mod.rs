@@ -8,6 +8,7 @@ mod flat;
 mod idle;
 mod join;
 mod logs;
+mod order;
 mod refill;
 mod replay;
 mod restart;
@@ -34,6 +35,7 @@ pub(crate) enum Scenario {
     DeepQueue(deep_queue::Options),
     Idle(idle::Options),
     Logs(logs::Options),
+    Order(order::Options),
     Replay(replay::Options),
 }
 
@@ -52,6 +54,7 @@ impl Scenario {
             Self::DeepQueue(options) => deep_queue::run(options, lab).await,
             Self::Idle(options) => idle::run(options, lab).await,
             Self::Logs(options) => logs::run(options, lab).await,
+            Self::Order(options) => order::run(options, lab).await,
             Self::Replay(options) => replay::run(options),
         }
     }

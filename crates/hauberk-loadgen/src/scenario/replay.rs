@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use hauberk_order::{LedgerPolicy, Policy, Urgency};
+use hauberk_order::{Policy, Urgency};
 use serde_json::{Map, Value, json};
 
 use crate::figure::{Figure, quantile, rounded};
@@ -80,7 +80,7 @@ fn machines(slots: usize) -> impl Iterator<Item = u64> {
 }
 
 fn order(slots: usize, ageing: Option<Duration>) -> ServerOrder {
-    ServerOrder::new(Policy { ageing, ledger: LedgerPolicy::default() }, machines(slots))
+    ServerOrder::new(Policy { ageing, ..Policy::default() }, machines(slots))
 }
 
 fn makespan(workload: &Workload, slots: usize, scheduler: &mut dyn Scheduler) -> f64 {

@@ -714,7 +714,7 @@ impl World {
                     Effect::Commit(op) => self.ops.push_back(op),
                     Effect::Late(step) => self.late.push_back(step),
                     Effect::Fetch(job) => self.fetches.push(job),
-                    Effect::Refill => self.refill = true,
+                    Effect::Refill(_) => self.refill = true,
                     // What the farm thinks of workers is not of the model.
                     Effect::SessionEnded(..) | Effect::SetAside(..) | Effect::Recovered(_) => {}
                 }
@@ -921,7 +921,7 @@ impl World {
         let ready =
             (0..self.db.builds.len()).filter(|build| self.db.builds[*build].state == BuildState::Ready);
         let builds = ready.map(Db::ready_build).collect();
-        self.dispatcher.refilled(dispatch::Window { lanes: vec![lane], builds });
+        self.dispatcher.refilled(None, dispatch::Window { lanes: vec![lane], builds });
         self.act();
     }
 
@@ -1256,7 +1256,7 @@ fn policy() -> Policy {
         health: HealthPolicy::default(),
         log_limit: 0,
         output_limit: 0,
-        ageing: None,
+        order: hauberk_order::Policy::default(),
     }
 }
 

@@ -32,7 +32,7 @@ impl Bench {
             health: HealthPolicy::default(),
             log_limit: 0,
             output_limit: 0,
-            ageing: None,
+            order: hauberk_order::Policy::default(),
         };
         Self { dispatcher: Dispatcher::new(policy, Instant::now()), now: Instant::now(), next_attempt: 100 }
     }
@@ -86,7 +86,7 @@ impl Bench {
                 age_ms: 0,
             })
             .collect();
-        self.dispatcher.refilled(dispatch::Window { lanes: vec![lane], builds });
+        self.dispatcher.refilled(None, dispatch::Window { lanes: vec![lane], builds });
         self.dispatcher.dispatch(self.now);
     }
 
@@ -971,7 +971,7 @@ fn word(effects: &[Effect]) -> String {
             Effect::Late(Late::TakeBack(_)) => "ask".to_owned(),
             Effect::Late(Late::Succeed(_)) => "settle".to_owned(),
             Effect::Fetch(_) => "fetch".to_owned(),
-            Effect::Refill => continue,
+            Effect::Refill(_) => continue,
             Effect::SessionEnded(..) => "left".to_owned(),
             Effect::SetAside(..) => "set aside".to_owned(),
             Effect::Recovered(_) => "recovered".to_owned(),

@@ -142,6 +142,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DURATION", default_value = "never", value_parser = parse_ageing)]
     ageing: Ageing,
 
+    /// Leave paths and shares aside: emergencies, priority and age alone. For measurements of what the rest of the order costs
+    #[arg(long, hide = true)]
+    priority_and_age_alone: bool,
+
     #[command(flatten)]
     publish: Publish,
 }
@@ -241,6 +245,7 @@ impl Options {
                 log: self.log_limit.saturating_mul(1 << 20),
                 log_expiry: self.log_expiry,
                 ageing: self.ageing,
+                priority_and_age_alone: self.priority_and_age_alone,
                 fetches: self.fetches.max(1),
                 ..Limits::default()
             },
