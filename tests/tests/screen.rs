@@ -35,7 +35,7 @@ fn shows(picture: &[String], text: &str) -> bool {
 #[test]
 fn the_status_stays_on_a_terminal() -> Result<()> {
     let directory = LabDirectory::create()?;
-    let postgres = farm(&directory)?;
+    let mut postgres = farm(&directory)?;
     let mut terminal = Terminal::start(&hauberk(&postgres, &["status", "--watch"])?, 24, 80)?;
     let first = terminal.wait_for_picture("the status", |picture| shows(picture, "slots: 0 of 0 busy"))?;
     assert!(shows(&first, "q ends"), "{first:?}");
@@ -56,6 +56,12 @@ fn the_status_stays_on_a_terminal() -> Result<()> {
     terminal.resize(60, 100)?;
     terminal.wait_for_picture("all of it", |picture| shows(picture, "specification-30"))?;
     assert!(!shows(&terminal.picture(), "more lines"));
+
+    // It waits for a database that is away.
+    postgres.kill9()?;
+    terminal.wait_for_picture("what is wrong", |picture| shows(picture, "the database does not answer"))?;
+    postgres.start()?;
+    terminal.wait_for_picture("the status again", |picture| shows(picture, "specification-30"))?;
 
     // Other keys do nothing; q ends it, and the terminal is as it was.
     terminal.press("x\n")?;
@@ -91,8 +97,10 @@ fn the_status_ends_by_ctrl_c_and_comes_back_after_ctrl_z() -> Result<()> {
     wait_for("it comes back", Deadline::seconds(60), || Ok((entered(&terminal.text()) == 2).then_some(())))?;
     terminal.wait_for_picture("the status", |picture| shows(picture, "slots: 0 of 0 busy"))?;
     terminal.press("\x03")?;
-    wait_for("it ends", Deadline::seconds(60), || {
-        Ok((terminal.text().matches("\x1b[?1049l").count() == 2).then_some(()))
+    wait_for("it ends, and the shell asks again", Deadline::seconds(60), || {
+        let text = terminal.text();
+        let left = text.matches("\x1b[?1049l").count() == 2;
+        Ok((left && text.matches("ready> ").count() == 3).then_some(()))
     })?;
     terminal.press("echo it ended with $?\n")?;
     terminal.wait_for_text("it ended with 0")?;

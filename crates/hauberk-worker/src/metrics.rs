@@ -242,7 +242,6 @@ mod tests {
         metrics.lost();
         metrics.busy(3);
         metrics.collections().collected(5);
-        let finished = Finished { outcome: Outcome::DiskFull.into(), ..Finished::default() };
         let finished =
             Finished { outcome: Outcome::DiskFull.into(), peak_memory_bytes: 1 << 25, ..Finished::default() };
         metrics.ended(&Ending::Finished(finished));

@@ -106,7 +106,7 @@ impl Screen {
         // Nothing can be done about a terminal that is gone.
         let _ = show(LEAVE);
         if let Some(keys) = &self.keys {
-            let _ = tcsetattr(&keys.terminal, OptionalActions::Flush, &keys.before);
+            let _ = tcsetattr(&keys.terminal, OptionalActions::Now, &keys.before);
         }
     }
 }
