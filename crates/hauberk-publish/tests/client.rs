@@ -109,6 +109,47 @@ async fn from_one_server_to_the_next() {
     assert_eq!(files(directory.path()), 2);
 }
 
+/// Sends a part of `nar` with what a client needs to ask for the rest of it.
+fn send_part(stream: &mut TcpStream, nar: &[u8], first: usize, end: usize) {
+    let (length, total, last) = (nar.len() - first, nar.len(), nar.len() - 1);
+    let head = match first {
+        0 => format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n"),
+        _ => format!(
+            "HTTP/1.1 206 Partial Content\r\nContent-Length: {length}\r\nContent-Range: bytes {first}-{last}/{total}\r\n"
+        ),
+    };
+    let head = format!("{head}ETag: \"x\"\r\nAccept-Ranges: bytes\r\nConnection: close\r\n\r\n");
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&nar[first..end]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nar_that_is_cut_is_gone_on_with() {
+    let store = PlainStore::new();
+    let (worker, trusted) = key("worker-1");
+    let item = store.add("item", &[], tree);
+    let nar = store.nar(&item);
+    let (client, (directory, cache)) = (client(), cache());
+    let narinfo = client.narinfo(&serve(&store, &worker).url(), &item.hash()).await.unwrap().unwrap();
+    // Cut twice, the second time at once, and refused once in between.
+    let cuts = [(0, 100_000), (100_000, 100_000), (0, 0), (100_000, nar.len())];
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (count, sent) = (Arc::clone(&asked), nar.clone());
+    let server = raw_server(move |_, stream| match cuts.get(count.fetch_add(1, Ordering::SeqCst)) {
+        Some((0, 0)) | None => respond_not_found(stream),
+        Some((first, end)) => send_part(stream, &sent, *first, *end),
+    });
+    let pending = client.fetch(&server, &narinfo, &trusted, &cache).await.unwrap();
+    assert_eq!((asked.load(Ordering::SeqCst), pending.narinfo().nar_size), (4, nar.len() as u64));
+    drop(pending);
+
+    // What comes instead of the rest must be the rest.
+    let sent = nar.clone();
+    let server = raw_server(move |_, stream| send_part(stream, &sent, 0, 100_000));
+    let error = client.fetch(&server, &narinfo, &trusted, &cache).await.unwrap_err();
+    assert!(matches!(error, FetchError::Truncated { received: 100_000, .. }), "{error:?}");
+    assert_eq!(files(directory.path()), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn guix_keys_count_too() {
     let store = PlainStore::guix();

@@ -9,6 +9,7 @@ mod fetch;
 mod input;
 mod logs;
 mod substitutes;
+mod transfer;
 mod upload;
 mod verify;
 

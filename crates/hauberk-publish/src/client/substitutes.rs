@@ -5,13 +5,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use hauberk_store::{NarInfo, StoreDirectory, StorePath, StorePathHash, narinfo};
 use reqwest::{Response, StatusCode, Url, redirect};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::spawn_blocking,
-    time::{Instant, timeout},
+    time::timeout,
 };
 
 use super::{
@@ -20,6 +19,7 @@ use super::{
     download::NarDownload,
     error::{ClientError, FetchError},
     fetch,
+    transfer::Transfer,
     verify::{Expected, choose},
 };
 use crate::{
@@ -155,8 +155,8 @@ impl SubstituteClient {
     pub async fn nar(&self, base: &BaseUrl, narinfo: &NarInfo) -> Result<NarDownload, FetchError> {
         let (expected, response) = self.request_nar(base, narinfo).await?;
         let (sender, chunks) = mpsc::channel(AHEAD);
-        let (path, config) = (expected.path.clone(), self.config);
-        let pump = tokio::spawn(async move { pump(response, &sender, &path, &config).await });
+        let transfer = self.transfer(&expected, response);
+        let pump = tokio::spawn(async move { transfer.pump(&sender).await });
         Ok(NarDownload::start(expected, chunks, pump.abort_handle()))
     }
 
@@ -185,11 +185,16 @@ impl SubstituteClient {
             .begin()
             .map_err(|source| FetchError::Store { path: path.clone(), source: Box::new(source) })?;
         let (sender, chunks) = mpsc::channel(AHEAD);
+        let transfer = self.transfer(&expected, response);
         let kept = trusted.kept(narinfo);
         let storing = spawn_blocking(move || fetch::store(&expected, kept, chunks, file));
-        pump(response, &sender, path, &self.config).await;
+        transfer.pump(&sender).await;
         drop(sender);
         storing.await.unwrap_or_else(|_| Err(FetchError::Abandoned { path: path.clone() }))
+    }
+
+    fn transfer(&self, expected: &Expected, response: Response) -> Transfer {
+        Transfer::new(self.http.clone(), expected.path.clone(), response, self.config)
     }
 
     /// Gives a file of at most a narinfo's size, within the time for one.
@@ -242,38 +247,4 @@ impl SubstituteClient {
 /// Says that a base and a name give no URL, which names made here always do.
 fn refused(base: &BaseUrl, name: &str) -> FetchError {
     FetchError::Refused { url: format!("{base}/{name}"), status: 400 }
-}
-
-/// Sends the body of `response` into `sender`, until its end, a stall, or nobody wants more.
-async fn pump(
-    mut response: Response,
-    sender: &mpsc::Sender<Result<Bytes, FetchError>>,
-    path: &StorePath,
-    config: &ClientConfig,
-) {
-    let (mut received, mut arrived, mut waited) = (0_u64, 0_u64, Duration::ZERO);
-    loop {
-        let left = config.stall_timeout.saturating_sub(waited);
-        let started = Instant::now();
-        let item = match timeout(left, response.chunk()).await {
-            Ok(Ok(None)) => return,
-            Ok(Ok(Some(chunk))) => {
-                received += chunk.len() as u64;
-                arrived += chunk.len() as u64;
-                waited += started.elapsed();
-                if arrived >= config.stall_bytes {
-                    (arrived, waited) = (0, Duration::ZERO);
-                }
-                Ok(chunk)
-            }
-            Ok(Err(source)) => {
-                Err(FetchError::Truncated { path: path.clone(), received, source: Some(source) })
-            }
-            Err(_) => Err(FetchError::Stalled { path: path.clone(), received }),
-        };
-        let ended = item.is_err();
-        if sender.send(item).await.is_err() || ended {
-            return;
-        }
-    }
 }
