@@ -163,6 +163,50 @@ async fn one_farm_holds_both_stores() -> Result<()> {
     farm.stop_all()
 }
 
+#[tokio::test]
+async fn workers_of_guix_upload_as_well() -> Result<()> {
+    let roots = GuixRoot::all()?;
+    if roots.is_empty() {
+        return Ok(());
+    }
+    let mut farm = farm(&roots)?;
+    for host in &mut farm.workers[1..] {
+        host.launch = host.launch.clone().arg("--upload");
+    }
+    start(&mut farm).await?;
+    let mut store = GuixStore::open(&farm.server_machine.guix_address()).await?;
+    let (low, outputs) = store
+        .derivation(&Recipe {
+            name: "low-1",
+            script: "mkdir $out $doc; echo low > $out/file; ln -s $out $doc/low",
+            outputs: &["doc"],
+            ..Recipe::default()
+        })
+        .await?;
+    let high = Recipe {
+        name: "high-1",
+        script: "cat $low/file > $out; echo $low >> $out",
+        inputs: &[("low", &low)],
+        ..Recipe::default()
+    };
+    let (high, _) = store.derivation(&high).await?;
+    store.register(&farm.postgres.connection_string(), "guix", &[&high]).await?;
+    farm.wait_for_the_end(Deadline::seconds(240)).await?;
+    farm.expect_states(&[("low-1", "succeeded"), ("high-1", "succeeded")]).await?;
+    let uploaded = |host: &mut WorkerHost| -> Result<usize> {
+        Ok(host.process()?.log_text().matches("uploaded the results").count())
+    };
+    let counts = farm.workers[1..].iter_mut().map(uploaded).collect::<Result<Vec<_>>>()?;
+    assert_eq!(counts.iter().sum::<usize>(), 2, "{}", farm.log_tails());
+    let user = user(&mut farm, &roots[0])?;
+    authorize(&farm, &user)?;
+    let output = outputs[&OutputName::OUT].to_string();
+    let url = format!("--substitute-urls={}", farm.guix_publish_url());
+    user.guix("guix")?.args(["build", "--no-grafts", &url, &output]).run()?;
+    assert_eq!(fs::read_to_string(user.outside(&output).join("file"))?, "low\n");
+    farm.stop_all()
+}
+
 /// Starts a machine with Guix that runs nothing of the farm.
 fn user(farm: &mut Farm, root: &GuixRoot) -> Result<Machine> {
     let machines = farm.directory().join("machines");
