@@ -8,8 +8,8 @@ use hauberk_daemon::DaemonAddress;
 use hauberk_database::ConnectionString;
 use hauberk_discovery::Interfaces;
 use hauberk_protocol::keys::CurveKeyPair;
-use hauberk_publish::Signer;
 use hauberk_publish::server::PublishOptions;
+use hauberk_publish::{BaseUrl, Signer};
 use hauberk_store::StoreDirectory;
 
 use crate::health::HealthPolicy;
@@ -41,6 +41,8 @@ pub struct Config {
     pub curve: Option<CurveKeyPair>,
     /// Where to announce the server by mDNS; none for nowhere.
     pub announce: Option<Interfaces>,
+    /// A substitute server that is asked for each output once it is fetched; what it answers does not matter.
+    pub trigger: Option<BaseUrl>,
     /// Times and limits.
     pub limits: Limits,
 }

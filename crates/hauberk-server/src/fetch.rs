@@ -147,6 +147,8 @@ pub(crate) struct Fetcher {
     pub(crate) shelves: HashMap<StoreDirectory, Shelf>,
     /// Attempts whose outputs are fetched at once.
     pub(crate) parallel: usize,
+    /// Asked for whatever was fetched.
+    pub(crate) trigger: Option<BaseUrl>,
     /// To tell workers what they are to upload.
     pub(crate) ask_upload: UnboundedSender<UploadRequest>,
     /// Room for attempts whose outputs are uploaded, [`RECEPTIONS`] of them.
@@ -322,6 +324,7 @@ impl Fetcher {
         };
         let committed = store_together(store, pending).await?;
         let outputs = shelf.outputs_in_cache(&wanted.reported, &committed);
+        self.trigger(shelf, &outputs);
         Ok(outputs)
     }
 
@@ -332,6 +335,23 @@ impl Fetcher {
         let url = BaseUrl::parse(url)
             .map_err(|error| JobError::BadSource { worker: worker(), source: error.into() })?;
         self.take(wanted, &Origin::Worker(url)).await
+    }
+
+    /// Asks a substitute server for outputs, so that it prepares them. Nobody waits for it.
+    fn trigger(&self, shelf: &Shelf, outputs: &[KnownPath]) {
+        let Some(url) = &self.trigger else { return };
+        let (url, client) = (url.clone(), shelf.client.clone());
+        let paths: Vec<StorePath> = outputs.iter().map(|output| output.path.clone()).collect();
+        tokio::spawn(async move {
+            for path in paths {
+                if let Err(error) = client.narinfo(&url, &path.hash()).await {
+                    warn!(
+                        store.path = %path, error = &error as &dyn std::error::Error,
+                        "cannot ask {url} for {path}"
+                    );
+                }
+            }
+        });
     }
 
     /// Has the outputs uploaded, and takes them while they come.

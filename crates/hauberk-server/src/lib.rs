@@ -12,6 +12,7 @@ mod greeting;
 mod health;
 mod logs;
 mod metrics;
+mod origins;
 mod outcome;
 mod ration;
 mod refusal;

@@ -224,10 +224,11 @@ pub async fn run(
     let fetcher = Fetcher {
         database: database.clone(),
         epoch,
-        sources,
+        sources: sources.clone(),
         shelves,
         parallel: config.limits.fetches,
         ask_upload,
+        trigger: config.trigger.clone(),
         receptions: Semaphore::new(RECEPTIONS),
         metrics: metrics.fetches.clone(),
     };
@@ -270,7 +271,15 @@ pub async fn run(
         uploads,
         listener,
     };
-    let task = Task::new(policy, database.clone(), (server, epoch), channels, open, metrics.clone());
+    let task = Task::new(
+        policy,
+        database.clone(),
+        (server, epoch),
+        channels,
+        sources.clone(),
+        open,
+        metrics.clone(),
+    );
     let (sweep, end) = (config.limits.sweep, core.clone());
     parts.spawn(async move {
         task.run(sweep, end).await;

@@ -149,6 +149,13 @@ impl Sources {
         }
     }
 
+    /// Gives the publish server of a worker, if it was there when it was looked for.
+    pub(crate) fn reached(&self, worker: WorkerId) -> Option<String> {
+        let known = self.known();
+        let known = known.get(&worker).filter(|known| known.way == Way::Fetched)?;
+        known.source.publish_url.clone()
+    }
+
     /// Waits until it is known how the results of a worker come; nothing if it has not joined since the server's start.
     pub(crate) async fn way(&self, worker: WorkerId) -> Option<Way> {
         let mut changes = self.0.changes.subscribe();

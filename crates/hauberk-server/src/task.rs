@@ -24,9 +24,11 @@ use crate::dispatcher::{Dispatcher, WINDOW};
 use crate::enrolment::Guest;
 use crate::greeting::Join;
 use crate::metrics::{Census, Metrics, ReadyClock};
+use crate::origins::Origins;
 use crate::ration::Ration;
 use crate::registry::{Answer, Request};
 use crate::session::SessionId;
+use crate::sources::Sources;
 use crate::step::{Committed, Effect, FetchJob, Late, Policy, UploadRequest};
 
 /// Leases are looked at so often.
@@ -102,6 +104,9 @@ pub(crate) struct Task {
     deferred_at: Option<tokio::time::Instant>,
     /// What workers are to upload, to be told again in their next session.
     uploads: HashMap<AttemptId, UploadRequest>,
+    /// Who built what, and where they are.
+    origins: Origins,
+    sources: Sources,
     /// Connections whose Hello the registry has.
     joining: HashSet<RoutingId>,
     unknown: Ration,
@@ -130,6 +135,7 @@ impl Task {
         database: Database,
         (server, epoch): (ServerId, Epoch),
         channels: Channels,
+        sources: Sources,
         open: Vec<OpenAttempt>,
         metrics: Metrics,
     ) -> Self {
@@ -152,6 +158,8 @@ impl Task {
             answered: tokio::sync::mpsc::unbounded_channel(),
             deferred_at: None,
             uploads: HashMap::new(),
+            origins: Origins::default(),
+            sources,
             joining: HashSet::new(),
             unknown: Ration::default(),
             metrics,
@@ -198,6 +206,9 @@ impl Task {
                 fetched = self.channels.fetched.recv() => {
                     let Some((job, result)) = fetched else { break };
                     self.uploads.remove(&job.attempt);
+                    if let Ok(outputs) = &result {
+                        self.origins.note(job.worker, outputs);
+                    }
                     self.dispatcher.fetched(&job, result);
                 }
                 wanted = self.channels.uploads.recv() => {
@@ -555,8 +566,9 @@ impl Task {
     fn act(&mut self) -> bool {
         for effect in self.dispatcher.take_effects() {
             let sent = match effect {
-                Effect::Send(routing, message) => {
-                    if let ServerBody::Assign(assign) = &message.body {
+                Effect::Send(routing, mut message) => {
+                    if let ServerBody::Assign(assign) = &mut message.body {
+                        self.origins.name(assign, &self.sources);
                         let build = BuildId::new(assign.build);
                         self.ready.assigned(build, Instant::now(), &self.metrics.dispatch);
                     }

@@ -38,6 +38,7 @@ pub(crate) fn assign(claimed: &Claimed, policy: &Policy) -> Assign {
                 path: input.path.to_string(),
                 nar_hash: input.nar_hash.clone().into(),
                 nar_size: u64::try_from(input.nar_size).unwrap_or(0),
+                sources: Vec::new(),
             })
             .collect(),
         sources: Vec::new(),

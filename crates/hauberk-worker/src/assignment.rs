@@ -31,9 +31,12 @@ pub struct Assignment {
     pub priority: u32,
     /// What the server knows of the inputs.
     pub inputs: BTreeMap<StorePath, KnownInput>,
-    /// Publish servers to ask for nars before the server itself, in this order.
+    /// Publish servers of workers that built inputs, as these name them.
     pub sources: Vec<String>,
 }
+
+/// Most publish servers that are asked for one input before the server.
+const MOST_SOURCES: usize = 4;
 
 /// Which try of a build an attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +63,14 @@ pub struct Limits {
 }
 
 /// What the server knows of an input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownInput {
     /// SHA-256 of its nar.
     pub nar_hash: Sha256,
     /// Bytes of its nar.
     pub nar_size: u64,
+    /// Where its nar may be had before the server: places in [`Assignment::sources`], in this order.
+    pub sources: Vec<usize>,
 }
 
 /// Why an Assign cannot be run.
@@ -123,7 +128,9 @@ impl TryFrom<proto::Assign> for Assignment {
             let nar_hash = <[u8; 32]>::try_from(input.nar_hash.as_ref())
                 .map(Sha256::from_bytes)
                 .map_err(|_| bad("input nar hash", &input.path))?;
-            inputs.insert(path, KnownInput { nar_hash, nar_size: input.nar_size });
+            let sources = input.sources.iter().filter_map(|place| usize::try_from(*place).ok());
+            let sources = sources.filter(|place| *place < assign.sources.len()).take(MOST_SOURCES).collect();
+            inputs.insert(path, KnownInput { nar_hash, nar_size: input.nar_size, sources });
         }
         let seconds = |number| some_unless_zero(number).map(Duration::from_secs);
         Ok(Self {

@@ -29,6 +29,9 @@ const ASKERS: usize = 4;
 /// How long the last messages may take to leave.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
+/// Time in which another worker must answer.
+const NEIGHBOUR: Duration = Duration::from_secs(3);
+
 /// Threads of the publish server.
 const PUBLISH_THREADS: usize = 1;
 
@@ -61,6 +64,11 @@ pub async fn run(
 
     let client = SubstituteClient::new(config.store_directory.clone(), ClientConfig::farm())
         .map_err(|error| WorkerError::Config(error.to_string()))?;
+    // Of whoever the server can reach: that need not be so here, and the server has everything too.
+    let quick =
+        ClientConfig { connect_timeout: NEIGHBOUR, narinfo_timeout: NEIGHBOUR, ..ClientConfig::farm() };
+    let neighbours = SubstituteClient::new(config.store_directory.clone(), quick)
+        .map_err(|error| WorkerError::Config(error.to_string()))?;
     let uploader = Uploader::new(
         config.store_directory.clone(),
         StoreSource::new(pool(&config), &root),
@@ -77,6 +85,7 @@ pub async fn run(
         cores,
         cores_per_build: config.cores,
         client,
+        neighbours,
         uploader,
         substitutes,
         roots: config.spool.join("roots"),

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -28,6 +29,9 @@ const ADDERS: usize = 8;
 
 /// Nars fetched at once for one attempt.
 const PARALLEL: usize = 4;
+
+/// How long a worker that did not answer is not asked.
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// Most paths that a message lists.
 const LISTED: usize = 5;
@@ -83,14 +87,17 @@ impl fmt::Display for List<'_> {
 pub(crate) struct Sources {
     /// Where narinfos are asked for: the farm's server first.
     pub(crate) narinfos: Vec<Source>,
-    /// Where the nars of the farm may be had before the server, in this order.
-    pub(crate) nars: Vec<BaseUrl>,
+    /// Where nars of the farm may be had before the server, in this order: from those who built them.
+    pub(crate) nars: BTreeMap<StorePath, Vec<BaseUrl>>,
 }
 
 /// Brings paths into the store. Attempts of one worker that need the same path fetch it once.
 #[derive(Clone, Debug)]
 pub(crate) struct Fetcher {
     client: SubstituteClient,
+    neighbours: SubstituteClient,
+    /// Other workers that could not be reached, and when.
+    silent: Arc<Mutex<HashMap<BaseUrl, Instant>>>,
     pool: Pool,
     address: DaemonAddress,
     connect: ConnectOptions,
@@ -107,10 +114,16 @@ pub(crate) struct Fetched {
 }
 
 impl Fetcher {
-    /// Fetches by `client` and adds by connections to the daemon at `address`.
-    pub(crate) fn new(client: SubstituteClient, address: DaemonAddress, connect: ConnectOptions) -> Self {
+    /// Fetches by `client`, from other workers by `neighbours`, and adds by connections to the daemon at `address`.
+    pub(crate) fn new(
+        client: SubstituteClient,
+        neighbours: SubstituteClient,
+        address: DaemonAddress,
+        connect: ConnectOptions,
+    ) -> Self {
         let pool = Pool::to_socket(address.clone(), connect.clone(), ClientOptions::default(), ADDERS);
-        Self { client, pool, address, connect, flights: Arc::default() }
+        let (silent, flights) = (Arc::default(), Arc::default());
+        Self { client, neighbours, silent, pool, address, connect, flights }
     }
 
     /// Makes `roots` and their closures valid. `keeper` keeps everything from being collected for as long as it stands;
@@ -211,6 +224,7 @@ impl Fetcher {
                 Ok(None) => continue,
                 Err(error) => {
                     debug!(store.path = %path, error = &error as &dyn std::error::Error, "{base} does not give {path}");
+                    self.note_silence(&base, &error);
                     failure = Some(error);
                     continue;
                 }
@@ -226,6 +240,7 @@ impl Fetcher {
                         Some(Ok(error)) => *error,
                         _ => FetchError::Abandoned { path: path.clone() },
                     };
+                    self.note_silence(&base, &error);
                     failure = Some(error);
                     if !daemon.is_usable() {
                         daemon.discard();
@@ -278,7 +293,8 @@ impl Fetcher {
         let mut places = Vec::new();
         // Only for what the farm's own server vouches for: others name their own nars.
         if item.source == 0 {
-            places.extend(sources.nars.iter().cloned());
+            let others = sources.nars.get(&item.narinfo.store_path).into_iter().flatten();
+            places.extend(others.filter(|base| !self.is_silent(base)).cloned());
         }
         places.extend(sources.narinfos.get(item.source).map(|source| source.url.clone()));
         places
@@ -295,7 +311,7 @@ impl Fetcher {
             return self.client.nar(base, &item.narinfo).await.map(Some);
         }
         // Another place has the nar under a name of its own; what it gives must be what the server vouches for.
-        let Some(theirs) = self.client.narinfo(base, &item.narinfo.store_path.hash()).await? else {
+        let Some(theirs) = self.neighbours.narinfo(base, &item.narinfo.store_path.hash()).await? else {
             return Ok(None);
         };
         let same = theirs.store_path == item.narinfo.store_path
@@ -305,7 +321,27 @@ impl Fetcher {
             debug!(store.path = %theirs.store_path, "{base} has another {}", theirs.store_path);
             return Ok(None);
         }
-        self.client.nar(base, &theirs).await.map(Some)
+        self.neighbours.nar(base, &theirs).await.map(Some)
+    }
+
+    /// Takes note of another worker that does not answer, or gives up in the middle, so that the next inputs need not wait for it.
+    fn note_silence(&self, base: &BaseUrl, error: &FetchError) {
+        let silent = matches!(
+            error,
+            FetchError::Unreachable { .. }
+                | FetchError::Late { .. }
+                | FetchError::Stalled { .. }
+                | FetchError::Truncated { .. }
+        );
+        if silent {
+            self.silent.lock().unwrap_or_else(PoisonError::into_inner).insert(base.clone(), Instant::now());
+        }
+    }
+
+    fn is_silent(&self, base: &BaseUrl) -> bool {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.retain(|_, since| since.elapsed() < SILENCE);
+        silent.contains_key(base)
     }
 
     fn flight(&self, path: &StorePath) -> Arc<tokio::sync::Mutex<()>> {

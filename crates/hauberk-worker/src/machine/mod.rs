@@ -14,6 +14,7 @@ mod sink;
 mod trust;
 mod verdict;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,6 +75,7 @@ pub(crate) struct MachineParts {
     /// Cores for each builder; none: the machine's, divided by its slots.
     pub(crate) cores_per_build: Option<NonZeroU32>,
     pub(crate) client: SubstituteClient,
+    pub(crate) neighbours: SubstituteClient,
     pub(crate) uploader: Uploader,
     pub(crate) substitutes: Vec<BaseUrl>,
     pub(crate) roots: PathBuf,
@@ -115,7 +117,7 @@ impl Machine {
         let places =
             Places { store: parts.store.clone(), build: parts.build_directory.clone(), spool: parts.spool };
         let lookout = Lookout::new(parts.reserve, places, collector);
-        let fetcher = Fetcher::new(parts.client, parts.address.clone(), connect.clone());
+        let fetcher = Fetcher::new(parts.client, parts.neighbours, parts.address.clone(), connect.clone());
         let machine = Self {
             name: parts.name,
             keeper: Keeper::to_socket(parts.address.clone(), connect.clone()),
@@ -226,6 +228,14 @@ fn sources(
     let mut narinfos = vec![Source { url: BaseUrl::parse(&server.publish_url)?, trusted }];
     // What comes from elsewhere is checked by the daemon, against the keys its operator trusts.
     narinfos.extend(substitutes.iter().map(|url| Source { url: url.clone(), trusted: None }));
-    let nars = assignment.sources.iter().filter_map(|url| BaseUrl::parse(url).ok()).collect();
+    let builders: Vec<_> = assignment.sources.iter().map(|url| BaseUrl::parse(url).ok()).collect();
+    let mut nars = BTreeMap::new();
+    for (path, input) in &assignment.inputs {
+        let places: Vec<_> =
+            input.sources.iter().filter_map(|place| builders.get(*place).cloned().flatten()).collect();
+        if !places.is_empty() {
+            nars.insert(path.clone(), places);
+        }
+    }
     Ok(inputs::Sources { narinfos, nars })
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use hauberk_daemon::DaemonAddress;
 use hauberk_discovery::Interfaces;
 use hauberk_protocol::keys::CurveKeyPair;
-use hauberk_publish::Signer;
+use hauberk_publish::{BaseUrl, Signer};
 use hauberk_server::{Config, HealthPolicy, Limits, RetryPolicy, StoreConfig};
 use hauberk_store::StoreDirectory;
 use hauberk_store::signature::SecretKey;
@@ -94,6 +94,11 @@ pub(crate) struct Options {
     /// Outputs of so many builds are fetched at once
     #[arg(long, value_name = "N", default_value_t = 8)]
     fetches: usize,
+
+    /// Ask this substitute server for each output once it is fetched, so that one that packs what it is asked for (`guix publish --cache`
+    /// on the same store) has it when a user comes. What it answers does not matter
+    #[arg(short = 'T', long, value_name = "URL")]
+    trigger_substitute_url: Option<BaseUrl>,
 
     /// A worker shows life so often, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
@@ -228,6 +233,7 @@ impl Options {
             stores,
             curve,
             announce: self.announce,
+            trigger: self.trigger_substitute_url,
             limits: Limits {
                 heartbeat: Duration::from_secs(self.heartbeat.max(1).into()),
                 lease: Duration::from_secs(self.lease.max(2).into()),
