@@ -405,8 +405,12 @@ async fn an_input_that_differs_is_declined_and_so_are_other_outputs() {
     assert_eq!(farm.build(assign).await.outcome(), Outcome::Succeeded);
     let mut assign = farm.assignment(&drv);
     assign.kind = AttemptKind::Check.into();
-    assign.inputs =
-        vec![proto::Input { path: dependency.clone(), nar_hash: vec![7; 32].into(), nar_size: 1 }];
+    assign.inputs = vec![proto::Input {
+        path: dependency.clone(),
+        nar_hash: vec![7; 32].into(),
+        nar_size: 1,
+        ..proto::Input::default()
+    }];
     farm.server.send(assign);
     match farm.server.hear().await {
         WorkerBody::Declined(declined) => {
@@ -441,7 +445,8 @@ async fn an_input_that_differs_is_replaced_by_the_farms() {
 
     let mut assign = farm.assignment(&drv);
     let nar_hash = hash.as_bytes().to_vec().into();
-    assign.inputs = vec![proto::Input { path: path.clone(), nar_hash, nar_size: 1 }];
+    assign.inputs =
+        vec![proto::Input { path: path.clone(), nar_hash, nar_size: 1, ..proto::Input::default() }];
     let finished = farm.build(assign).await;
     assert_eq!(finished.outcome(), Outcome::Succeeded, "{finished:?}");
     // It was made of the farm's.
