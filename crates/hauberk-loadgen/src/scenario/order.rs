@@ -116,16 +116,15 @@ async fn measure(options: &Options, lab: &LabOptions, ordering: Ordering) -> Res
         farm.lab.publish_as(&name, shares, &work.registration).await?;
         shares *= 2;
     }
-    farm.lab
-        .database()
-        .client()
-        .await?
-        .batch_execute(
-            "update builds set expected_ms = 1000 + id % 7 * 1000, remaining_path = 1000 + id % 97 * 1000;
-             vacuum (analyze) builds; notify hauberk_ready",
-        )
-        .await
-        .context("giving builds durations")?;
+    let client = farm.lab.database().client().await?;
+    for step in [
+        "update builds set expected_ms = 1000 + id % 7 * 1000, remaining_path = 1000 + id % 97 * 1000",
+        "vacuum (analyze) builds",
+        "notify hauberk_ready",
+    ] {
+        client.batch_execute(step).await.context("giving builds durations")?;
+    }
+    drop(client);
     farm.start_workers().await?;
     farm.wait_done().await?;
     let rate = deep_queue::rate(&farm.gauge.releases(), options.builds)?;
