@@ -24,13 +24,19 @@ use hauberk_store::{NarInfo, Sha256, StoreDirectory, narinfo::Compression, signa
 use support::{PlainStore, Server, key, raw_server, respond, respond_not_found, tree};
 use tokio::io::AsyncReadExt;
 
-fn client() -> SubstituteClient {
-    let config = ClientConfig {
-        stall_timeout: Duration::from_millis(400),
-        narinfo_timeout: Duration::from_millis(800),
-        ..ClientConfig::farm()
-    };
+fn client_with(patience: Duration) -> SubstituteClient {
+    let config =
+        ClientConfig { stall_timeout: patience, narinfo_timeout: patience * 2, ..ClientConfig::farm() };
     SubstituteClient::new(StoreDirectory::nix(), config).unwrap()
+}
+
+fn client() -> SubstituteClient {
+    client_with(Duration::from_secs(60))
+}
+
+/// A client that takes a server for silent soon, which a busy machine can make of an honest one.
+fn hasty() -> SubstituteClient {
+    client_with(Duration::from_secs(2))
 }
 
 fn serve(store: &PlainStore, signer: &Signer) -> Server {
@@ -238,7 +244,10 @@ fn liar(
 
 /// Fetches from a liar in both ways and checks what comes of it; nothing may reach the cache.
 async fn caught(liar: Liar, expected: impl Fn(&FetchError) -> bool) {
-    let client = client();
+    caught_by(client(), liar, expected).await;
+}
+
+async fn caught_by(client: SubstituteClient, liar: Liar, expected: impl Fn(&FetchError) -> bool) {
     let (directory, cache) = cache();
     match client.fetch(&liar.url, &liar.narinfo, &liar.trusted, &cache).await {
         Ok(_) => panic!("the cache took it"),
@@ -367,14 +376,14 @@ async fn short_endless_and_stalling_nars() {
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&nar[..100]));
         let _ = stream.read(&mut [0]);
     };
-    caught(liar(nothing, stalling), |error| {
+    caught_by(hasty(), liar(nothing, stalling), |error| {
         matches!(error, FetchError::Stalled { .. }) && error.is_transient()
     })
     .await;
     let silent = |stream: &mut TcpStream, _: &[u8]| {
         let _ = stream.read(&mut [0]);
     };
-    caught(liar(nothing, silent), |error| matches!(error, FetchError::Late { .. })).await;
+    caught_by(hasty(), liar(nothing, silent), |error| matches!(error, FetchError::Late { .. })).await;
     let missing = |stream: &mut TcpStream, _: &[u8]| respond_not_found(stream);
     caught(liar(nothing, missing), |error| {
         matches!(error, FetchError::Refused { status: 404, .. }) && !error.is_transient()
@@ -441,10 +450,11 @@ async fn other_places_are_not_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_narinfos() {
     let hash = "x73mwwgn48z7flxzwmsfk9d0fnjcbcj0".parse().unwrap();
-    let check = async |url: BaseUrl, expected: fn(&FetchError) -> bool| {
-        let error = client().narinfo(&url, &hash).await.unwrap_err();
+    let check_by = async |client: SubstituteClient, url: BaseUrl, expected: fn(&FetchError) -> bool| {
+        let error = client.narinfo(&url, &hash).await.unwrap_err();
         assert!(expected(&error), "{error:?}");
     };
+    let check = async |url, expected| check_by(client(), url, expected).await;
     let huge = raw_server(|_, stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
         while stream.write_all(&[b'x'; 65536]).is_ok() {}
@@ -454,7 +464,7 @@ async fn hostile_narinfos() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nStorePath: ");
         let _ = stream.read(&mut [0]);
     });
-    check(slow, |error| matches!(error, FetchError::Late { .. }) && error.is_transient()).await;
+    check_by(hasty(), slow, |error| matches!(error, FetchError::Late { .. }) && error.is_transient()).await;
     check(raw_server(|_, stream| respond(stream, b"\xff\xfe")), |error| {
         matches!(error, FetchError::NarInfo { .. })
     })

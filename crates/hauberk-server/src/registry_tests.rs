@@ -140,8 +140,8 @@ async fn many_joins_at_once_are_recorded_as_one_by_one() {
         bench.execute("update workers set allowed_systems = '{riscv64-linux}' where name = 'w-6'").await;
         bench.execute("update workers set paused = true where name = 'w-7'").await;
     }
-    for number in 0..9 {
-        crowd.add(&format!("w-{number}"), Some(keys[number]), |_| {});
+    for (number, key) in keys.iter().take(9).enumerate() {
+        crowd.add(&format!("w-{number}"), Some(*key), |_| {});
     }
     // The worker has connected anew; it says something else of itself by now.
     crowd.add("w-1", Some(keys[1]), |hello| hello.systems = vec!["aarch64-linux".to_owned()]);
