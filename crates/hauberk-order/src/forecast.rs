@@ -49,12 +49,12 @@ const QUEUE: (f64, f64) = (0.35, 3.0);
 impl Outlook {
     /// Forecasts when the build begins and ends. Its wait is for what it needs, or for a slot, whichever takes longer.
     pub fn forecast(&self) -> Forecast {
-        let queue = self.ahead.div_f64(self.slots.max(0.01));
-        let likely = self.chain.max(queue);
         // A queue that nobody would live to see the end of is as long as any.
         let times = |wait: Duration, factor: f64| {
             Duration::try_from_secs_f64(wait.as_secs_f64() * factor).unwrap_or(Duration::MAX)
         };
+        let queue = times(self.ahead, 1.0 / self.slots.max(0.01));
+        let likely = self.chain.max(queue);
         let start = Span {
             likely,
             earliest: times(self.chain, CHAIN.0).max(times(queue, QUEUE.0)),

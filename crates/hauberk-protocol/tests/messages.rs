@@ -144,7 +144,7 @@ fn the_enums_know_every_body_of_the_protocol() {
         let body = kind.oneofs().find(|oneof| oneof.name() == "body").unwrap();
         body.fields().map(|field| field.name().to_owned()).collect()
     };
-    for (name, expected) in [("WorkerMessage", 8), ("ServerMessage", 10), ("LogMessage", 3), ("LogReply", 2)]
+    for (name, expected) in [("WorkerMessage", 8), ("ServerMessage", 11), ("LogMessage", 3), ("LogReply", 2)]
     {
         assert_eq!(bodies(name).len(), expected, "{name}");
     }
