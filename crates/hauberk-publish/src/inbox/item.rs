@@ -36,7 +36,7 @@ impl Item {
 
     /// Adds a piece at the end.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let file = File::options().write(true).create(true).truncate(false).open(&self.file)?;
+        let file = self.open()?;
         if let Err(error) = file.write_all_at(bytes, self.length) {
             // Half a piece would be of no harm; the disk may be full, though.
             let _ = file.set_len(self.length);
@@ -46,9 +46,17 @@ impl Item {
         Ok(())
     }
 
-    /// Opens what is here.
+    /// Opens what is here. The directory is made when something comes for the first time: of most attempts nothing does, as their
+    /// outputs are known already.
     pub(super) fn open(&self) -> io::Result<File> {
-        File::options().read(true).write(true).create(true).truncate(false).open(&self.file)
+        let open = || File::options().read(true).write(true).create(true).truncate(false).open(&self.file);
+        match (open(), self.file.parent()) {
+            (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(directory)?;
+                open()
+            }
+            (opened, _) => opened,
+        }
     }
 
     /// Removes what is here of its nar.

@@ -71,11 +71,9 @@ impl Inbox {
     /// Opens a reception, and closes one of the same number. What it gets must be signed by one of `trusted`.
     ///
     /// # Errors
-    /// A directory that cannot be made; no randomness.
+    /// No randomness.
     pub fn receive(&self, number: u64, trusted: TrustedKeys) -> Result<Reception, InboxError> {
         let directory = self.0.directory.join(number.to_string());
-        fs::create_dir_all(&directory)
-            .map_err(|source| InboxError::Directory { path: directory.clone(), source })?;
         let mut token = [0; 32];
         getrandom::fill(&mut token).map_err(InboxError::Random)?;
         let token = encode_base16(&token);
