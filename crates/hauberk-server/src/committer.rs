@@ -1,7 +1,7 @@
 //! The committers: make the dispatcher's steps durable, as many at a time as have come together.
 //!
 //! There are several, so that one can work while another waits for the disk; all steps of a build go to the same one, in their order.
-//! While one transaction is on its way to the disk, the next batch gathers. One that makes builds ready and claims none is committed
+//! While one transaction is on its way to the disk, the next batch gathers. One of successes alone that make builds ready is committed
 //! before it is on the disk: what became ready is claimed at once, and both get there together. A batch that failed because the database is away is
 //! tried again until it is there; every step is guarded by attempt and epoch, so that a transaction whose end was not learned can be
 //! repeated. A batch that the database refuses is taken apart, so that one bad step does not hold up the others.
@@ -283,10 +283,9 @@ impl Committer {
             done.extend(succeeded.iter().map(|fetched| Committed::Succeeded(fetched.attempt)));
             push_effects(&mut done, effects);
         }
-        // Something can begin that waited for this, and no message of it leaves before a later transaction is on the disk. A claim's
-        // message would.
+        // Something can begin that waited for this, and no message of it leaves before a later transaction is on the disk.
         let is_awaited = done.iter().any(|done| matches!(done, Committed::Effects(e) if !e.ready.is_empty()));
-        if is_awaited && batch.claims.is_empty() && !again {
+        if is_awaited && batch.is_final() && !again {
             dispatch::commit_soon(&transaction).await?;
             commit(transaction).await?;
             return Ok(Recorded { done, soon: Some(Soon { number: self.disk.commit(), client }) });
@@ -392,6 +391,12 @@ impl Batch {
         (self.started, self.started_builds) = starts.filter(|((id, _), _)| !built.contains(id)).unzip();
     }
 
+    /// Whether no later step follows on any of these before they are told to be done. What follows on others (a success on the worker's word,
+    /// for one) is sent before those are, and would overtake them where PostgreSQL has lost them and they are recorded again.
+    fn is_final(&self) -> bool {
+        self.claims.is_empty() && self.started.is_empty() && self.built.is_empty() && self.ended.is_empty()
+    }
+
     fn len(&self) -> usize {
         self.claims.len()
             + self.started.len()
@@ -417,5 +422,41 @@ impl Batch {
             .cloned()
             .flat_map(|(built, fetched)| [Op::Built(built), Op::Succeed(fetched)]);
         claims.chain(started).chain(built).chain(finished).chain(ended).chain(succeeded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hauberk_database::dispatch::{AttemptOrigin, Measures};
+
+    use super::*;
+
+    fn built(number: i64) -> Op {
+        Op::Built(dispatch::Built {
+            attempt: AttemptId::new(number),
+            build: BuildId::new(number),
+            origin: AttemptOrigin::Built,
+            outputs: Vec::new(),
+            measures: Measures::default(),
+        })
+    }
+
+    fn succeed(number: i64) -> Op {
+        let (attempt, build) = (AttemptId::new(number), BuildId::new(number));
+        Op::Succeed(dispatch::Fetched { attempt, build, outputs: Vec::new() })
+    }
+
+    fn start(number: i64) -> Op {
+        Op::Start { attempt: AttemptId::new(number), build: BuildId::new(number), inputs_ms: 1 }
+    }
+
+    #[test]
+    fn nothing_that_later_steps_follow_on_is_committed_before_it_is_on_the_disk() {
+        let is_final = |ops: Vec<Op>| Batch::new(ops).is_final();
+        assert!(is_final(vec![succeed(1)]));
+        assert!(is_final(vec![start(1), built(1), succeed(1), succeed(2)]));
+        assert!(!is_final(vec![built(1)]));
+        assert!(!is_final(vec![succeed(1), built(2)]));
+        assert!(!is_final(vec![succeed(1), start(2)]));
     }
 }
