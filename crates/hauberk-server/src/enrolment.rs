@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use hauberk_database::tokens::{self, Applicant, Redeemed, Spent};
 use hauberk_database::{Database, DatabaseError, audit, begin, commit};
+use hauberk_protocol::EnrolmentToken;
 use hauberk_protocol::keys::CurvePublicKey;
 use hauberk_protocol::proto::{Enrol, Enrolled, Refused, RefusedReason};
-use hauberk_protocol::{EnrolmentToken, PROTOCOL_VERSION};
 use hauberk_store::signature::PublicKey;
 use serde_json::json;
 use tracing::{info, warn};
 
 use crate::greeting::is_name;
-use crate::refusal::{not_ready, refused};
+use crate::refusal::{check_version, not_ready, refused};
 
 /// Guesses that an address may make at once, and the time until it may make another.
 const OF_ADDRESS: Allowance = Allowance { burst: 5, refill: Duration::from_secs(60) };
@@ -162,16 +162,7 @@ fn check(
     server: &CurvePublicKey,
     kinds: &[PublicKey],
 ) -> Result<(EnrolmentToken, PublicKey), Refused> {
-    if enrol.protocol != PROTOCOL_VERSION {
-        return Err(refused(
-            RefusedReason::Protocol,
-            format!(
-                "this server speaks version {PROTOCOL_VERSION} of the protocol, the worker version {}; \
-                 install the same release of hauberk on both",
-                enrol.protocol
-            ),
-        ));
-    }
+    check_version(enrol.protocol)?;
     if !is_name(&enrol.name) {
         return Err(refused(
             RefusedReason::BadHello,
@@ -305,7 +296,7 @@ fn network(address: Option<IpAddr>) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use hauberk_protocol::keys::CurveKeyPair;
+    use hauberk_protocol::{PROTOCOL_VERSION, keys::CurveKeyPair};
     use hauberk_store::signature::{guix, nix};
 
     use super::*;

@@ -5,14 +5,13 @@ use std::net::IpAddr;
 
 use hauberk_database::workers::Description;
 use hauberk_order::Capabilities;
-use hauberk_protocol::PROTOCOL_VERSION;
 use hauberk_protocol::keys::CurvePublicKey;
 use hauberk_protocol::proto::{Hello, Refused, RefusedReason, Welcome, hello};
 use hauberk_protocol::socket::RoutingId;
 use hauberk_store::StoreDirectory;
 use hauberk_store::signature::PublicKey;
 
-use crate::refusal::refused;
+use crate::refusal::{check_version, refused};
 
 /// Words in a Hello's lists at most.
 const WORDS: usize = 256;
@@ -71,16 +70,7 @@ impl Greeting {
         welcomes: &BTreeMap<StoreDirectory, Welcome>,
     ) -> Result<(Capabilities, PublicKey, Description), Refused> {
         let Join { hello, peer_address, .. } = join;
-        if hello.protocol != PROTOCOL_VERSION {
-            return Err(refused(
-                RefusedReason::Protocol,
-                format!(
-                    "this server speaks version {PROTOCOL_VERSION} of the protocol, the worker version {}; \
-                     install the same release of hauberk on both",
-                    hello.protocol
-                ),
-            ));
-        }
+        check_version(hello.protocol)?;
         let capabilities = capabilities(hello)?;
         let welcome = welcome_for(welcomes, &capabilities.store_directory)?;
         let signing_key = signing_key(hello, welcome)?;
@@ -214,6 +204,8 @@ fn publish_url(hello: &Hello, peer_address: Option<IpAddr>) -> Result<Option<Str
 
 #[cfg(test)]
 mod tests {
+    use hauberk_protocol::PROTOCOL_VERSION;
+
     use super::*;
 
     fn hello() -> Hello {

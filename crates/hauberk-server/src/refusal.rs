@@ -1,7 +1,10 @@
 //! Refusals: what a peer is told that may not join, and when to try again.
 
 use hauberk_database::DatabaseError;
-use hauberk_protocol::proto::{Refused, RefusedReason};
+use hauberk_protocol::{
+    PROTOCOL_VERSION,
+    proto::{Refused, RefusedReason},
+};
 use tracing::warn;
 
 /// Makes a refusal; those that time may mend say when to try again.
@@ -21,6 +24,18 @@ pub(crate) fn refused(reason: RefusedReason, message: String) -> Refused {
         | RefusedReason::Superseded => 0,
     };
     Refused { reason: reason.into(), message, retry_after_s }
+}
+
+/// Refuses peers of another version of the protocol.
+pub(crate) fn check_version(theirs: u32) -> Result<(), Refused> {
+    if theirs == PROTOCOL_VERSION {
+        return Ok(());
+    }
+    let message = format!(
+        "this server speaks version {PROTOCOL_VERSION} of the protocol, the worker version {theirs}; \
+         install the same release of hauberk on both"
+    );
+    Err(refused(RefusedReason::Protocol, message))
 }
 
 /// Refuses for as long as the database is away.
