@@ -32,7 +32,8 @@ impl LogFile {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        // Appending leaves no hole in a file that somebody has cut meanwhile.
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         let mut length = file.seek(SeekFrom::End(0))?;
         let mut header = [0; HEADER.len()];
         let intact = length >= HEADER.len() as u64 && {
@@ -41,9 +42,7 @@ impl LogFile {
             header == HEADER
         };
         if !intact {
-            file.set_len(0)?;
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(&HEADER)?;
+            begin(&mut file)?;
             length = HEADER.len() as u64;
         }
         let mut log = Self { file, path: path.to_owned(), offset: length - HEADER.len() as u64 };
@@ -51,7 +50,6 @@ impl LogFile {
             log.offset -= TRAILER;
             log.cut()?;
         }
-        log.file.seek(SeekFrom::End(0))?;
         Ok(log)
     }
 
@@ -99,7 +97,8 @@ impl LogFile {
         Ok(())
     }
 
-    /// Ends the log. Gives the file, to be made durable, or nothing when the stream is not as long as it is said to be.
+    /// Ends the log. Gives the file, to be made durable, or nothing when the stream is not as long as it is said to be. A file that
+    /// somebody else has cut or lengthened is begun anew, for the worker to send all of it again.
     pub(crate) fn finish(
         &mut self,
         stream_bytes: u64,
@@ -107,6 +106,11 @@ impl LogFile {
         crc32: u32,
     ) -> io::Result<Option<File>> {
         if stream_bytes != self.offset {
+            return Ok(None);
+        }
+        if self.file.metadata()?.len() != HEADER.len() as u64 + self.offset {
+            begin(&mut self.file)?;
+            self.offset = 0;
             return Ok(None);
         }
         let mut end = FINAL_BLOCK.to_vec();
@@ -124,10 +128,14 @@ impl LogFile {
 
     /// Makes the file end where the stream does.
     fn cut(&mut self) -> io::Result<()> {
-        self.file.set_len(HEADER.len() as u64 + self.offset)?;
-        self.file.seek(SeekFrom::End(0))?;
-        Ok(())
+        self.file.set_len(HEADER.len() as u64 + self.offset)
     }
+}
+
+/// Leaves nothing but the header in `file`.
+fn begin(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all(&HEADER)
 }
 
 #[cfg(test)]
@@ -225,6 +233,31 @@ mod tests {
             assert_eq!(log.offset(), whole.len() as u64);
             assert!(log.finish(whole.len() as u64, text_bytes, crc).unwrap().is_some());
             assert_eq!(gunzip(&path).unwrap(), b"one\ntwo\n");
+        }
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_changes_is_sent_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.gz");
+        let (chunks, text_bytes, crc) = stream(&[b"one\n", b"two\n"]);
+        let whole: Vec<u8> = chunks.concat();
+        let changes: [fn(&File); 3] = [
+            |file| file.set_len(0).unwrap(),
+            |file| file.set_len(12).unwrap(),
+            |mut file| file.write_all(b"junk").unwrap(),
+        ];
+        for change in changes {
+            let mut log = LogFile::open(&path).unwrap();
+            log.write(0, &chunks[0]).unwrap();
+            change(&OpenOptions::new().append(true).open(&path).unwrap());
+            log.write(log.offset(), &chunks[1]).unwrap();
+            assert!(log.finish(whole.len() as u64, text_bytes, crc).unwrap().is_none());
+            assert_eq!(log.offset(), 0);
+            log.write(0, &whole).unwrap();
+            assert!(log.finish(whole.len() as u64, text_bytes, crc).unwrap().is_some());
+            assert_eq!(gunzip(&path).unwrap(), b"one\ntwo\n");
+            std::fs::remove_file(&path).unwrap();
         }
     }
 
