@@ -7,7 +7,7 @@ mod support;
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::{
         Arc,
@@ -21,7 +21,7 @@ use hauberk_publish::{
     client::{ClientConfig, FetchError},
 };
 use hauberk_store::{NarInfo, Sha256, StoreDirectory, narinfo::Compression, signature::guix};
-use support::{PlainStore, Server, key, raw_server, respond, respond_not_found, tree};
+use support::{PlainStore, Server, key, pattern, raw_server, respond, respond_not_found, tree};
 use tokio::io::AsyncReadExt;
 
 fn client_with(patience: Duration) -> SubstituteClient {
@@ -154,6 +154,62 @@ async fn a_nar_that_is_cut_is_gone_on_with() {
     let error = client.fetch(&server, &narinfo, &trusted, &cache).await.unwrap_err();
     assert!(matches!(error, FetchError::Truncated { received: 100_000, .. }), "{error:?}");
     assert_eq!(files(directory.path()), 0);
+}
+
+/// Reads a request's head.
+fn read_head(stream: &mut TcpStream) -> String {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// Passes one connection on to `server`, `count` bytes of its answer at most.
+fn pass_on(server: SocketAddr, client: &mut TcpStream, request: &str, count: u64) -> u64 {
+    let mut upstream = TcpStream::connect(server).unwrap();
+    upstream.write_all(request.as_bytes()).unwrap();
+    upstream.shutdown(Shutdown::Write).unwrap();
+    std::io::copy(&mut upstream.take(count), client).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nar_that_is_packed_while_it_is_sent_is_gone_on_with() {
+    let store = PlainStore::new();
+    let (worker, trusted) = key("worker-1");
+    let item = store.add("item", &[], |file| fs::write(file, pattern(20_000_000)).unwrap());
+    let mut config = PublishConfig::new(StoreDirectory::nix());
+    config.signer = worker.clone();
+    config.store = Some(store.source());
+    config.compression = Compression::Zstd;
+    let server = Server::start(config);
+    let (client, (_directory, cache)) = (client(), cache());
+    let narinfo = client.trusted_narinfo(&server.url(), &item, &trusted).await.unwrap().unwrap();
+    // Cut after some bytes, twice; then the rest.
+    let cuts = [3_000_000, 5_000_000, u64::MAX];
+    let (address, asked) = (server.address, Arc::new(std::sync::Mutex::new(Vec::new())));
+    let noted = Arc::clone(&asked);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let between = BaseUrl::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    std::thread::spawn(move || {
+        for (stream, cut) in listener.incoming().zip(cuts) {
+            let mut stream = stream.unwrap();
+            let head = read_head(&mut stream);
+            let passed = pass_on(address, &mut stream, &head, cut);
+            noted.lock().unwrap().push((head, passed));
+        }
+    });
+    let pending = client.fetch(&between, &narinfo, &trusted, &cache).await.unwrap();
+    {
+        let asked = asked.lock().unwrap();
+        assert!(asked.len() >= 2, "{asked:?}");
+        assert!(asked[1].0.contains("-9007199254740991\r\n"), "{asked:?}");
+    }
+    // What was put together of three parts is what comes at once.
+    let whole = client.fetch(&server.url(), &narinfo, &trusted, &cache).await.unwrap();
+    assert_eq!(pending.narinfo().urls, whole.narinfo().urls);
+    let committed = cache.commit(vec![pending], &worker).await.unwrap();
+    assert!(committed[0].inserted);
 }
 
 #[tokio::test(flavor = "multi_thread")]

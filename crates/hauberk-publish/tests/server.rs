@@ -145,6 +145,42 @@ fn both_url_layouts_with_each_compression() {
     assert_eq!(zstd::decode_all(&zstd.body[..]).unwrap(), nar);
 }
 
+#[test]
+fn what_is_packed_while_it_is_sent_can_be_gone_on_with() {
+    let store = PlainStore::new();
+    let (signer, _) = key("k-1");
+    let item = store.add("item", &[], |file| fs::write(file, pattern(3_000_000)).unwrap());
+    let server = Server::start(config(&store, &signer));
+    let ask = |method: &str, headers: &str| {
+        let url = format!("/nar/zstd/{}", item.base_name());
+        server.request(&format!("{method} {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"))
+    };
+    let whole = ask("GET", "");
+    assert_eq!(zstd::decode_all(&whole.body[..]).unwrap(), store.nar(&item));
+    let etag = whole.header("etag").unwrap();
+    assert_eq!(whole.header("accept-ranges"), None, "a stock client could not do it");
+    assert_eq!(ask("GET", &format!("If-None-Match: {etag}\r\n")).status, 304);
+    let head = ask("HEAD", "");
+    assert_eq!((head.status, head.header("etag"), head.body.len()), (200, Some(etag.clone()), 0));
+
+    // A range to the end, which is not known, is told with a last byte that is far away (RFC 8673).
+    let rest = |first: usize, tag: &str| {
+        ask("GET", &format!("If-Range: {tag}\r\nRange: bytes={first}-9007199254740991\r\n"))
+    };
+    for first in [1, 131_072, 1_000_001, whole.body.len() - 1, whole.body.len()] {
+        let part = rest(first, &etag);
+        assert_eq!((part.status, part.body == whole.body[first..]), (206, true), "{first}");
+        assert_eq!(part.header("content-range"), Some(format!("bytes {first}-9007199254740991/*")));
+    }
+    // Who does not say what it has, has something else, or asks for a part, gets the whole.
+    assert_eq!(rest(7, "\"other\"").body, whole.body);
+    assert_eq!(ask("GET", "Range: bytes=7-9007199254740991\r\n").body, whole.body);
+    for range in ["7-", "7-9", "-9"] {
+        let answer = ask("GET", &format!("If-Range: {etag}\r\nRange: bytes={range}\r\n"));
+        assert_eq!((answer.status, answer.body.len()), (200, whole.body.len()), "{range}");
+    }
+}
+
 /// As `guix publish` answered, recorded.
 #[test]
 fn files_are_found_by_their_content() {

@@ -8,6 +8,7 @@ use hauberk_daemon::DaemonAddress;
 use hauberk_protocol::keys::{CurveKeyPair, CurvePublicKey};
 use hauberk_protocol::socket::{ClientSecurity, Context, ServerAddress};
 use hauberk_store::StoreDirectory;
+use hauberk_store::narinfo::Compression;
 use hauberk_store::signature::SecretKey;
 
 use crate::machine::Reserve;
@@ -46,6 +47,8 @@ pub struct Config {
     pub publish_listen: std::net::IpAddr,
     /// Port the publish server listens on; 0 lets the system choose.
     pub publish_port: u16,
+    /// How the publish server packs nars while they are sent.
+    pub publish_compression: Compression,
     /// Where others reach the publish server, if not at the address the server sees.
     pub publish_url: Option<String>,
     /// Whether results are uploaded to the server in any case, even if it could fetch them.

@@ -188,6 +188,7 @@ fn publish_server(
     let publish = PublishConfig {
         signer: Signer::of(&host_name(), [config.signing_key.clone()]),
         store: Some(StoreSource::new(pool(config), root)),
+        compression: config.publish_compression.clone(),
         metrics: Some(Arc::new(exporter)),
         ..PublishConfig::new(config.store_directory.clone())
     };

@@ -1,14 +1,11 @@
 //! One client that waits for each answer.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use super::{any_head, head, request};
 use anyhow::{Context, Result, bail};
-use hauberk_store::Sha256;
-use hauberk_store::hash::Sha256Hasher;
-
-use super::{head, request};
 
 /// Bytes received at a time, at most.
 const BUFFER: usize = 1 << 20;
@@ -32,10 +29,6 @@ impl BlockingClient {
 
     /// Asks for a file and takes all of it. Gives its length in bytes.
     pub(crate) fn get(&mut self, path: &str) -> Result<u64> {
-        self.get_with(path, |_| ())
-    }
-
-    fn get_with(&mut self, path: &str, mut take: impl FnMut(&[u8])) -> Result<u64> {
         self.stream.write_all(&request(path)).context("asking")?;
         let (mut filled, mut expected) = (0, None);
         while expected.is_none() {
@@ -49,24 +42,30 @@ impl BlockingClient {
         let (head, length) = expected.context("an answer has no head")?;
         let mut left =
             (head as u64 + length).checked_sub(filled as u64).context("more came than was announced")?;
-        take(&self.buffer[head..filled]);
         while left > 0 {
             match self.stream.read(&mut self.buffer).context("receiving")? {
                 0 => bail!("{path}: the connection ended, {left} bytes early"),
-                count => {
-                    take(&self.buffer[..count]);
-                    left = left.checked_sub(count as u64).context("more came than was announced")?;
-                }
+                count => left = left.checked_sub(count as u64).context("more came than was announced")?,
             }
         }
         Ok(length)
     }
 
-    /// Asks for a file, takes all of it and hashes it, as whoever verifies it must.
-    pub(crate) fn get_hashed(&mut self, path: &str) -> Result<(u64, Sha256)> {
-        let mut hasher = Sha256Hasher::new();
-        let length = self.get_with(path, |bytes| hasher.update(bytes))?;
-        Ok((length, hasher.finish().0))
+    /// Asks for a file, whose bytes are read from what is given back.
+    pub(crate) fn download(&mut self, path: &str) -> Result<Download<'_>> {
+        self.stream.write_all(&request(path)).context("asking")?;
+        let mut filled = 0;
+        loop {
+            let count = self.stream.read(&mut self.buffer[filled..]).context("receiving a head")?;
+            if count == 0 {
+                bail!("{path}: the connection ended");
+            }
+            filled += count;
+            if let Some((at, length)) = any_head(&self.buffer[..filled])? {
+                let left = length.map_or(Left::Chunks, Left::Bytes);
+                return Ok(Download { client: self, at, filled, left });
+            }
+        }
     }
 
     /// Gives the bytes of a whole answer, head and body.
@@ -103,5 +102,100 @@ impl BlockingClient {
             count += 1;
         }
         Ok(count as f64 / began.elapsed().as_secs_f64())
+    }
+}
+
+/// The content of an answer, read to its end.
+pub(crate) struct Download<'a> {
+    client: &'a mut BlockingClient,
+    /// What of the client's buffer was received and not read yet.
+    at: usize,
+    filled: usize,
+    left: Left,
+}
+
+/// What is to come.
+enum Left {
+    /// So many bytes.
+    Bytes(u64),
+    /// A chunk whose length is told first, or the end.
+    Chunks,
+    /// So many bytes of a chunk, and then others.
+    Chunk(u64),
+    /// Nothing.
+    Nothing,
+}
+
+impl Download<'_> {
+    fn fill(&mut self) -> io::Result<()> {
+        if self.at == self.filled {
+            (self.at, self.filled) = (0, self.client.stream.read(&mut self.client.buffer)?);
+            if self.filled == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        loop {
+            self.fill()?;
+            match self.client.buffer[self.at] {
+                b'\n' => {
+                    self.at += 1;
+                    return Ok(line);
+                }
+                b'\r' => {}
+                byte => line.push(char::from(byte)),
+            }
+            self.at += 1;
+        }
+    }
+
+    fn take(&mut self, left: u64, into: &mut [u8]) -> io::Result<usize> {
+        if left == 0 || into.is_empty() {
+            return Ok(0);
+        }
+        self.fill()?;
+        let here = &self.client.buffer[self.at..self.filled];
+        let count = here.len().min(into.len()).min(usize::try_from(left).unwrap_or(usize::MAX));
+        into[..count].copy_from_slice(&here[..count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+impl Read for Download<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.left {
+                Left::Nothing => return Ok(0),
+                Left::Bytes(left) => {
+                    let count = self.take(left, into)?;
+                    self.left = Left::Bytes(left - count as u64);
+                    return Ok(count);
+                }
+                Left::Chunk(left) if left > 0 => {
+                    let count = self.take(left, into)?;
+                    self.left = Left::Chunk(left - count as u64);
+                    return Ok(count);
+                }
+                Left::Chunk(_) => {
+                    self.line()?;
+                    self.left = Left::Chunks;
+                }
+                Left::Chunks => {
+                    let line = self.line()?;
+                    let size = u64::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
+                    if size == 0 {
+                        self.line()?;
+                        self.left = Left::Nothing;
+                    } else {
+                        self.left = Left::Chunk(size);
+                    }
+                }
+            }
+        }
     }
 }

@@ -83,7 +83,7 @@ impl Farm {
             }
             OutputKind::Fetched => {
                 let root = lab.directory().join("machines");
-                let store = OutputStore::open_sized(root, work.output_size)?;
+                let store = OutputStore::open_with(root, work.contents.clone())?;
                 let publication =
                     Publication::start(Ipv4Addr::LOCALHOST.into(), Arc::clone(&store), &signing_key)?;
                 (Outputs::Fresh(store), Some(publication))
@@ -207,7 +207,7 @@ impl Farm {
                 "in the server's cache before the run: the fetch step finds them there".to_owned()
             }
             OutputKind::Fetched => {
-                let bytes = self.work.output_size;
+                let bytes = self.work.contents.size();
                 format!("one signed file of {bytes} bytes each, fetched, verified and republished")
             }
         };

@@ -7,5 +7,5 @@ mod work;
 
 pub use builder::{Chatter, SimulatedBuilder};
 pub use gauge::Gauge;
-pub use outputs::{OUTPUT_SIZE, OutputStore, Outputs, Publication, SharedOutput, contents_of};
+pub use outputs::{Contents, OUTPUT_SIZE, OutputStore, Outputs, Publication, SharedOutput, contents_of};
 pub use work::Work;

@@ -80,23 +80,75 @@ impl SharedOutput {
     }
 }
 
+/// What the file of each output has in it; it follows from the output's path.
+#[derive(Clone, Debug)]
+pub struct Contents {
+    size: usize,
+    filling: Filling,
+}
+
+#[derive(Clone, Debug)]
+enum Filling {
+    Noise,
+    Program(Arc<[u8]>),
+}
+
+impl Contents {
+    /// Gives files of `size` bytes that cannot be compressed.
+    pub fn noise(size: usize) -> Self {
+        Self { size, filling: Filling::Noise }
+    }
+
+    /// Gives files of `size` bytes that compress as programs do: they are this one, again and again.
+    ///
+    /// # Errors
+    /// A program that cannot be read.
+    pub fn program(size: usize) -> Result<Self> {
+        let file = std::env::current_exe().context("looking for this program")?;
+        let program = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        Ok(Self { size, filling: Filling::Program(program.into()) })
+    }
+
+    /// Gives the number of bytes of each file.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Makes the contents of the file at `path`.
+    fn of(&self, path: &StorePath) -> Vec<u8> {
+        match &self.filling {
+            Filling::Noise => noise(path, self.size),
+            Filling::Program(program) => {
+                let head = path.to_string().into_bytes();
+                head.iter().chain(program.iter().cycle()).copied().take(self.size).collect()
+            }
+        }
+    }
+}
+
+impl Default for Contents {
+    /// Gives noise of [`OUTPUT_SIZE`] bytes.
+    fn default() -> Self {
+        Self::noise(OUTPUT_SIZE)
+    }
+}
+
 /// The store of the simulated machines: small files, and what a build daemon would know of them.
 #[derive(Debug)]
 pub struct OutputStore {
     root: PathBuf,
-    /// Bytes of each output's file.
-    size: usize,
+    contents: Contents,
     infos: Mutex<HashMap<StorePathHash, PathInfo>>,
 }
 
 impl OutputStore {
     /// Opens the store whose files are below `root`, which exists; what an earlier process made is there again.
     pub fn open(root: PathBuf) -> Result<Arc<Self>> {
-        Self::open_sized(root, OUTPUT_SIZE)
+        Self::open_with(root, Contents::default())
     }
 
-    /// Does as [`Self::open`] with outputs of another size.
-    pub fn open_sized(root: PathBuf, size: usize) -> Result<Arc<Self>> {
+    /// Does as [`Self::open`] with other contents.
+    pub fn open_with(root: PathBuf, contents: Contents) -> Result<Arc<Self>> {
         let directory = StoreDirectory::nix();
         let store = root.join(directory.as_str().trim_start_matches('/'));
         fs::create_dir_all(&store).with_context(|| format!("making {}", store.display()))?;
@@ -104,16 +156,16 @@ impl OutputStore {
         for entry in fs::read_dir(&store).with_context(|| format!("listing {}", store.display()))? {
             let entry = entry?;
             // One that was begun when the process was killed is made again with its attempt.
-            if entry.metadata()?.len() != size as u64 {
+            if entry.metadata()?.len() != contents.size as u64 {
                 continue;
             }
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = StorePath::parse(&format!("{directory}/{name}"))
                 .with_context(|| format!("reading the name of {}", entry.path().display()))?;
-            let info = info_of(&path, contents_sized(&path, size))?;
+            let info = info_of(&path, contents.of(&path))?;
             infos.insert(path.hash(), info);
         }
-        Ok(Arc::new(Self { root, size, infos: Mutex::new(infos) }))
+        Ok(Arc::new(Self { root, contents, infos: Mutex::new(infos) }))
     }
 
     /// Makes what uploads the outputs, signed by `key`.
@@ -123,10 +175,10 @@ impl OutputStore {
         Ok(Uploader::new(StoreDirectory::nix(), source, signer, ClientConfig::farm())?)
     }
 
-    /// Makes the output: a file whose contents follow from its path and cannot be compressed.
+    /// Makes the output: a file whose contents follow from its path.
     pub fn make(&self, path: &StorePath) -> Result<PathInfo> {
         let file = self.root.join(path.to_string().trim_start_matches('/'));
-        let contents = contents_sized(path, self.size);
+        let contents = self.contents.of(path);
         fs::write(&file, &contents).with_context(|| format!("writing {}", file.display()))?;
         let info = info_of(path, contents)?;
         let mut infos = self.infos.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,10 +205,10 @@ fn info_of(path: &StorePath, contents: Vec<u8>) -> Result<PathInfo> {
 
 /// Gives the contents that the file of an output has.
 pub fn contents_of(path: &StorePath) -> Vec<u8> {
-    contents_sized(path, OUTPUT_SIZE)
+    noise(path, OUTPUT_SIZE)
 }
 
-fn contents_sized(path: &StorePath, size: usize) -> Vec<u8> {
+fn noise(path: &StorePath, size: usize) -> Vec<u8> {
     let mut contents = Vec::with_capacity(size + 32);
     let mut block = Sha256::digest(path.to_string().as_bytes());
     while contents.len() < size {
@@ -197,6 +249,8 @@ impl Publication {
         let config = PublishConfig {
             signer: Signer::nix([key.clone()]),
             store: Some(StoreSource::new(Infos(store), &root)),
+            // As real workers do.
+            compression: Compression::Zstd,
             ..PublishConfig::new(StoreDirectory::nix())
         };
         let stop = CancellationToken::new();
@@ -236,6 +290,16 @@ mod tests {
         assert_eq!(fs::read(file).unwrap().len(), OUTPUT_SIZE);
         let again = OutputStore::open(directory.path().to_owned()).unwrap();
         assert_eq!(*again.infos.lock().unwrap(), *store.infos.lock().unwrap());
+    }
+
+    #[test]
+    fn contents_have_their_size() {
+        let path = StorePath::parse("/nix/store/00000000000000000000000000000000-x").unwrap();
+        for contents in [Contents::noise(100_000), Contents::program(100_000).unwrap()] {
+            let made = contents.of(&path);
+            assert_eq!((made.len(), contents.size()), (100_000, 100_000));
+            assert_eq!(contents.of(&path), made);
+        }
     }
 
     #[tokio::test]

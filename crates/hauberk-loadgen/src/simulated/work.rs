@@ -6,6 +6,8 @@ use hauberk_database::registration::{NewBuild, NewJob, Registration};
 use hauberk_store::{DrvPath, OutputName, Sha256, StoreDirectory, StorePath};
 use hauberk_worker::native_system;
 
+use super::Contents;
+
 /// An evaluation's worth of builds, and the paths they give.
 #[derive(Clone, Debug)]
 pub struct Work {
@@ -13,8 +15,8 @@ pub struct Work {
     pub registration: Registration,
     /// The output of each build.
     pub outputs: Vec<StorePath>,
-    /// Bytes of each output's file, where outputs are fetched.
-    pub output_size: usize,
+    /// What is in each output's file, where outputs are fetched.
+    pub contents: Contents,
 }
 
 impl Work {
@@ -46,7 +48,7 @@ impl Work {
         let mut work = Self {
             registration: Registration::default(),
             outputs: Vec::with_capacity(count),
-            output_size: super::OUTPUT_SIZE,
+            contents: Contents::default(),
         };
         for index in 0..count {
             let name = format!("load-{:07}", before + index + 1);

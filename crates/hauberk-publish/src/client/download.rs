@@ -8,18 +8,13 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use hauberk_store::hash::Sha256Hasher;
 use tokio::{
     io::{AsyncRead, ReadBuf},
     sync::mpsc,
     task::{AbortHandle, JoinHandle, spawn_blocking},
 };
 
-use super::{
-    error::FetchError,
-    input::{Input, Keep},
-    verify::Expected,
-};
+use super::{error::FetchError, input::Input, keep::Hashed, verify::Expected};
 
 /// Unpacked chunks of 128 KiB that wait for the reader.
 const AHEAD: usize = 4;
@@ -45,7 +40,7 @@ impl NarDownload {
     ) -> Self {
         let (sender, chunks) = mpsc::channel(AHEAD);
         let checking = spawn_blocking(move || {
-            let keep = Keep::Hash(Sha256Hasher::new());
+            let keep = Hashed::new(expected.has_file_hash());
             let mut input = Input::new(expected.path.clone(), compressed, expected.file_limit(), keep);
             let send = |chunk: Bytes| {
                 let sent = sender.blocking_send(chunk);
@@ -55,6 +50,9 @@ impl NarDownload {
             expected.check(&mut input, |bytes| {
                 held.replace(Bytes::copy_from_slice(bytes)).map_or(Ok(()), send)
             })?;
+            if let Some(hash) = input.into_keep().finish() {
+                expected.check_file(hash)?;
+            }
             held.map_or(Ok(()), send)
         });
         Self { chunks, current: Bytes::new(), checking: Some(checking), pump }

@@ -1,40 +1,32 @@
 //! The compressed bytes of a nar on their way from the network to a blocking reader.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Read};
 
 use bytes::{Buf, Bytes};
-use hauberk_store::{Sha256, StorePath, hash::Sha256Hasher};
+use hauberk_store::StorePath;
 use tokio::sync::mpsc;
 
-use super::error::FetchError;
-use crate::cache::{CacheError, NarFile};
+use super::{error::FetchError, keep::Keep};
+use crate::cache::CacheError;
 
-/// Where compressed bytes go besides the decoder.
-pub(super) enum Keep {
-    /// Nowhere: they are hashed only.
-    Hash(Sha256Hasher),
-    /// Into a file of the cache, which hashes them.
-    File(NarFile),
-}
-
-/// Reads the chunks that the network gives; the reader blocks.
-pub(super) struct Input {
+/// Reads the chunks that the network gives, and has them kept; the reader blocks.
+pub(super) struct Input<K> {
     path: StorePath,
     chunks: mpsc::Receiver<Result<Bytes, FetchError>>,
     current: Bytes,
     received: u64,
     /// Most bytes that may come.
     limit: u64,
-    keep: Keep,
+    keep: K,
     ended: bool,
 }
 
-impl Input {
+impl<K: Keep> Input<K> {
     pub(super) fn new(
         path: StorePath,
         chunks: mpsc::Receiver<Result<Bytes, FetchError>>,
         limit: u64,
-        keep: Keep,
+        keep: K,
     ) -> Self {
         Self { path, chunks, current: Bytes::new(), received: 0, limit, keep, ended: false }
     }
@@ -44,13 +36,8 @@ impl Input {
         self.received
     }
 
-    /// Gives what is kept of the bytes.
-    pub(super) fn keep(&self) -> &Keep {
-        &self.keep
-    }
-
     /// Ends with what was kept.
-    pub(super) fn into_keep(self) -> Keep {
+    pub(super) fn into_keep(self) -> K {
         self.keep
     }
 
@@ -72,30 +59,17 @@ impl Input {
                     found: self.received,
                 }));
             }
-            match &mut self.keep {
-                Keep::Hash(hasher) => hasher.update(&chunk),
-                Keep::File(file) => file.write_all(&chunk).map_err(|error| {
-                    let source = Box::new(CacheError::Write(error));
-                    io::Error::other(FetchError::Store { path: self.path.clone(), source })
-                })?,
-            }
+            self.keep.keep(&chunk).map_err(|error| {
+                let source = Box::new(CacheError::Write(error));
+                io::Error::other(FetchError::Store { path: self.path.clone(), source })
+            })?;
             self.current = chunk;
         }
         Ok(())
     }
 }
 
-impl Keep {
-    /// Gives the hash of all bytes that came.
-    pub(super) fn hash(&self) -> Sha256 {
-        match self {
-            Self::Hash(hasher) => hasher.clone().finish().0,
-            Self::File(file) => file.hash(),
-        }
-    }
-}
-
-impl Read for Input {
+impl<K: Keep> Read for Input<K> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let available = self.fill_buf()?;
         let count = available.len().min(buffer.len());
@@ -105,7 +79,7 @@ impl Read for Input {
     }
 }
 
-impl BufRead for Input {
+impl<K: Keep> BufRead for Input<K> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.next()?;
         Ok(&self.current)

@@ -7,6 +7,7 @@ mod download;
 mod error;
 mod fetch;
 mod input;
+mod keep;
 mod logs;
 mod substitutes;
 mod transfer;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hauberk_store::StorePath;
 use reqwest::{
     Response, StatusCode, Url,
-    header::{ACCEPT_RANGES, CONTENT_RANGE, ETAG, HeaderValue, IF_RANGE, RANGE},
+    header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderValue, IF_RANGE, RANGE},
 };
 use tokio::{
     sync::mpsc,
@@ -22,6 +22,9 @@ const RESUMES: u32 = 3;
 /// The pause before that, multiplied by four each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
+/// The last byte that is asked for where nobody knows the length: far beyond any (RFC 8673).
+const ALL_THAT_COMES: u64 = (1 << 53) - 1;
+
 /// A download under way.
 pub(super) struct Transfer {
     http: reqwest::Client,
@@ -30,6 +33,8 @@ pub(super) struct Transfer {
     config: ClientConfig,
     /// Names just this content; nothing where it cannot be gone on with.
     tag: Option<HeaderValue>,
+    /// Whether its length was told.
+    measured: bool,
     received: u64,
     /// How often it may still be gone on with.
     resumes: u32,
@@ -44,10 +49,12 @@ impl Transfer {
         config: ClientConfig,
     ) -> Self {
         let header = |name| response.headers().get(name);
-        let ranges = header(ACCEPT_RANGES).is_some_and(|value| value == "bytes");
+        let measured = header(CONTENT_LENGTH).is_some();
+        // Of what has no length, stock clients could not ask for a rest, so that it is not offered to them.
+        let ranges = !measured || header(ACCEPT_RANGES).is_some_and(|value| value == "bytes");
         // A weak tag does not tell one sequence of bytes from another.
         let tag = header(ETAG).filter(|tag| ranges && !tag.as_bytes().starts_with(b"W/")).cloned();
-        Self { http, path, response, config, tag, received: 0, resumes: RESUMES }
+        Self { http, path, response, config, tag, measured, received: 0, resumes: RESUMES }
     }
 
     /// Sends the content into `sender`, until its end, an error that does not pass, or nobody wants more.
@@ -111,11 +118,11 @@ impl Transfer {
     }
 
     async fn rest(&self, url: &Url, tag: &HeaderValue) -> Option<Response> {
-        let request = self
-            .http
-            .get(url.clone())
-            .header(RANGE, format!("bytes={}-", self.received))
-            .header(IF_RANGE, tag.clone());
+        let range = match self.measured {
+            true => format!("bytes={}-", self.received),
+            false => format!("bytes={}-{ALL_THAT_COMES}", self.received),
+        };
+        let request = self.http.get(url.clone()).header(RANGE, range).header(IF_RANGE, tag.clone());
         let response = timeout(self.config.stall_timeout, request.send()).await.ok()?.ok()?;
         let joins = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
         let joins = joins.is_some_and(|range| range.starts_with(&format!("bytes {}-", self.received)));

@@ -16,11 +16,8 @@ use crate::{
     inbox::PIECE,
     server::{StoreError, StoreItem, StoreSource},
     signer::Signer,
-    stream::NarReader,
+    stream::{NarReader, packed},
 };
-
-/// Level of zstd for nars.
-const ZSTD_LEVEL: i32 = 3;
 
 /// Nars uploaded at once.
 const PARALLEL: usize = 2;
@@ -272,7 +269,7 @@ async fn refused(url: &Url, mut response: Response) -> UploadError {
 /// Reads the packed nar of an item from `first` on, in pieces of which only the last one is shorter.
 fn read_pieces(item: &StoreItem, first: u64, sender: &mpsc::Sender<Bytes>) -> io::Result<()> {
     let nar = NarReader::open(&item.file)?;
-    let mut packed = zstd::stream::read::Encoder::new(nar, ZSTD_LEVEL)?;
+    let mut packed = packed(nar, item.nar_size())?;
     // What was packed before comes out the same.
     io::copy(&mut packed.by_ref().take(first), &mut io::sink())?;
     loop {

@@ -8,7 +8,7 @@ use hauberk_store::{
     narinfo::{Compression, NarUrl},
 };
 
-use super::{error::FetchError, input::Input};
+use super::{error::FetchError, input::Input, keep::Keep};
 use crate::stream::{Unsupported, decoder};
 
 /// Bytes unpacked at a time.
@@ -49,11 +49,16 @@ impl Expected {
         }
     }
 
-    /// Unpacks `input`, gives the nar's bytes to `sink` and checks all that was announced. What `sink` got before an
-    /// error is worth nothing.
-    pub(super) fn check(
+    /// Tells whether the hash of the file was announced, and is not that of the nar.
+    pub(super) fn has_file_hash(&self) -> bool {
+        self.file_hash.is_some() && self.compression != Compression::None
+    }
+
+    /// Unpacks `input`, gives the nar's bytes to `sink` and checks all that was announced; of the hash of a packed file see
+    /// [`Self::check_file`]. What `sink` got before an error is worth nothing.
+    pub(super) fn check<K: Keep + Send>(
         &self,
-        input: &mut Input,
+        input: &mut Input<K>,
         mut sink: impl FnMut(&[u8]) -> Result<(), FetchError>,
     ) -> Result<(), FetchError> {
         let mut verifier = Verifier::new(Limits::with_size(self.nar_size));
@@ -104,11 +109,18 @@ impl Expected {
         if let Some(expected) = self.file_size.filter(|&expected| expected != received) {
             return Err(self.size_mismatch("file", expected, received));
         }
-        let found = input.keep().hash();
-        if self.file_hash.is_some_and(|expected| expected != found) {
-            return Err(FetchError::FileHashMismatch { path: self.path.clone(), found });
+        match self.compression {
+            Compression::None => self.check_file(summary.hash),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Checks the hash of the file, where it was announced.
+    pub(super) fn check_file(&self, found: Sha256) -> Result<(), FetchError> {
+        match self.file_hash.is_some_and(|expected| expected != found) {
+            true => Err(FetchError::FileHashMismatch { path: self.path.clone(), found }),
+            false => Ok(()),
+        }
     }
 
     fn size_mismatch(&self, what: &'static str, expected: u64, found: u64) -> FetchError {

@@ -25,17 +25,14 @@ use super::{
     log_source::{Growing, LogBody, LogSource},
     metrics::{Kind, Metrics},
     packer::{Meanwhile, Packer},
-    reply::{self, Immutable, Reply, Wanted},
+    reply::{self, Endless, Immutable, Reply, Wanted},
     request::{Method, Request},
     route::Route,
     status::Status,
     store_source::StoreItem,
     upload::UploadDesk,
 };
-use crate::stream::{BufferPool, NarReader, decoder, list};
-
-/// Level of zstd for what is compressed while it is sent.
-const ZSTD_LEVEL: i32 = 3;
+use crate::stream::{BufferPool, NarReader, decoder, list, packed, packed_tag};
 
 /// Level of gzip for what is compressed while it is sent.
 const GZIP_LEVEL: u32 = 1;
@@ -266,11 +263,33 @@ impl Handler {
         {
             return self.cached_nar(request, name);
         }
-        if *compression == Compression::None {
-            return self.plain(request, nar).await;
+        match compression {
+            Compression::None => self.plain(request, nar).await,
+            Compression::Zstd => self.packed(request, nar).await,
+            _ => {
+                let source = gzip_reader(self.open(&nar).await?);
+                Ok(reply::stream(reply::NAR, Body::Read { source, length: None }))
+            }
         }
-        let source = compression_reader(compression, self.open(&nar).await?)?;
-        Ok(reply::stream(reply::NAR, Body::Read { source, length: None }))
+    }
+
+    /// Sends a nar packed with zstd, whose length is known when it has been sent. A client that was cut off gets the rest: it is packed anew
+    /// from the start, which comes out the same, and what the client has is passed over.
+    async fn packed(&self, request: &Request, nar: Nar) -> Result<Reply, Failure> {
+        let content = Endless { tag: packed_tag(&nar.hash()), kind: reply::NAR };
+        match content.wanted(request) {
+            Some(from) if request.method != Method::Head => {
+                let mut source: Source = Box::new(packed(self.open(&nar).await?, nar.size())?);
+                if from.first > 0 {
+                    source = Box::new(Skipping { inner: source, skip: from.first });
+                }
+                Ok(content.with_body(from, Body::Read { source, length: None }))
+            }
+            Some(from) => {
+                Ok(content.with_body(from, Body::Read { source: Box::new(io::empty()), length: None }))
+            }
+            None => Ok(content.not_modified()),
+        }
     }
 
     /// Sends a nar uncompressed.
@@ -355,7 +374,7 @@ fn log(request: &Request, found: &LogBody) -> Result<Reply, Failure> {
     let file = BufReader::with_capacity(FILE_BUFFER, file.take(count));
     let mut text: Source = Box::new(Growing(flate2::bufread::MultiGzDecoder::new(file)));
     if gzip {
-        text = compression_reader(&Compression::Gzip, text)?;
+        text = gzip_reader(text);
     }
     Ok(reply::log(gzip, Body::Read { source: text, length: None }))
 }
@@ -388,16 +407,9 @@ fn note_use(file: &File) {
     }
 }
 
-/// Compresses what is read.
-fn compression_reader(compression: &Compression, source: Source) -> io::Result<Source> {
-    match compression {
-        Compression::Gzip => {
-            let level = flate2::Compression::new(GZIP_LEVEL);
-            Ok(Box::new(flate2::read::GzEncoder::new(source, level)))
-        }
-        Compression::Zstd => Ok(Box::new(zstd::stream::read::Encoder::new(source, ZSTD_LEVEL)?)),
-        _ => Err(io::ErrorKind::Unsupported.into()),
-    }
+/// Packs what is read with gzip.
+fn gzip_reader(source: Source) -> Source {
+    Box::new(flate2::read::GzEncoder::new(source, flate2::Compression::new(GZIP_LEVEL)))
 }
 
 /// Passes over the first bytes of a reader.

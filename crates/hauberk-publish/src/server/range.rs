@@ -46,6 +46,35 @@ impl Range {
     }
 }
 
+/// The least last byte by which a client says that it wants all that comes, of a body whose length nobody knows (RFC 8673): the largest
+/// number that every program can hold.
+pub(super) const ALL_THAT_COMES: u64 = (1 << 53) - 1;
+
+/// What a `Range` header asks of a body whose length is not known: all from this byte on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rest {
+    /// The first byte.
+    pub(super) first: u64,
+    /// The last byte as the client put it, which is far beyond the end.
+    pub(super) last: u64,
+}
+
+impl Rest {
+    /// The whole.
+    pub(super) const WHOLE: Self = Self { first: 0, last: u64::MAX };
+
+    /// Reads the header. What asks for anything else is passed over.
+    pub(super) fn parse(header: Option<&str>) -> Self {
+        Self::one(header).unwrap_or(Self::WHOLE)
+    }
+
+    fn one(header: Option<&str>) -> Option<Self> {
+        let (first, last) = header?.trim().strip_prefix("bytes=")?.split_once('-')?;
+        let (first, last) = (number(first.trim())?, number(last.trim())?);
+        (last >= ALL_THAT_COMES && first < last).then_some(Self { first, last })
+    }
+}
+
 /// Reads digits; what is too large for the type is as good as its largest value.
 fn number(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -57,6 +86,17 @@ fn number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rests() {
+        let rest = |header| Rest::parse(Some(header));
+        assert_eq!(rest("bytes=7-9007199254740991"), Rest { first: 7, last: 9_007_199_254_740_991 });
+        assert_eq!(rest("bytes=0-9223372036854775807"), Rest { first: 0, last: i64::MAX as u64 });
+        for whole in ["", "bytes=7-", "bytes=-7", "bytes=7-100", "bytes=9-8", "items=7-9007199254740991"] {
+            assert_eq!(rest(whole), Rest::WHOLE, "{whole}");
+        }
+        assert_eq!(Rest::parse(None), Rest::WHOLE);
+    }
 
     #[test]
     fn ranges() {

@@ -13,7 +13,7 @@ use super::{
     body::Body,
     date,
     log_source::LogBody,
-    range::Range,
+    range::{Range, Rest},
     request::{Field, Method, Request},
     status::Status,
 };
@@ -227,6 +227,52 @@ impl Immutable {
         if count < self.length {
             reply.status = Status::PartialContent;
             reply.set("content-range", format!("bytes {first}-{}/{}", first + count - 1, self.length));
+        }
+        reply
+    }
+}
+
+/// Content that is always the same under its tag, and whose length is known when it has been sent.
+pub(super) struct Endless {
+    /// Tells it from all other content; without quotes.
+    pub(super) tag: String,
+    /// Its type.
+    pub(super) kind: &'static str,
+}
+
+impl Endless {
+    /// Tells from where on a request wants it; nothing where the client has it. Only who says what the rest must join gets a rest.
+    pub(super) fn wanted(&self, request: &Request) -> Option<Rest> {
+        let etag = self.etag();
+        if names(request, Field::IfNoneMatch, &etag, Comparison::Weak) {
+            return None;
+        }
+        if !names(request, Field::IfRange, &etag, Comparison::Strong) {
+            return Some(Rest::WHOLE);
+        }
+        Some(Rest::parse(request.values(Field::Range).next()))
+    }
+
+    fn etag(&self) -> String {
+        format!("\"{}\"", self.tag)
+    }
+
+    fn headers(&self) -> [Header; 2] {
+        [("etag", self.etag().into()), ("content-type", self.kind.into())]
+    }
+
+    /// Answers that it is what the client has.
+    pub(super) fn not_modified(&self) -> Reply {
+        Reply::new(Status::NotModified, Body::Empty, self.headers())
+    }
+
+    /// Answers with what is wanted, which `body` has.
+    pub(super) fn with_body(&self, wanted: Rest, body: Body) -> Reply {
+        let mut reply = Reply::new(Status::Ok, body, self.headers());
+        if wanted != Rest::WHOLE {
+            reply.status = Status::PartialContent;
+            // As RFC 8673 has it: the end is not known.
+            reply.set("content-range", format!("bytes {}-{}/*", wanted.first, wanted.last));
         }
         reply
     }

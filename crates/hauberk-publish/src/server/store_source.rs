@@ -160,7 +160,7 @@ impl StoreItem {
     }
 
     /// Gives its size as a NAR, where the store knows it.
-    pub(super) fn nar_size(&self) -> Option<u64> {
+    pub(crate) fn nar_size(&self) -> Option<u64> {
         Some(self.info.nar_size).filter(|&size| size > 0)
     }
 

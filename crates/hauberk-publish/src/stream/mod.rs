@@ -1,12 +1,14 @@
-//! Bytes on their way: nars made from the file system, decoders, buffers.
+//! Bytes on their way: nars made from the file system, decoders, encoders, buffers.
 
 mod buffer;
 mod decode;
 mod listing;
 mod nar_reader;
+mod packed;
 
 pub(crate) use buffer::{Buffer, BufferPool};
 pub use decode::Unsupported;
 pub(crate) use decode::decoder;
 pub use listing::list;
 pub use nar_reader::NarReader;
+pub(crate) use packed::{packed, packed_tag};

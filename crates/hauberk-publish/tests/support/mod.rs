@@ -237,7 +237,8 @@ impl Answer {
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let body = &bytes[end + 4..];
         let mut answer = Self { status, head, body: body.to_vec() };
-        if answer.header("transfer-encoding").as_deref() == Some("chunked") {
+        // An answer to HEAD has none.
+        if !body.is_empty() && answer.header("transfer-encoding").as_deref() == Some("chunked") {
             answer.body = unchunk(body);
         }
         answer

@@ -122,6 +122,7 @@ impl Farm {
             security: security(&server),
             server: ServerLocation::Address(server.backend.endpoint().to_string().parse().unwrap()),
             publish_listen: [127, 0, 0, 1].into(),
+            publish_compression: Compression::Zstd,
             publish_port: worker_port,
             publish_url: None,
             upload: false,

@@ -15,6 +15,7 @@ use hauberk_protocol::keys::CurveKeyPair;
 use hauberk_protocol::socket::ServerAddress;
 use hauberk_protocol::{EnrolmentToken, TokenError};
 use hauberk_store::StoreDirectory;
+use hauberk_store::narinfo::Compression;
 use hauberk_store::signature::SecretKey;
 use hauberk_worker::{
     Application, Config, DEFAULT_GRACE, DEFAULT_PUBLISH_PORT, LogLimits, PressureLimits, Reserve, Security,
@@ -96,6 +97,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
     publish_listen: IpAddr,
 
+    /// How results are packed while they are fetched. The server keeps them as they came, and packs by itself what comes unpacked, at the cost of
+    /// its own processors instead of this machine's
+    #[arg(long, value_name = "WAY", value_enum, default_value_t = Packing::Zstd)]
+    publish_compression: Packing,
+
     /// The URL under which the server reaches the publish port, if not by this machine's address
     #[arg(long, value_name = "URL")]
     publish_url: Option<String>,
@@ -168,6 +174,15 @@ enum Trust {
     Require,
     /// Warn, and go on: builds whose inputs must be fetched will fail
     Warn,
+}
+
+/// How results are packed while they are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Packing {
+    /// With zstd
+    Zstd,
+    /// Not at all
+    None,
 }
 
 /// Works until a signal comes.
@@ -333,6 +348,10 @@ impl Options {
             server,
             publish_listen: self.publish_listen,
             publish_port: self.publish_port,
+            publish_compression: match self.publish_compression {
+                Packing::Zstd => Compression::Zstd,
+                Packing::None => Compression::None,
+            },
             publish_url: self.publish_url,
             upload: self.upload,
             spool: self.spool,
