@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use hauberk_tests::simulated::{Graph, Random, SimulatedFarm, SimulatedFarmConfig, publish};
 use hauberk_tests::Deadline;
+use hauberk_tests::simulated::{Graph, Random, SimulatedFarm, SimulatedFarmConfig, publish};
 
 use crate::form::rounds;
 
