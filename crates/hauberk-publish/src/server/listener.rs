@@ -10,6 +10,7 @@ use std::{
 };
 
 use nix::sys::socket::{AddressFamily, Backlog, SockaddrLike, SockaddrStorage, getsockname, listen};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::socket::Socket;
@@ -17,6 +18,10 @@ use super::socket::Socket;
 /// Clients that wait to be accepted, at most, where the kernel allows it. The standard library asks for 128; a crowd that comes at once
 /// would have to try again a second later.
 const BACKLOG: i32 = 4096;
+
+/// How the kernel sends to clients on the same machine, whatever its default is: every kernel has it and lets everybody use it. Others, as BBR,
+/// spread packets over time for the sake of a line that is not there; then both sides wait.
+const UNPACED: &[u8] = b"reno";
 
 /// A socket that clients connect to, bound already.
 #[derive(Debug)]
@@ -113,6 +118,10 @@ impl Arrival {
         match self {
             Self::Tcp(stream) => {
                 stream.set_nodelay(true)?;
+                if stream.peer_addr()?.ip().to_canonical().is_loopback() {
+                    // Where the system's default cannot be replaced, it is only slower.
+                    let _ = SockRef::from(&stream).set_tcp_congestion(UNPACED);
+                }
                 TcpStream::from_std(stream).map(Socket::Tcp)
             }
             Self::Unix(stream) => UnixStream::from_std(stream).map(Socket::Unix),
