@@ -5,6 +5,7 @@ mod body;
 mod cached_narinfos;
 mod config;
 mod connection;
+mod conversation;
 mod date;
 mod failure;
 mod handler;

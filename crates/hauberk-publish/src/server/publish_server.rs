@@ -17,6 +17,7 @@ use super::{
     activity::Activity,
     config::PublishConfig,
     connection::{self, Shared},
+    conversation::Succession,
     handler::Handler,
     listener::{Arrival, Listener, SettledListener},
     metrics::Metrics,
@@ -95,6 +96,7 @@ impl PublishServer {
             metrics,
             limits,
             stop: stop.clone(),
+            succession: Succession::default(),
         });
         let mut posts = Vec::new();
         let mut helpers = Vec::new();
