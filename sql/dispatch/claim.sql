@@ -1,5 +1,5 @@
 -- Takes ready builds for workers: the attempt exists before its message leaves. Gives all that the worker must be told, as
--- dispatch/claimed does; a build that is no longer ready gives no row.
+-- dispatch/claimed does; a build that is no longer ready gives no row, nor does any once this start of the server is over.
 -- $1 build ids, $2 worker ids, $3 sessions, $6 lanes on whose turn it was (parallel), $4 epoch, $5 server id
 -- The state is compared in a way that no index serves: a plan that begins with all ready builds would be quadratic. `offset 0`
 -- keeps the planner from reading all outputs for each build, which it prefers while the tables have no statistics.
@@ -8,6 +8,7 @@ with claimed as (
     set state = 'assigned', attempt_id = nextval('attempts_id_seq'), not_before = null
     from unnest($1::bigint[], $2::integer[], $3::bigint[], $6::integer[]) as asked (build_id, worker_id, session, lane_id)
     where b.id = any (array[asked.build_id]) and b.state || '' = 'ready'
+      and exists (select from server_epochs e where e.epoch = $4 and e.ended_at is null)
     returning b.id, b.attempt_id, b.derivation_id, b.lane_id, b.generation, b.name, b.system, b.priority, b.timeout, b.max_silent,
               b.farm_faults, asked.worker_id, asked.session, asked.lane_id as paying_lane_id
 ), numbered as (

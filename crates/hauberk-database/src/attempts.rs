@@ -107,29 +107,46 @@ pub struct LogOwner {
     pub path: Option<String>,
     /// Whether it is complete.
     pub complete: bool,
+    /// Whether another server has received it so far.
+    pub elsewhere: bool,
 }
 
-/// Finds out whose the logs of attempts are. Attempts that do not exist are left out.
+/// Finds out whose the logs of attempts are, for `server`. Attempts that do not exist are left out.
 ///
 /// # Errors
 /// Any failure of the statement, or a row that cannot be read.
 pub async fn log_owners(
     client: &impl GenericClient,
     attempts: &[AttemptId],
+    server: ServerId,
 ) -> Result<HashMap<AttemptId, LogOwner>, DatabaseError> {
-    let rows = statement!("attempts/log_owners").all(client, &[&attempts]).await?;
+    let rows = statement!("attempts/log_owners").all(client, &[&attempts, &server]).await?;
     let owner = |row: &Record| -> Result<_, DatabaseError> {
         let owner = LogOwner {
             public_key: row.get("public_key")?,
             path: row.get("log_path")?,
             complete: row.get("log_complete")?,
+            elsewhere: row.get("elsewhere")?,
         };
         Ok((row.get("id")?, owner))
     };
     rows.iter().map(owner).collect()
 }
 
-/// Records that logs of attempts are complete, and how many bytes of text each has. Gives the attempts of which it could: it waits for
+/// Records that `server` receives the logs of attempts now, another having done so before.
+///
+/// # Errors
+/// Any failure of the statement.
+pub async fn hold_logs(
+    client: &impl GenericClient,
+    attempts: &[AttemptId],
+    server: ServerId,
+) -> Result<(), DatabaseError> {
+    statement!("attempts/hold_logs").execute(client, &[&attempts, &server]).await?;
+    Ok(())
+}
+
+/// Records that logs of attempts are complete at `server`, and how many bytes of text each has. Gives the attempts of which it could: it waits for
 /// no other transaction, so that those whose rows another holds at this moment have to be tried again.
 ///
 /// # Errors
@@ -137,9 +154,10 @@ pub async fn log_owners(
 pub async fn log_complete(
     client: &impl GenericClient,
     logs: &[(AttemptId, i64)],
+    server: ServerId,
 ) -> Result<Vec<AttemptId>, DatabaseError> {
     let (attempts, text_bytes): (Vec<_>, Vec<_>) = logs.iter().copied().unzip();
-    let rows = statement!("attempts/log_complete").all(client, &[&attempts, &text_bytes]).await?;
+    let rows = statement!("attempts/log_complete").all(client, &[&attempts, &text_bytes, &server]).await?;
     rows.iter().map(|row| row.get("attempt_id")).collect()
 }
 
@@ -176,29 +194,49 @@ pub async fn result_source(
     .transpose()
 }
 
-/// Finds the log of the newest attempt of the build a derivation or output belongs to: its path below the log directory, and
-/// whether it is complete.
+/// Where a log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptLog {
+    /// The file, below a server's log directory.
+    pub path: String,
+    /// Whether it is complete.
+    pub complete: bool,
+    /// The server that has it.
+    pub server: Option<ServerId>,
+    /// Where that server publishes.
+    pub publish_url: Option<String>,
+}
+
+impl KeptLog {
+    fn read(row: &Record) -> Result<Self, DatabaseError> {
+        Ok(Self {
+            path: row.get("log_path")?,
+            complete: row.get("log_complete")?,
+            server: row.get("log_server_id")?,
+            publish_url: row.get("publish_url")?,
+        })
+    }
+}
+
+/// Finds the log of the newest attempt of the build that a derivation or an output belongs to.
 ///
 /// # Errors
 /// Any failure of the statement, or a row that cannot be read.
 pub async fn latest_log(
     client: &impl GenericClient,
     path: &StorePath,
-) -> Result<Option<(String, bool)>, DatabaseError> {
+) -> Result<Option<KeptLog>, DatabaseError> {
     let row = statement!("attempts/latest_log").optional(client, &[&path.to_string()]).await?;
-    row.map(|row| Ok((row.get("log_path")?, row.get("log_complete")?))).transpose()
+    row.map(|row| KeptLog::read(&row)).transpose()
 }
 
-/// Gives the log of an attempt, if one is kept: its path below the log directory of its server, and whether it is complete.
+/// Gives the log of an attempt, if one is kept.
 ///
 /// # Errors
 /// Any failure of the statement, or a row that cannot be read.
-pub async fn log(
-    client: &impl GenericClient,
-    attempt: AttemptId,
-) -> Result<Option<(String, bool)>, DatabaseError> {
+pub async fn log(client: &impl GenericClient, attempt: AttemptId) -> Result<Option<KeptLog>, DatabaseError> {
     let row = statement!("attempts/log").optional(client, &[&attempt]).await?;
-    row.map(|row| Ok((row.get("log_path")?, row.get("log_complete")?))).transpose()
+    row.map(|row| KeptLog::read(&row)).transpose()
 }
 
 /// Where a walk over old attempts stands, and what it found on its last step.

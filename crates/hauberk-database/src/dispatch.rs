@@ -569,6 +569,19 @@ pub(crate) async fn add_outputs(
     Ok(())
 }
 
+/// Tells which of these attempts another server has taken over.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn moved(
+    client: &impl GenericClient,
+    attempts: &[AttemptId],
+    epoch: Epoch,
+) -> Result<BTreeSet<AttemptId>, DatabaseError> {
+    let rows = statement!("dispatch/moved").all(client, &[&attempts, &epoch]).await?;
+    rows.iter().map(|row| row.get("attempt_id")).collect()
+}
+
 /// Records that the outputs of attempts are being fetched.
 ///
 /// # Errors
@@ -786,6 +799,29 @@ pub async fn wake_deferred(
 pub async fn next_deferred(client: &impl GenericClient, longest: f64) -> Result<Option<f64>, DatabaseError> {
     let row = statement!("dispatch/next_deferred").optional(client, &[&longest]).await?;
     row.map(|row| row.get("seconds")).transpose()
+}
+
+/// Tells the other servers that builds have become ready by what the start `epoch` of one did.
+///
+/// # Errors
+/// Any failure of the statement.
+pub async fn notify_ready(client: &impl GenericClient, epoch: Epoch) -> Result<(), DatabaseError> {
+    statement!("dispatch/notify_ready").execute(client, &[&epoch]).await?;
+    Ok(())
+}
+
+/// Tells which of these builds are over, and the workers whose attempts ended as one of these classes.
+///
+/// # Errors
+/// Any failure of the statement, or a row that cannot be read.
+pub async fn over(
+    client: &impl GenericClient,
+    builds: &[BuildId],
+    classes: &[AttemptClass],
+) -> Result<Vec<(BuildId, Option<WorkerId>)>, DatabaseError> {
+    let classes: Vec<_> = classes.iter().map(|class| class.as_str()).collect();
+    let rows = statement!("dispatch/over").all(client, &[&builds, &classes]).await?;
+    rows.iter().map(|row| Ok((row.get("build_id")?, row.get("worker_id")?))).collect()
 }
 
 /// Tells whoever shows the farm that something has changed.

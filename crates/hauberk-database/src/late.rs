@@ -24,11 +24,14 @@ pub enum Word {
     Failed,
     /// It came to nothing: stopped, or failed by the farm's fault.
     Nothing,
+    /// Its success was acknowledged, and its outputs are still kept.
+    Kept,
 }
 
 impl Word {
     /// Every word.
-    pub const ALL: &'static [Self] = &[Self::Running, Self::Succeeded, Self::Failed, Self::Nothing];
+    pub const ALL: &'static [Self] =
+        &[Self::Running, Self::Succeeded, Self::Failed, Self::Nothing, Self::Kept];
 }
 
 /// The end of an attempt, as its worker tells it.
@@ -66,6 +69,8 @@ pub enum Verdict {
     History,
     /// It belongs to another worker, or does not exist.
     NotTheirs,
+    /// It is open, and this start of the server is over: whoever has it now decides.
+    NotOurs,
 }
 
 /// An attempt that is open again.
@@ -79,6 +84,8 @@ pub struct Reopened {
     pub farm_faults: i16,
     /// The attempt that was ended in its favour.
     pub superseded: Option<AttemptId>,
+    /// Its worker's word that it succeeded is recorded: only its outputs are not here yet.
+    pub built: bool,
 }
 
 /// How an attempt, its build, and the attempt that is open instead of it stand.
@@ -146,7 +153,7 @@ pub const fn decide(standing: Standing, word: Word) -> Decision {
     }
     match (build, word, other) {
         // Nothing that still counts.
-        (_, Word::Nothing, _) => Decision::History,
+        (_, Word::Nothing | Word::Kept, _) => Decision::History,
         // Nobody is at it.
         (BuildState::Ready | BuildState::Deferred, Word::Running | Word::Succeeded | Word::Failed, None) => {
             Decision::Reopen
@@ -213,10 +220,18 @@ pub async fn take_back(
         name: found.name.clone(),
         farm_faults: found.farm_faults,
         superseded,
+        built: found.built,
     };
     let class = found.standing.class;
     match decide(found.standing, returned.word) {
-        Decision::GoOn if found.epoch != epoch || found.kind == AttemptKind::Check => Ok(Verdict::History),
+        Decision::GoOn if found.kind == AttemptKind::Check => Ok(Verdict::History),
+        // It is another server's, or an older start's: it goes where its worker is.
+        Decision::GoOn
+            if found.epoch != epoch
+                && statement!("late/move").execute(client, &[&returned.attempt, &epoch]).await? == 0 =>
+        {
+            Ok(Verdict::NotOurs)
+        }
         // An earlier transaction did it, whose end was not learned.
         Decision::GoOn if found.late => Ok(Verdict::Beside(reopened(None))),
         Decision::GoOn => Ok(Verdict::Reopened(reopened(None))),
@@ -228,7 +243,7 @@ pub async fn take_back(
             let fault = class == Some(AttemptClass::WorkerLost);
             statement!("late/give_back").execute(client, &[&returned.attempt, &fault]).await?;
             let farm_faults = (found.farm_faults - i16::from(fault)).max(0);
-            Ok(Verdict::Reopened(Reopened { farm_faults, ..reopened(found.other) }))
+            Ok(Verdict::Reopened(Reopened { farm_faults, built: false, ..reopened(found.other) }))
         }
         Decision::Beside => {
             statement!("late/reopen").execute(client, &[&returned.attempt, &epoch, &true]).await?;
@@ -303,6 +318,7 @@ struct Found {
     late: bool,
     name: String,
     farm_faults: i16,
+    built: bool,
     other: Option<AttemptId>,
     standing: Standing,
 }
@@ -325,6 +341,7 @@ async fn look(client: &impl GenericClient, attempt: AttemptId) -> Result<Option<
         late: row.get("late")?,
         name: row.get("name")?,
         farm_faults: row.get("farm_faults")?,
+        built: row.get("built")?,
         other,
         standing: Standing {
             class,

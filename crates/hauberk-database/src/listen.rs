@@ -9,7 +9,7 @@ use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::NoTls
 
 use crate::{ConnectionString, DatabaseError};
 
-/// Sent once by a transaction that made builds ready; no payload.
+/// Builds became ready. Sent without a payload by a transaction that made them so, and with its epoch by the start of a server, whose results did, or that begins.
 pub const READY: &str = "hauberk_ready";
 /// Tells the servers that an operator has canceled builds that run, or wants something of a worker; no payload.
 pub const CONTROL: &str = "hauberk_control";

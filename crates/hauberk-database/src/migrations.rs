@@ -50,10 +50,11 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0009_collection"),
     migration!("0010_demands"),
     migration!("0011_health"),
+    migration!("0012_servers"),
 ];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 11;
+const OLDEST_KNOWN: i32 = 12;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

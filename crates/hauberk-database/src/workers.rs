@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
 
 use crate::statement::{Record, statement};
-use crate::{DatabaseError, Epoch, WorkerId};
+use crate::{Client, DatabaseError, Epoch, WorkerId, begin, commit};
 
 /// An enrolled worker.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,10 +49,12 @@ pub struct Worker {
 }
 
 /// Where and since when a worker has its session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connected {
     /// The server start that holds the session.
     pub epoch: Epoch,
+    /// The server's name, if that is still known.
+    pub server: Option<String>,
     /// Since when.
     pub since: Timestamp,
 }
@@ -334,19 +336,53 @@ pub async fn orders(client: &impl GenericClient, epoch: Epoch) -> Result<Vec<Ord
         .collect()
 }
 
-/// Sets a sick worker aside, for this reason; the servers are told. Changes nothing if it is paused, or not this server start's.
+/// Sets a sick worker aside, for this reason; the servers are told. Changes nothing if it is paused, not this server start's, or needed: no
+/// other worker of the farm that takes work has one of its systems with its features.
 ///
 /// # Errors
-/// [`DatabaseError::Statement`].
+/// Any failure of the transaction.
 pub async fn set_aside(
-    client: &impl GenericClient,
+    client: &mut Client,
     worker: WorkerId,
     epoch: Epoch,
     reason: &str,
 ) -> Result<(), DatabaseError> {
-    statement!("workers/set_aside").execute(client, &[&worker, &epoch, &reason]).await?;
-    statement!("control/notify").execute(client, &[]).await?;
-    notify_changed(client, &[worker]).await
+    let transaction = begin(client).await?;
+    statement!("workers/set_aside_lock").execute(&transaction, &[]).await?;
+    statement!("workers/set_aside").execute(&transaction, &[&worker, &epoch, &reason]).await?;
+    statement!("control/notify").execute(&transaction, &[]).await?;
+    notify_changed(&transaction, &[worker]).await?;
+    commit(transaction).await
+}
+
+/// What a worker can build, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kind {
+    /// The directory of its store.
+    pub store_directory: String,
+    /// Systems it builds for.
+    pub systems: Vec<String>,
+    /// Features it offers.
+    pub features: Vec<String>,
+    /// Features a build must require to be given to it.
+    pub mandatory_features: Vec<String>,
+}
+
+/// Gives what the workers at other servers than that of `epoch` can build, of those that take work; what is alike once.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn elsewhere(client: &impl GenericClient, epoch: Epoch) -> Result<Vec<Kind>, DatabaseError> {
+    let records = statement!("workers/elsewhere").all(client, &[&epoch]).await?;
+    let kind = |record: &Record| {
+        Ok(Kind {
+            store_directory: record.get("store_directory")?,
+            systems: record.get("systems")?,
+            features: record.get("features")?,
+            mandatory_features: record.get("mandatory_features")?,
+        })
+    };
+    records.iter().map(kind).collect()
 }
 
 /// Gives work again to a worker that was set aside; the servers are told.
@@ -370,7 +406,7 @@ async fn notify_changed(client: &impl GenericClient, ids: &[WorkerId]) -> Result
 
 fn worker(record: &Record) -> Result<Worker, DatabaseError> {
     let connected = match (record.get("epoch")?, record.get("connected_at")?) {
-        (Some(epoch), Some(since)) => Some(Connected { epoch, since }),
+        (Some(epoch), Some(since)) => Some(Connected { epoch, server: record.get("server")?, since }),
         _ => None,
     };
     Ok(Worker {

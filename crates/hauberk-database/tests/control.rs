@@ -427,16 +427,16 @@ async fn a_worker_that_is_set_aside_is_paused_until_it_recovers_or_is_resumed() 
     let said = workers::Description::default();
     workers::hello(&client, farm.epoch, &[(farm.worker, &said)]).await.unwrap();
     let aside = (true, true, Some("sick".to_owned()));
-    workers::set_aside(&client, farm.worker, farm.epoch, "sick").await.unwrap();
+    workers::set_aside(&mut farm.client().await, farm.worker, farm.epoch, "sick").await.unwrap();
     assert_eq!(standing().await, aside);
     workers::recover(&client, farm.worker, farm.epoch).await.unwrap();
     assert_eq!(standing().await, (false, false, None));
-    workers::set_aside(&client, farm.worker, farm.epoch, "sick").await.unwrap();
+    workers::set_aside(&mut farm.client().await, farm.worker, farm.epoch, "sick").await.unwrap();
     workers::direct(&client, "w", Direction::Resume).await.unwrap().unwrap();
     assert_eq!(standing().await, (false, false, None));
     // What an operator has paused is the operator's.
     workers::direct(&client, "w", Direction::Pause(Some("new disk"))).await.unwrap().unwrap();
-    workers::set_aside(&client, farm.worker, farm.epoch, "sick").await.unwrap();
+    workers::set_aside(&mut farm.client().await, farm.worker, farm.epoch, "sick").await.unwrap();
     workers::recover(&client, farm.worker, farm.epoch).await.unwrap();
     assert_eq!(standing().await, (true, false, Some("new disk".to_owned())));
 }

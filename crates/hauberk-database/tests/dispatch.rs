@@ -146,7 +146,7 @@ async fn a_newer_start_of_the_server_takes_the_open_attempts_over() {
     let done = farm.claim(1).await;
     farm.built(&done, 1).await;
     let client = farm.client().await;
-    let newer = servers::begin_epoch(&client, farm.server).await.unwrap();
+    let newer = servers::begin_epoch(&client, farm.server, std::time::Duration::from_secs(60)).await.unwrap();
     assert!(!servers::beat(&client, farm.epoch).await.unwrap());
     assert!(servers::beat(&client, newer).await.unwrap());
     let open = attempts::open(&client, newer).await.unwrap();
@@ -158,11 +158,13 @@ async fn a_newer_start_of_the_server_takes_the_open_attempts_over() {
     assert_eq!(farm.states().await, ["assigned", "built"]);
     farm.fetched(&done, 1, newer).await;
     assert_eq!(farm.states().await, ["assigned", "succeeded"]);
-    // What the older one gives out before it knows is taken over too.
+    // What the older one was giving out as it ended is taken over too.
     let farm = Farm::with(&[&[]]).await;
     let client = farm.client().await;
-    let newer = servers::begin_epoch(&client, farm.server).await.unwrap();
+    let newer = servers::begin_epoch(&client, farm.server, std::time::Duration::from_secs(60)).await.unwrap();
+    client.execute("update server_epochs set ended_at = null", &[]).await.unwrap();
     let stray = farm.claim(0).await;
+    client.execute("update server_epochs set ended_at = now() where epoch <> $1", &[&newer]).await.unwrap();
     assert_eq!(servers::adopt(&client, farm.server, newer).await.unwrap(), [stray.attempt]);
     assert!(servers::adopt(&client, farm.server, newer).await.unwrap().is_empty());
     assert_eq!(attempts::open(&client, newer).await.unwrap().len(), 1);
@@ -187,14 +189,15 @@ async fn a_started_build_is_running_and_its_fetch_is_shown() {
     let expected = attempts::expected_outputs(&client, claimed.attempt).await.unwrap();
     assert_eq!(expected, [("out".to_owned(), path(0))]);
     let nobodys = AttemptId::new(claimed.attempt.get() + 1000);
-    let owners = attempts::log_owners(&client, &[claimed.attempt, nobodys]).await.unwrap();
+    let owners = attempts::log_owners(&client, &[claimed.attempt, nobodys], farm.server).await.unwrap();
     assert_eq!(owners.len(), 1);
     let owner = &owners[&claimed.attempt];
     assert_eq!((owner.public_key.as_deref(), owner.complete), (Some("key"), false));
     let complete = [(claimed.attempt, 9)];
-    assert_eq!(attempts::log_complete(&client, &complete).await.unwrap(), [claimed.attempt]);
-    let log = attempts::latest_log(&client, &path(0)).await.unwrap();
-    assert_eq!(log, Some((format!("0/{}.gz", claimed.attempt), true)));
+    assert_eq!(attempts::log_complete(&client, &complete, farm.server).await.unwrap(), [claimed.attempt]);
+    let log = attempts::latest_log(&client, &path(0)).await.unwrap().unwrap();
+    assert_eq!((log.path, log.complete), (format!("0/{}.gz", claimed.attempt), true));
+    assert_eq!(log.server, Some(farm.server));
     assert!(attempts::latest_log(&client, &path(9)).await.unwrap().is_none());
     farm.check().await;
 }
@@ -208,9 +211,9 @@ async fn a_complete_log_is_recorded_without_waiting_for_whoever_writes_about_its
     dispatch::start(&transaction, &[(first.attempt, 0)], farm.epoch).await.unwrap();
     let client = farm.client().await;
     let logs = [(second.attempt, 2), (first.attempt, 1)];
-    assert_eq!(attempts::log_complete(&client, &logs).await.unwrap(), [second.attempt]);
+    assert_eq!(attempts::log_complete(&client, &logs, farm.server).await.unwrap(), [second.attempt]);
     commit(transaction).await.unwrap();
-    assert_eq!(attempts::log_complete(&client, &logs[1..]).await.unwrap(), [first.attempt]);
+    assert_eq!(attempts::log_complete(&client, &logs[1..], farm.server).await.unwrap(), [first.attempt]);
     farm.check().await;
 }
 

@@ -105,6 +105,11 @@ impl<I: Ids> Order<I> {
         self.lanes.insert(lane.id, KnownLane { specification: lane.specification, requirement });
     }
 
+    /// What the builds of a lane require, if it is known.
+    pub fn requirement(&self, lane: I::Lane) -> Option<&Requirement> {
+        self.seats.required(self.lanes.get(&lane)?.requirement)
+    }
+
     /// Tells whether a lane is known.
     pub fn has_lane(&self, lane: I::Lane) -> bool {
         self.lanes.contains_key(&lane)

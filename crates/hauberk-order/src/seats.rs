@@ -68,6 +68,11 @@ impl<S: Id> Seats<S> {
         self.requirements.len() - 1
     }
 
+    /// The requirement of a number.
+    pub(crate) fn required(&self, number: usize) -> Option<&Requirement> {
+        self.requirements.get(number)
+    }
+
     /// Requirements that are known, which are numbered from 0.
     pub(crate) fn requirements(&self) -> usize {
         self.requirements.len()

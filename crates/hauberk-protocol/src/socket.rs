@@ -18,7 +18,7 @@ pub use context::Context;
 pub use dealer::{ConnectionEvent, DealerEvent, DealerSocket, HandshakeFailure};
 pub use error::{SendError, SocketError};
 pub use options::{ClientSecurity, DealerOptions, RouterOptions, ServerSecurity};
-pub use race::{RaceError, connect_first};
+pub use race::{Candidate, RaceError, connect_first, connect_first_of};
 pub use router::{Incoming, RouterSocket, RoutingId};
 pub use server_address::{AddressError, ServerAddress};
 

@@ -11,13 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hauberk_database::dispatch::{self, AttemptClass, Claim, Effects};
-use hauberk_database::{AttemptId, BuildId, Client, Database, DatabaseError, Epoch, ServerId, begin, commit};
+use hauberk_database::{
+    AttemptId, BuildId, Client, Database, DatabaseError, Epoch, GenericClient, ServerId, begin, commit,
+};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{error, warn};
 
 use crate::disk::Disk;
+use crate::heart::Company;
 use crate::metrics::Metrics;
 use crate::step::{Committed, Op};
 
@@ -44,6 +47,7 @@ impl Committers {
         database: &Database,
         epoch: Epoch,
         server: ServerId,
+        company: &Company,
         results: &UnboundedSender<Vec<Committed>>,
         metrics: &Metrics,
     ) -> (Self, JoinSet<()>) {
@@ -51,8 +55,14 @@ impl Committers {
         let disk = Disk::default();
         let ways = (0..COMMITTERS).map(|_| {
             let (way, ops) = unbounded_channel();
-            let (database, metrics) = (database.clone(), metrics.clone());
-            let committer = Committer { database, epoch, server, metrics, disk: disk.clone() };
+            let committer = Committer {
+                database: database.clone(),
+                epoch,
+                server,
+                metrics: metrics.clone(),
+                disk: disk.clone(),
+                company: company.clone(),
+            };
             running.spawn(Arc::new(committer).run(ops, results.clone()));
             way
         });
@@ -79,6 +89,8 @@ struct Committer {
     metrics: Metrics,
     /// What all committers know to be on the disk.
     disk: Disk,
+    /// Others may have taken attempts over.
+    company: Company,
 }
 
 /// A batch that is committed.
@@ -259,6 +271,7 @@ impl Committer {
             done.extend(granted.into_iter().map(|claimed| Committed::Granted(Box::new(claimed))));
             let refused = batch.claims.iter().filter(|claim| !taken.contains(&claim.build));
             done.extend(refused.map(|claim| Committed::NotGranted(*claim)));
+            self.metrics.dispatch.claimed(taken.len(), batch.claims.len().saturating_sub(taken.len()));
         }
         if !batch.started.is_empty() {
             dispatch::start(&transaction, &batch.started, self.epoch).await?;
@@ -283,6 +296,9 @@ impl Committer {
             done.extend(succeeded.iter().map(|fetched| Committed::Succeeded(fetched.attempt)));
             push_effects(&mut done, effects);
         }
+        if self.company.is_there() {
+            self.mark_moved(&transaction, &mut done).await?;
+        }
         // Something can begin that waited for this, and no message of it leaves before a later transaction is on the disk.
         let is_awaited = done.iter().any(|done| matches!(done, Committed::Effects(e) if !e.ready.is_empty()));
         if is_awaited && batch.is_final() && !again {
@@ -294,6 +310,29 @@ impl Committer {
         commit(transaction).await?;
         self.disk.reached(before);
         Ok(Recorded { done, soon: None })
+    }
+
+    /// Corrects what was said of attempts that another server has taken over: no statement has touched them.
+    async fn mark_moved(
+        &self,
+        client: &impl GenericClient,
+        done: &mut [Committed],
+    ) -> Result<(), DatabaseError> {
+        let about = |committed: &Committed| match committed {
+            Committed::Built(id) | Committed::Succeeded(id) | Committed::Ended(id) => Some(*id),
+            _ => None,
+        };
+        let ids: Vec<_> = done.iter().filter_map(about).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let moved = dispatch::moved(client, &ids, self.epoch).await?;
+        for committed in done {
+            if let Some(id) = about(committed).filter(|id| moved.contains(id)) {
+                *committed = Committed::Moved(id);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use hauberk_daemon::DaemonAddress;
 use hauberk_database::ConnectionString;
 use hauberk_discovery::Interfaces;
 use hauberk_protocol::keys::CurveKeyPair;
+use hauberk_protocol::socket::ServerAddress;
 use hauberk_publish::server::PublishOptions;
 use hauberk_publish::{BaseUrl, Signer};
 use hauberk_store::StoreDirectory;
@@ -25,6 +26,8 @@ pub struct Config {
     pub farm: String,
     /// The address to listen at; `::` takes IPv4 as well.
     pub listen: IpAddr,
+    /// Where workers of other servers find this one; without it, at the host of the first store's publish URL, or by the host's name.
+    pub address: Option<ServerAddress>,
     /// Port for workers' messages; 0 lets the system choose one, as for the others.
     pub backend_port: u16,
     /// Port for logs.

@@ -31,10 +31,12 @@ use crate::wording::{assign, built_outputs, measures, one_line, result_message, 
 mod attempt;
 mod care;
 mod census;
+mod colleagues;
 mod orders;
 mod returns;
 
 use attempt::{Attempt, By, Early, Phase};
+use colleagues::Colleagues;
 use returns::Returns;
 
 /// Builds a refill brings for each lane.
@@ -55,6 +57,7 @@ pub(crate) struct Dispatcher {
     /// Where builds that are to be tried again have failed by the farm's fault.
     tried: HashMap<BuildId, Vec<WorkerId>>,
     health: Health,
+    colleagues: Colleagues,
     effects: Vec<Effect>,
     refilling: Refilling,
 }
@@ -82,6 +85,7 @@ impl Dispatcher {
             early: HashMap::new(),
             tried: HashMap::new(),
             health,
+            colleagues: Colleagues::default(),
             effects: Vec::new(),
             refilling: Refilling::No,
         }
@@ -97,10 +101,14 @@ impl Dispatcher {
         self.sessions.get(&id).map(|session| session.worker)
     }
 
-    /// Takes over the open attempts that the database shows at the server's start. Nobody is declared lost for one lease.
+    /// Takes over open attempts that the database shows: of older starts, or of other servers. Nobody is declared lost for one lease.
     pub(crate) fn adopt(&mut self, open: Vec<OpenAttempt>, now: Instant) {
         self.window.pass(now);
         for attempt in open {
+            // Its worker was faster, and brought it along.
+            if self.attempts.contains_key(&attempt.attempt) {
+                continue;
+            }
             self.window.resume(&attempt);
             let phase = if attempt.built {
                 self.effects.push(Effect::Fetch(FetchJob {
@@ -256,17 +264,21 @@ impl Dispatcher {
             self.send(session, orders::cancel(id));
         }
         self.compare_unknown(worker, session, running);
-        let released: Vec<_> = hello
+        // Of those that are not known here, another server may still wait for the outputs: the database tells, if there is one.
+        let kept: Vec<_> = hello
             .unreleased
             .iter()
             .map(|number| AttemptId::new(*number))
             .filter(|id| !unacknowledged.contains(id))
             .filter(|id| self.attempts.get(id).is_none_or(|attempt| attempt.worker != worker))
             .filter(|id| !self.is_asked_about(worker, *id))
-            .map(AttemptId::get)
             .collect();
-        if !released.is_empty() {
-            self.send(session, Release { attempts: released });
+        if self.policy.company.is_there() {
+            for id in kept {
+                self.kept(worker, id);
+            }
+        } else if !kept.is_empty() {
+            self.send(session, Release { attempts: kept.into_iter().map(AttemptId::get).collect() });
         }
     }
 
@@ -321,6 +333,14 @@ impl Dispatcher {
             self.effects.push(Effect::Send(routing, ServerMessage::new(0, 0, HelloAgain {})));
         }
         let running: HashSet<_> = heartbeat.running.iter().map(|r| AttemptId::new(r.attempt)).collect();
+        for id in &running {
+            // Taken over from another server after its worker had come.
+            if let Some(attempt) = self.attempts.get_mut(id).filter(|attempt| attempt.worker == worker)
+                && let Phase::Unheard { .. } = attempt.phase
+            {
+                attempt.phase = Phase::Running;
+            }
+        }
         let lost: Vec<_> = self
             .attempts
             .iter()
@@ -505,6 +525,7 @@ impl Dispatcher {
         }
         self.enforce_stops(now);
         self.look_after_workers(now);
+        self.look_after_left(now);
         count
     }
 
@@ -528,14 +549,23 @@ impl Dispatcher {
             self.window.next(|build| avoided(tried, by_worker, build))
         } {
             let (build, id) = (placement.build, placement.session);
-            let Some(session) = self.sessions.get_mut(&id) else {
+            let Some(session) = self.sessions.get(&id) else {
                 self.window.remove_seat(id);
                 self.window.lost(build);
                 self.want_refill();
                 continue;
             };
-            session.reserve();
-            let claim = Claim { build, worker: session.worker, session: id.get(), lane: placement.lane };
+            let worker = session.worker;
+            if self.leaves_to_others(build, placement.lane, id, now) {
+                self.window.lost(build);
+                self.update_slots(id);
+                continue;
+            }
+            self.colleagues.forget(build);
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.reserve();
+            }
+            let claim = Claim { build, worker, session: id.get(), lane: placement.lane };
             self.effects.push(Effect::Commit(Op::Claim(claim)));
             self.update_slots(id);
         }
@@ -603,6 +633,7 @@ impl Dispatcher {
                     _ => self.forget_result(attempt.worker, id),
                 }
             }
+            Committed::Moved(id) => self.moved(id),
             Committed::Effects(effects) => self.ready(&effects.ready),
             Committed::TakenBack(id, worker, verdict) => self.taken_back(worker, id, verdict, now),
             Committed::Settled(id, settled) => {

@@ -82,6 +82,14 @@ pub enum ServerError {
         /// The name.
         name: String,
     },
+    /// Another server has taken over what this one had.
+    #[error(
+        "this server stood still, and another has taken over what it had; `{name}` is to be started again, and shares the work then"
+    )]
+    TakenOver {
+        /// The name.
+        name: String,
+    },
     /// A part of the server ended by itself.
     #[error("the {part} ended by itself")]
     Ended {

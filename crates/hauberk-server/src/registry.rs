@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use hauberk_database::servers::{self, Neighbour};
 use hauberk_database::workers::{self, Description, Worker};
-use hauberk_database::{Client, Database, DatabaseError, Epoch, WorkerId, begin, commit};
+use hauberk_database::{Client, Database, DatabaseError, Epoch, ServerId, WorkerId, begin, commit};
 use hauberk_order::Capabilities;
-use hauberk_protocol::proto::{Enrol, Enrolled, Hello, Load, Refused, RefusedReason, Welcome};
+use hauberk_protocol::proto::{Enrol, Enrolled, Hello, Load, OtherServer, Refused, RefusedReason, Welcome};
 use hauberk_protocol::socket::RoutingId;
 use hauberk_store::StoreDirectory;
 use hauberk_store::signature::PublicKey;
@@ -66,6 +67,8 @@ pub(crate) enum Answer {
 pub(crate) struct Registry {
     /// Where the workers are recorded.
     pub(crate) database: Database,
+    /// The server.
+    pub(crate) server: ServerId,
     /// The start of the server.
     pub(crate) epoch: Epoch,
     /// What every Welcome says to workers of a store directory; session and peer address are filled in.
@@ -252,11 +255,12 @@ impl Registry {
             let said: Vec<_> = said.into_iter().collect();
             workers::hello(&transaction, self.epoch, &said).await?;
         }
+        let others = servers::neighbours(&transaction, self.server).await?;
         commit(transaction).await?;
         Ok(greetings
             .iter()
             .zip(results)
-            .map(|(greeting, identified)| self.welcome(greeting, identified?))
+            .map(|(greeting, identified)| self.welcome(greeting, identified?, &others))
             .collect())
     }
 
@@ -321,7 +325,12 @@ impl Registry {
     }
 
     /// Makes the session of a worker whose join is recorded.
-    fn welcome(&self, greeting: &Greeting, identified: Identified) -> Result<Admitted, Refused> {
+    fn welcome(
+        &self,
+        greeting: &Greeting,
+        identified: Identified,
+        others: &[Neighbour],
+    ) -> Result<Admitted, Refused> {
         let Identified { worker, capabilities, description } = identified;
         let welcome = welcome_for(&self.welcomes, &capabilities.store_directory)?;
         let session = SessionId::from_random(getrandom::u64().map_err(|error| {
@@ -346,9 +355,18 @@ impl Registry {
             welcome: Welcome {
                 session: session.to_wire(),
                 peer_address: description.address,
+                others: others.iter().map(other_server).collect(),
                 ..welcome.clone()
             },
         })
+    }
+}
+
+fn other_server(other: &Neighbour) -> OtherServer {
+    OtherServer {
+        name: other.name.clone(),
+        address: other.address.clone(),
+        public_key: other.public_key.clone().unwrap_or_default(),
     }
 }
 

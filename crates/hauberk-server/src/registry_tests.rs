@@ -28,6 +28,7 @@ impl Bench {
         let registry = Registry {
             desk: EnrolmentDesk::new(database.clone(), None),
             database,
+            server: ServerId::new(1),
             epoch: EPOCH,
             welcomes: BTreeMap::from([(directory, welcome)]),
             secure,
@@ -83,7 +84,7 @@ impl Bench {
                     row.name,
                     row.public_key,
                     row.signing_key,
-                    row.connected.map(|connected| connected.epoch),
+                    row.connected.as_ref().map(|connected| connected.epoch),
                     row.last_seen_at.is_some(),
                     row.description
                 )

@@ -6,28 +6,31 @@ use std::time::Duration;
 
 use hauberk_daemon::{ClientOptions, ConnectOptions, DaemonAddress, Pool};
 use hauberk_database::listen::{self, Listener};
-use hauberk_database::servers::{self, ServerFacts};
-use hauberk_database::{Database, DatabaseError, Epoch, attempts};
+use hauberk_database::servers::{self, PublishedStore, ServerFacts};
+use hauberk_database::{Database, attempts, dispatch};
 use hauberk_discovery::{Advertisement, Advertiser};
 use hauberk_protocol::PROTOCOL_VERSION;
 use hauberk_protocol::proto::{SigningKey, Welcome, welcome};
-use hauberk_protocol::socket::{Context, RouterOptions, RouterSocket, ServerSecurity};
+use hauberk_protocol::socket::{Context, RouterOptions, RouterSocket, ServerAddress, ServerSecurity};
 use hauberk_publish::client::ClientConfig;
 use hauberk_publish::server::PublishOptions;
 use hauberk_publish::{Cache, Inbox, PublishConfig, StoreSource, SubstituteClient};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backend;
 use crate::committer::Committers;
 use crate::config::{Config, StoreConfig};
+use crate::elsewhere::OtherCaches;
 use crate::enrolment::EnrolmentDesk;
 use crate::error::ServerError;
 use crate::fetch::{Fetcher, RECEPTIONS, Shelf};
+use crate::heart::{Company, Heart};
+use crate::herald::Herald;
 use crate::logs::{AttemptLogs, LogJanitor, LogReceiver};
 use crate::metrics::{Exporter, Metrics};
 use crate::registry::Registry;
@@ -45,8 +48,6 @@ const DAEMON_POOL: usize = 8;
 const PUBLISH_THREADS: usize = 2;
 /// Messages of workers that wait for the dispatcher; beyond them, they wait in their connections.
 const BACKLOG: usize = 4096;
-/// How often the server shows that it lives.
-const BEAT: Duration = Duration::from_secs(10);
 /// Version of the program, for people.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -95,16 +96,18 @@ pub async fn run(
             host: host.clone(),
             backend_port,
             log_port,
-            publish_url: Some(
-                first.config.publish_url.clone().unwrap_or_else(|| format!("http://{host}:{}", first.port)),
-            ),
+            publish_url: Some(first.url(&config, &host)),
             public_key: public_key.map(|key| key.to_string()),
             version: VERSION.to_owned(),
+            address: Some(address_for_workers(&config, &host, backend_port)),
+            stores: stores.iter().map(|store| store.published(&config, &host)).collect(),
         },
     )
     .await?;
-    let epoch = servers::begin_epoch(&client, server).await?;
+    let epoch = servers::begin_epoch(&client, server, config.limits.lease).await?;
     let open = attempts::open(&client, epoch).await?;
+    // So that other servers know of this one at once.
+    dispatch::notify_ready(&client, epoch).await?;
     drop(client);
 
     let welcome = Welcome {
@@ -120,6 +123,7 @@ pub async fn run(
         lease_ms: millis(config.limits.lease),
         trust_probe: None,
         peer_address: String::new(),
+        others: Vec::new(),
     };
     let mut welcomes = BTreeMap::new();
     for store in &stores {
@@ -150,8 +154,17 @@ pub async fn run(
             .map(|address| StoreSource::new(pool(address, &store), &address.store_root(&store.directory)));
         publishing.logs = Some(std::sync::Arc::new(AttemptLogs {
             database: database.clone(),
+            server,
             directory: log_directory.clone(),
         }));
+        let elsewhere = OtherCaches::new(
+            database.clone(),
+            server,
+            store.directory.clone(),
+            cache.clone(),
+            store.signer.clone(),
+        )?;
+        publishing.elsewhere = Some(std::sync::Arc::new(elsewhere));
         publishing.metrics = Some(std::sync::Arc::clone(&exporter) as _);
         publishing.limits.grace = config.limits.grace;
         let options = PublishOptions {
@@ -180,7 +193,7 @@ pub async fn run(
         });
     }
 
-    let receiver = LogReceiver::new(logs, database.clone(), log_directory, &metrics);
+    let receiver = LogReceiver::new(logs, database.clone(), server, log_directory, &metrics);
     let end = rest.clone();
     parts.spawn(async move { ("log receiver", receiver.run(end).await.map_err(ServerError::from)) });
 
@@ -192,7 +205,9 @@ pub async fn run(
         settler.run(late_steps, settled_sender).await;
         ("settler", Ok(()))
     });
-    let (ops, mut committers) = Committers::start(&database, epoch, server, &committed_sender, &metrics);
+    let company = Company::new(config.limits.lease);
+    let (ops, mut committers) =
+        Committers::start(&database, epoch, server, &company, &committed_sender, &metrics);
     drop(committed_sender);
     parts.spawn(async move {
         while let Some(Ok(())) = committers.join_next().await {}
@@ -206,6 +221,7 @@ pub async fn run(
     let desk = EnrolmentDesk::new(database.clone(), public_key);
     let keeper = Registry {
         database: database.clone(),
+        server,
         epoch,
         welcomes,
         secure,
@@ -257,7 +273,10 @@ pub async fn run(
             priority_and_age_alone: config.limits.priority_and_age_alone,
             ..hauberk_order::Policy::default()
         },
+        company: company.clone(),
     };
+    let herald = Herald::new(company.clone());
+    let (heirs, inherited) = unbounded_channel();
     let channels = Channels {
         backend: backend_events,
         outgoing,
@@ -270,6 +289,8 @@ pub async fn run(
         fetched,
         uploads,
         listener,
+        herald: herald.clone(),
+        inherited,
     };
     let task = Task::new(
         policy,
@@ -286,8 +307,21 @@ pub async fn run(
         ("dispatcher", Ok(()))
     });
 
-    let (beating, name, end) = (database.clone(), config.name.clone(), core.clone());
-    parts.spawn(async move { ("heart", beat(&beating, epoch, name, end).await) });
+    let (telling, end) = (database.clone(), core.clone());
+    parts.spawn(async move {
+        herald.run(telling, epoch, end).await;
+        ("herald", Ok(()))
+    });
+    let heart = Heart {
+        database: database.clone(),
+        server,
+        epoch,
+        name: config.name.clone(),
+        lease: config.limits.lease,
+        company,
+    };
+    let end = core.clone();
+    parts.spawn(async move { ("heart", heart.run(heirs, end).await) });
 
     let advertiser = match &config.announce {
         None => None,
@@ -387,6 +421,21 @@ impl Store {
         Ok(Self { config: config.clone(), listener, port, cache, pool })
     }
 
+    /// Where others reach it.
+    fn url(&self, server: &Config, host: &str) -> String {
+        let host = server.address.as_ref().map_or(host, ServerAddress::host);
+        self.config.publish_url.clone().unwrap_or_else(|| format!("http://{}", at_port(host, self.port)))
+    }
+
+    /// What the database is told of it, for other servers.
+    fn published(&self, server: &Config, host: &str) -> PublishedStore {
+        PublishedStore {
+            directory: self.config.directory.to_string(),
+            url: self.url(server, host),
+            keys: signing_keys(&self.config).into_iter().map(|key| key.key).collect(),
+        }
+    }
+
     /// Fills in what a Welcome says of this store.
     fn welcome(&self, general: &Welcome) -> Result<Welcome, ServerError> {
         Ok(Welcome {
@@ -421,30 +470,29 @@ fn pool(address: &DaemonAddress, config: &StoreConfig) -> Pool {
     Pool::to_socket(address.clone(), connect, ClientOptions::default(), DAEMON_POOL)
 }
 
-/// Shows that the server lives, until `stop` or until a newer start of the same server has taken over.
-async fn beat(
-    database: &Database,
-    epoch: Epoch,
-    name: String,
-    stop: CancellationToken,
-) -> Result<(), ServerError> {
-    let mut ticks = interval(BEAT);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            _ = ticks.tick() => {}
-        }
-        let beaten = async { servers::beat(&database.client().await?, epoch).await };
-        match beaten.await {
-            Ok(true) => {}
-            Ok(false) => return Err(ServerError::Superseded { name }),
-            Err(error) => {
-                let error: DatabaseError = error;
-                warn!(error = &error as &dyn std::error::Error, "cannot show that this server lives");
-            }
-        }
+/// Where workers of other servers reach this one: what was said, else the host they fetch from.
+fn address_for_workers(config: &Config, host: &str, backend_port: u16) -> String {
+    let published = config.stores.first().and_then(|store| host_of(store.publish_url.as_deref()?));
+    match &config.address {
+        Some(address) if address.port().is_some() => address.to_string(),
+        Some(address) => at_port(address.host(), backend_port),
+        None => at_port(published.unwrap_or(host), backend_port),
     }
+}
+
+fn at_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The host of a URL.
+fn host_of(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split('/').next()?;
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?.0,
+        None => authority.split(':').next()?,
+    };
+    (!host.is_empty()).then_some(host)
 }
 
 /// The keys that workers must trust: a Nix key a line, or one S-expression of Guix.
@@ -458,4 +506,20 @@ fn signing_keys(config: &StoreConfig) -> Vec<SigningKey> {
 
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_told_the_host_that_publishes() {
+        assert_eq!(host_of("http://10.77.0.1:5557"), Some("10.77.0.1"));
+        assert_eq!(host_of("https://farm.example/cache"), Some("farm.example"));
+        assert_eq!(host_of("http://[fd00::1]:5557/"), Some("fd00::1"));
+        assert_eq!(host_of("http:///x"), None);
+        assert_eq!(host_of("farm"), None);
+        assert_eq!(at_port("fd00::1", 5), "[fd00::1]:5");
+        assert_eq!(at_port("farm.example", 5), "farm.example:5");
+    }
 }

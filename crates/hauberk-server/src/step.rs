@@ -12,6 +12,7 @@ use hauberk_protocol::socket::RoutingId;
 use hauberk_store::StorePath;
 
 use crate::health::HealthPolicy;
+use crate::heart::Company;
 use crate::outcome::RetryPolicy;
 use crate::session::SessionId;
 
@@ -32,6 +33,8 @@ pub(crate) struct Policy {
     pub(crate) output_limit: u64,
     /// What goes before what.
     pub(crate) order: hauberk_order::Policy,
+    /// Whether other servers may have attempts.
+    pub(crate) company: Company,
 }
 
 /// A durable step, for the committer.
@@ -82,6 +85,8 @@ pub(crate) enum Committed {
     Succeeded(AttemptId),
     /// The attempt has ended.
     Ended(AttemptId),
+    /// The attempt is another server's by now: nothing was recorded about it.
+    Moved(AttemptId),
     /// What the batch changed besides.
     Effects(Effects),
     /// It is decided what becomes of an attempt that was given up and that a worker came back with; `None` when the database refused to

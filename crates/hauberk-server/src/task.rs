@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use hauberk_database::attempts::{self, OpenAttempt};
-use hauberk_database::dispatch::{self, KnownPath, Reached, ReadyBuild, Window};
+use hauberk_database::dispatch::{self, AttemptClass, KnownPath, Reached, ReadyBuild, Window};
 use hauberk_database::listen::{self, Event as Heard, Listener};
 use hauberk_database::{
     AttemptId, BuildId, Client, Database, DatabaseError, Epoch, ServerId, SpecificationId, WorkerId, control,
     servers, upkeep, usage, workers,
 };
-use hauberk_order::LedgerPolicy;
+use hauberk_order::{Capabilities, LedgerPolicy};
 use hauberk_protocol::socket::RoutingId;
 use hauberk_protocol::{ServerBody, ServerMessage, WorkerBody};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
@@ -23,8 +23,11 @@ use crate::committer::Committers;
 use crate::dispatcher::{Dispatcher, WINDOW};
 use crate::enrolment::Guest;
 use crate::greeting::Join;
+use crate::heart::Company;
+use crate::herald::Herald;
 use crate::metrics::{Census, Metrics, ReadyClock};
 use crate::origins::Origins;
+use crate::outcome::{Fault, fault};
 use crate::ration::Ration;
 use crate::registry::{Answer, Request};
 use crate::session::SessionId;
@@ -64,6 +67,10 @@ pub(crate) struct Channels {
     pub(crate) uploads: UnboundedReceiver<UploadRequest>,
     /// From the database.
     pub(crate) listener: Listener,
+    /// To the herald.
+    pub(crate) herald: Herald,
+    /// From the heart: attempts of other servers that are this one's now.
+    pub(crate) inherited: UnboundedReceiver<Vec<OpenAttempt>>,
 }
 
 /// What queries in the background bring.
@@ -76,6 +83,15 @@ enum Answered {
     Swept(Result<upkeep::Swept, DatabaseError>),
     Strays(Result<Vec<OpenAttempt>, DatabaseError>),
     Control(Result<(Vec<AttemptId>, Vec<workers::Order>), DatabaseError>),
+    Elsewhere(Result<Elsewhere, DatabaseError>),
+}
+
+/// How it stands at other servers.
+struct Elsewhere {
+    /// What their workers can build.
+    kinds: Vec<workers::Kind>,
+    /// Builds that failed here and are over, and who brought them to an end of their own.
+    over: Vec<(BuildId, Option<WorkerId>)>,
 }
 
 /// How a question stands that is asked once at a time.
@@ -113,6 +129,10 @@ pub(crate) struct Task {
     metrics: Metrics,
     /// What was counted last.
     census: Census,
+    /// Whether there may be other servers.
+    company: Company,
+    /// Another server has said that builds became ready, while there was no room for any.
+    said_ready: bool,
     /// Since when builds are known to be ready.
     ready: ReadyClock,
     /// What has been ready for longer is asked for as well.
@@ -142,6 +162,7 @@ impl Task {
         let standstill = (policy.lease / 2).max(2 * TICK);
         let longest_delay = policy.retry.longest_delay();
         let ageing = policy.order.ageing;
+        let company = policy.company.clone();
         let mut dispatcher = Dispatcher::new(policy, Instant::now());
         if !open.is_empty() {
             info!(attempts.open = open.len(), "took over {} open attempts", open.len());
@@ -164,6 +185,8 @@ impl Task {
             unknown: Ration::default(),
             metrics,
             census: Census::default(),
+            company,
+            said_ready: false,
             ready: ReadyClock::default(),
             ageing,
             usage_kept: Instant::now(),
@@ -217,6 +240,11 @@ impl Task {
                     self.uploads.insert(AttemptId::new(request.upload.attempt), request);
                 }
                 heard = self.channels.listener.next() => self.heard(&heard),
+                Some(open) = self.channels.inherited.recv() => {
+                    self.dispatcher.adopt(open, Instant::now());
+                    // Operators may have asked for something while nobody had them.
+                    self.ask_control();
+                }
                 Some(answered) = self.answered.1.recv() => self.take(answered),
                 _ = tick.tick() => self.tick(Instant::now()),
                 _ = sweep.tick() => self.sweep(),
@@ -242,6 +270,9 @@ impl Task {
             self.dispatcher.grace(now);
         }
         self.metrics.dispatch.lapsed(self.dispatcher.tick(now));
+        if std::mem::take(&mut self.said_ready) {
+            self.dispatcher.want_refill();
+        }
         let census = self.dispatcher.census();
         self.metrics.dispatch.show(&census, &self.census);
         self.census = census;
@@ -348,7 +379,15 @@ impl Task {
         let now = Instant::now();
         self.usage_changed = true;
         for committed in done {
+            if let Committed::Settled(_, settled) = &committed
+                && !settled.effects.ready.is_empty()
+            {
+                self.channels.herald.tell();
+            }
             if let Committed::Effects(effects) = &committed {
+                if !effects.ready.is_empty() {
+                    self.channels.herald.tell();
+                }
                 self.ready.ready(effects.ready.iter().map(|build| build.id), now);
                 if effects.deferred {
                     self.ask_next_deferred();
@@ -361,7 +400,18 @@ impl Task {
     fn heard(&mut self, heard: &Heard) {
         match heard {
             Heard::Notification { channel, .. } if channel == listen::CONTROL => self.ask_control(),
-            Heard::Notification { .. } => self.dispatcher.want_refill(),
+            Heard::Notification { payload, .. } if payload.is_empty() => self.dispatcher.want_refill(),
+            // It is in the window.
+            Heard::Notification { payload, .. } if *payload == self.epoch.to_string() => {}
+            Heard::Notification { .. } => {
+                self.company.heard();
+                // Whoever said so gives it out itself if its workers can build it.
+                if self.dispatcher.has_room() {
+                    self.dispatcher.want_refill();
+                } else {
+                    self.said_ready = true;
+                }
+            }
             Heard::Reconnected => {
                 info!("the database is there again");
                 self.dispatcher.grace(Instant::now());
@@ -378,6 +428,9 @@ impl Task {
         self.ask_strays();
         self.ask_control();
         self.ask_upkeep();
+        if self.company.is_there() {
+            self.ask_elsewhere();
+        }
     }
 
     fn take(&mut self, answered: Answered) {
@@ -406,6 +459,9 @@ impl Task {
                 warn!(error = &error as &dyn std::error::Error, "cannot read the queue now");
             }
             Answered::Woken(Ok(builds)) => {
+                if !builds.is_empty() {
+                    self.channels.herald.tell();
+                }
                 self.ready.ready(builds.iter().map(|build| build.id), Instant::now());
                 self.dispatcher.ready(&builds);
                 self.ask_next_deferred();
@@ -422,6 +478,7 @@ impl Task {
                         swept.mended
                     );
                     self.dispatcher.ready(&swept.ready);
+                    self.channels.herald.tell();
                 }
             }
             Answered::Swept(Err(error)) => {
@@ -459,6 +516,13 @@ impl Task {
                 if std::mem::replace(&mut self.control, Question::Idle) == Question::AskAgain {
                     self.ask_control();
                 }
+            }
+            Answered::Elsewhere(Ok(Elsewhere { kinds, over })) => {
+                self.dispatcher.set_colleagues(kinds.into_iter().filter_map(capabilities).collect());
+                self.dispatcher.are_over(&over);
+            }
+            Answered::Elsewhere(Err(error)) => {
+                warn!(error = &error as &dyn std::error::Error, "cannot look at other servers now");
             }
             Answered::NextDeferred(Ok(seconds)) => {
                 self.deferred_at = seconds.map(|seconds| {
@@ -528,6 +592,23 @@ impl Task {
         });
     }
 
+    /// Reads what the workers of other servers can build, and what became of what failed here.
+    fn ask_elsewhere(&mut self) {
+        let (epoch, failed) = (self.epoch, self.dispatcher.failed_here());
+        self.ask(move |database| async move {
+            let asked = async {
+                let client = database.client().await?;
+                let kinds = workers::elsewhere(&client, epoch).await?;
+                let over = match failed.is_empty() {
+                    true => Vec::new(),
+                    false => dispatch::over(&client, &failed, &own_ends()).await?,
+                };
+                Ok(Elsewhere { kinds, over })
+            };
+            Answered::Elsewhere(asked.await)
+        });
+    }
+
     fn ask_next_deferred(&self) {
         let longest = self.longest_delay;
         self.ask(move |database| async move {
@@ -582,8 +663,8 @@ impl Task {
                 }
                 Effect::SetAside(worker, reason) => {
                     let epoch = self.epoch;
-                    self.change(worker, move |client| async move {
-                        workers::set_aside(&client, worker, epoch, &reason).await
+                    self.change(worker, move |mut client| async move {
+                        workers::set_aside(&mut client, worker, epoch, &reason).await
                     });
                     true
                 }
@@ -617,6 +698,22 @@ impl Task {
         }
         true
     }
+}
+
+/// The ends of attempts that are the package's own, success or failure.
+fn own_ends() -> Vec<AttemptClass> {
+    let is_own = |class: &AttemptClass| matches!(fault(*class), Fault::None | Fault::Package);
+    AttemptClass::ALL.iter().copied().filter(is_own).collect()
+}
+
+/// What a worker's row says that it can build; nothing of a row that cannot be read.
+fn capabilities(kind: workers::Kind) -> Option<Capabilities> {
+    Some(Capabilities {
+        store_directory: kind.store_directory.parse().ok()?,
+        systems: kind.systems.into_iter().collect(),
+        features: kind.features.into_iter().collect(),
+        mandatory_features: kind.mandatory_features.into_iter().collect(),
+    })
 }
 
 async fn deadline(at: Option<tokio::time::Instant>) {

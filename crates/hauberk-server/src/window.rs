@@ -189,6 +189,11 @@ impl Window {
         Some(placement)
     }
 
+    /// What the builds of a lane require.
+    pub(crate) fn requirement(&self, lane: LaneId) -> Option<&Requirement> {
+        self.order.requirement(lane)
+    }
+
     /// The claim of a build was granted.
     pub(crate) fn granted(&mut self, build: BuildId) {
         self.order.granted(build);

@@ -82,7 +82,7 @@ pub enum Security {
     Curve {
         /// The worker's own key pair.
         keys: CurveKeyPair,
-        /// The server's public key, pinned.
+        /// The server's public key, pinned. Other servers of its farm are believed to be what it says of them.
         server: CurvePublicKey,
     },
     /// Neither, for a network that is trusted.
@@ -94,6 +94,14 @@ impl Security {
         match self {
             Self::Curve { keys, server } => ClientSecurity::Curve { keys, server },
             Self::Insecure => ClientSecurity::Insecure,
+        }
+    }
+
+    /// The same for a server with this key; as it is, without one.
+    pub(crate) fn with_server(&self, key: Option<CurvePublicKey>) -> Self {
+        match (self, key) {
+            (Self::Curve { keys, .. }, Some(server)) => Self::Curve { keys: keys.clone(), server },
+            _ => self.clone(),
         }
     }
 
@@ -109,8 +117,8 @@ impl Security {
 /// Where the server is.
 #[derive(Clone, Debug)]
 pub enum ServerLocation {
-    /// At this address; without a port, at the usual one.
-    Address(ServerAddress),
+    /// At one of these addresses; without a port, at the usual one.
+    Addresses(Vec<ServerAddress>),
     /// Announced by mDNS on these interfaces.
     Discover(hauberk_discovery::Interfaces),
 }

@@ -1,5 +1,6 @@
 //! Joining a farm for the first time, by a token.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hauberk_protocol::keys::CurveKeyPair;
@@ -13,6 +14,7 @@ use tracing::{info, warn};
 use crate::config::{Security, ServerLocation};
 use crate::error::WorkerError;
 use crate::finder::Finder;
+use crate::neighbours::Neighbours;
 
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -57,12 +59,13 @@ async fn apply(application: Application) -> Result<String, WorkerError> {
     let Application { token, keys, name, machine, signing_key, server } = application;
     let security = Security::Curve { keys, server: *token.server() };
     let context = Context::new();
-    let finder = Finder::new(server, security, context.clone())?;
+    let neighbours = Arc::new(Neighbours::nobody(Some(*token.server())));
+    let finder = Finder::new(&name, server, security, context.clone(), neighbours)?;
     let enrol = Enrol { protocol: PROTOCOL_VERSION, token: token.to_string(), name, machine, signing_key };
     let mut pause = Duration::ZERO;
     let enrolled = loop {
         // The handshake proves that the server owns the key that the token names, whoever announced it.
-        let socket = finder.clone().find(pause).await?;
+        let socket = finder.clone().find(pause).await?.socket;
         info!(server.endpoint = %socket.endpoint(), "found the server at {}", socket.endpoint());
         pause = match timeout(PATIENCE, present(socket, &enrol)).await {
             Ok(Ok(Answer::Enrolled(name))) => break name,

@@ -10,6 +10,7 @@ mod finder;
 mod log;
 mod machine;
 mod metrics;
+mod neighbours;
 mod run;
 mod runner;
 mod session;

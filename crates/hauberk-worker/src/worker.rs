@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hauberk_protocol::proto::{self, Hello, Machine, Welcome, hello, welcome};
-use hauberk_protocol::socket::{ConnectionEvent, DealerEvent, DealerSocket, SendError};
+use hauberk_protocol::socket::{ConnectionEvent, DealerEvent, SendError};
 use hauberk_protocol::{PROTOCOL_VERSION, ServerMessage};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -18,12 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info, warn};
 
 use crate::builder::{AttemptContext, Builder, Progress, Server, TrustProbe, Unaccepted};
-use crate::config::{PublishAddress, SessionConfig, SpoolPlace, TrustCheck};
+use crate::config::{PublishAddress, Security, SessionConfig, SpoolPlace, TrustCheck};
 use crate::error::WorkerError;
-use crate::finder::Finder;
+use crate::finder::{Connection, Finder};
 use crate::log::{AttemptLog, Courier};
 use crate::machine::Shortage;
 use crate::metrics::WorkerMetrics;
+use crate::neighbours::Neighbours;
 use crate::runner::{self, Stop, Workshop};
 use crate::session::{Effect, Ending, Session, Timing};
 use crate::spool::{Leftover, Spool};
@@ -117,12 +118,24 @@ async fn run(
         leftover.results,
         leftover.kept,
     );
-    let finder = Finder::new(config.server.clone(), config.security.clone(), config.context.0.clone())?;
+    let pinned = config.security.pinned().copied();
+    let neighbours = Arc::new(match &config.spool {
+        SpoolPlace::Directory(directory) => Neighbours::kept_in(directory, pinned),
+        SpoolPlace::Memory => Neighbours::nobody(pinned),
+    });
+    let finder = Finder::new(
+        &config.name,
+        config.server.clone(),
+        config.security.clone(),
+        config.context.0.clone(),
+        Arc::clone(&neighbours),
+    )?;
     let (progress, progressed) = mpsc::unbounded_channel();
     let shortage = builder.shortage();
     let mut worker = Worker {
         link: Link::Searching(Box::pin(finder.clone().find(Duration::ZERO))),
         finder,
+        neighbours,
         session,
         workshop: Workshop { builder, spool, courier },
         grace: config.grace,
@@ -174,16 +187,16 @@ fn identity(config: &SessionConfig) -> Hello {
     }
 }
 
-type Search = Pin<Box<dyn Future<Output = Result<DealerSocket, WorkerError>> + Send>>;
+type Search = Pin<Box<dyn Future<Output = Result<Connection, WorkerError>> + Send>>;
 type TrustVerdict = Pin<Box<dyn Future<Output = Result<(), Unaccepted>> + Send>>;
 
 enum Link {
     Searching(Search),
-    Connected(DealerSocket),
+    Connected(Connection),
 }
 
 enum LinkEvent {
-    Found(Result<DealerSocket, WorkerError>),
+    Found(Result<Connection, WorkerError>),
     Socket(DealerEvent),
     Broken,
 }
@@ -191,6 +204,7 @@ enum LinkEvent {
 struct Worker {
     link: Link,
     finder: Arc<Finder>,
+    neighbours: Arc<Neighbours>,
     session: Session,
     workshop: Workshop,
     grace: Duration,
@@ -283,7 +297,7 @@ impl Worker {
 
     /// Sends what waits. Tells whether the socket was full.
     fn post(&mut self) -> Result<bool, WorkerError> {
-        let Link::Connected(socket) = &mut self.link else { return Ok(false) };
+        let Link::Connected(Connection { socket, .. }) = &mut self.link else { return Ok(false) };
         while let Some(frame) = self.outbox.front() {
             match socket.try_send(frame) {
                 Ok(()) => drop(self.outbox.pop_front()),
@@ -315,9 +329,10 @@ impl Worker {
     fn link_event(&mut self, event: LinkEvent, effects: &mut Vec<Effect>) -> Result<(), WorkerError> {
         match event {
             LinkEvent::Found(found) => {
-                let socket = found?;
-                info!(server.endpoint = %socket.endpoint(), "connected to {}", socket.endpoint());
-                self.link = Link::Connected(socket);
+                let connection = found?;
+                let endpoint = connection.socket.endpoint();
+                info!(server.endpoint = %endpoint, "connected to {endpoint}");
+                self.link = Link::Connected(connection);
                 self.connected = Some(Instant::now());
                 self.session.connected(Instant::now(), effects);
             }
@@ -446,8 +461,9 @@ impl Worker {
     }
 
     fn welcomed(&mut self, welcome: Welcome) {
-        let Link::Connected(socket) = &self.link else { return };
+        let Link::Connected(Connection { socket, security }) = &self.link else { return };
         let host = socket.endpoint();
+        self.neighbours.learn((host, security.pinned().copied()), &welcome.others);
         let publish_url = match welcome.publish {
             Some(welcome::Publish::PublishUrl(url)) => url,
             Some(welcome::Publish::PublishPort(port)) => {
@@ -469,7 +485,9 @@ impl Worker {
         self.metrics.joined();
         info!(server.name = welcome.server, server.epoch = welcome.epoch, "joined {}", welcome.server);
         match u16::try_from(welcome.log_port) {
-            Ok(port) if port != 0 => self.workshop.courier.target(at_port(host, port)),
+            Ok(port) if port != 0 => {
+                self.workshop.courier.target(at_port(host, port), Security::clone(security))
+            }
             _ => warn!("the server names no log port: logs wait in the spool"),
         }
         let server = Arc::new(Server { name: welcome.server, publish_url, signing_keys, trust_probe });
@@ -588,7 +606,7 @@ impl Link {
     async fn next(&mut self) -> LinkEvent {
         match self {
             Self::Searching(search) => LinkEvent::Found(search.await),
-            Self::Connected(socket) => match socket.next().await {
+            Self::Connected(Connection { socket, .. }) => match socket.next().await {
                 Ok(event) => LinkEvent::Socket(event),
                 Err(error) => {
                     warn!(error = &error as &dyn std::error::Error, "the connection to the server broke");

@@ -138,6 +138,7 @@ impl From<ServerError> for Failure {
             | ServerError::Client(_)
             | ServerError::Discovery(_)
             | ServerError::Probe(_)
+            | ServerError::TakenOver { .. }
             | ServerError::Ended { .. } => Exit::Other,
         };
         Self::new(code, error)

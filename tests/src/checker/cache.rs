@@ -11,18 +11,17 @@ use crate::tables::Tables;
 
 /// What the farm vouches for.
 const OUTPUTS: &str = "
-select o.path, o.nar_hash from outputs o join builds b on b.id = o.build_id
+select o.path, o.nar_hash, v.name from outputs o join builds b on b.id = o.build_id left join servers v on v.id = o.server_id
 where b.state = 'succeeded' and o.nar_hash is not null";
 
 impl Checker {
     pub(super) async fn check_outputs(&mut self, tables: &Tables, findings: &mut Findings) -> Result<()> {
-        let cache = Cache::open(&self.cache, &StoreDirectory::nix())?;
         for row in tables.query(OUTPUTS, &[]).await? {
             let path: String = row.get(0);
             if self.read_outputs.contains(&path) {
                 continue;
             }
-            match self.check_output(&cache, &path, row.get(1)) {
+            match self.check_output(row.get(2), &path, row.get(1)) {
                 Ok(()) => {
                     self.read_outputs.insert(path);
                 }
@@ -35,17 +34,17 @@ impl Checker {
         Ok(())
     }
 
-    fn check_output(&self, cache: &Cache, path: &str, nar_hash: &[u8]) -> Result<()> {
+    fn check_output(&self, server: Option<&str>, path: &str, nar_hash: &[u8]) -> Result<()> {
+        let (directory, key) = self.place(server);
+        let cache = Cache::open(directory, &StoreDirectory::nix())?;
         let path = StorePath::parse(path)?;
         let narinfo = cache.narinfo(&path.hash())?.context("it has no narinfo")?;
         if narinfo.store_path != path || narinfo.nar_hash.as_bytes() != nar_hash {
             bail!("its narinfo is another's");
         }
-        narinfo
-            .verify(std::slice::from_ref(&self.server_key))
-            .context("its narinfo is not signed by the server")?;
+        narinfo.verify(std::slice::from_ref(key)).context("its narinfo is not signed by the server")?;
         let url = narinfo.urls.first().context("its narinfo names no nar")?;
-        let nar = fs::read(self.cache.join(&url.url)).with_context(|| format!("reading {}", url.url))?;
+        let nar = fs::read(directory.join(&url.url)).with_context(|| format!("reading {}", url.url))?;
         let nar = match &url.compression {
             Compression::None => nar,
             Compression::Zstd => zstd::decode_all(nar.as_slice()).context("unpacking its nar")?,

@@ -13,7 +13,8 @@ use crate::tables::Tables;
 /// Attempts with what is known of their logs. Those that ended by their worker's word have all of it.
 const LOGS: &str = "
 select id, log_path, log_complete, coalesce(log_bytes, 0), class,
-       built_at is not null or class in ('build_failed', 'timed_out', 'silent', 'log_limit', 'output_limit') as whole
+       built_at is not null or class in ('build_failed', 'timed_out', 'silent', 'log_limit', 'output_limit') as whole,
+       (select name from servers v where v.id = log_server_id) as server
 from attempts where ended_at is not null and log_path is not null";
 
 impl Checker {
@@ -29,7 +30,8 @@ impl Checker {
                 continue;
             }
             let what = |problem: &str| format!("attempt {id} ({class}): {problem}");
-            let text = match read(&self.cache.join("logs").join(&path), complete) {
+            let (cache, _) = self.place(row.get(6));
+            let text = match read(&cache.join("logs").join(&path), complete) {
                 Ok(text) => text,
                 Err(error) if error.kind() == io::ErrorKind::NotFound && bytes == 0 => continue,
                 Err(error) => {

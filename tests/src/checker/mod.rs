@@ -10,7 +10,7 @@ mod rules;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -82,6 +82,8 @@ impl fmt::Display for Findings {
 pub struct Checker {
     cache: PathBuf,
     server_key: PublicKey,
+    /// Another server with a cache and a key of its own: its name, and those.
+    other: Option<(String, PathBuf, PublicKey)>,
     lease: Duration,
     log_text: Option<fn(i64) -> LogText>,
     clock_jumps: bool,
@@ -101,6 +103,7 @@ impl Checker {
         Self {
             cache,
             server_key,
+            other: None,
             lease,
             log_text,
             clock_jumps: false,
@@ -111,8 +114,24 @@ impl Checker {
 
     /// Gives a checker for the same farm that has read nothing yet.
     pub fn anew(&self) -> Self {
-        let new = Self::new(self.cache.clone(), self.server_key.clone(), self.lease, self.log_text);
+        let mut new = Self::new(self.cache.clone(), self.server_key.clone(), self.lease, self.log_text);
+        new.other.clone_from(&self.other);
         if self.clock_jumps { new.with_jumping_clock() } else { new }
+    }
+
+    /// Knows of another server, which has a cache directory and a signing key of its own.
+    #[must_use]
+    pub fn with_other_server(mut self, name: &str, cache: PathBuf, key: PublicKey) -> Self {
+        self.other = Some((name.to_owned(), cache, key));
+        self
+    }
+
+    /// The cache directory of the server of this name, and its key.
+    fn place(&self, server: Option<&str>) -> (&Path, &PublicKey) {
+        match &self.other {
+            Some((name, cache, key)) if server == Some(name.as_str()) => (cache, key),
+            _ => (&self.cache, &self.server_key),
+        }
     }
 
     /// Leaves out the rules that compare times, for a farm whose database's clock jumps.

@@ -40,6 +40,17 @@ fn patience() -> u64 {
 /// The name of the server's signing key.
 const SERVER_KEY_NAME: &str = "farm.example-1";
 
+/// Whether there is a second server at the same database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecondServer {
+    /// There is none.
+    Absent,
+    /// With the same keys and the same cache directory.
+    Shared,
+    /// With keys and a cache directory of its own.
+    ItsOwn,
+}
+
 /// What is particular about a simulated farm.
 #[derive(Clone, Debug)]
 pub struct SimulatedFarmConfig {
@@ -63,6 +74,8 @@ pub struct SimulatedFarmConfig {
     pub outputs_size: Option<String>,
     /// Size of the server's cache and logs as `4m`, in memory.
     pub cache_size: Option<String>,
+    /// A second server, on a machine of its own.
+    pub second_server: SecondServer,
     /// Size of what holds the database's cluster as `64m`, in memory.
     pub database_size: Option<String>,
     /// Tries after the first, for builds that failed by the farm's fault.
@@ -94,6 +107,7 @@ impl Default for SimulatedFarmConfig {
             spool_size: None,
             outputs_size: None,
             cache_size: None,
+            second_server: SecondServer::Absent,
             database_size: None,
             retries: 6,
             retry_delay: 0.05,
@@ -149,6 +163,10 @@ pub struct Crew {
 pub struct SimulatedFarm {
     /// The remote-server.
     pub server: Process,
+    /// The second server, if there is one, its machine, and its address.
+    pub second: Option<(Process, Machine, String)>,
+    /// The CURVE key of the second server, if it has one of its own.
+    second_key: Option<String>,
     /// The workers.
     pub crews: Vec<Crew>,
     /// The server's machine.
@@ -239,6 +257,8 @@ impl SimulatedFarm {
         let mut farm = Self {
             server,
             crews: Vec::new(),
+            second: None,
+            second_key: None,
             server_machine,
             network,
             postgres,
@@ -256,12 +276,40 @@ impl SimulatedFarm {
             config,
             directory,
         };
+        if farm.config.second_server != SecondServer::Absent {
+            let machine = Machine::start(&machines, &bare("server-2".to_owned()))?;
+            farm.second = Some(farm.start_second(machine)?);
+        }
         for number in 1..=farm.config.crews {
             let machine = Machine::start(&machines, &bare(format!("crew-{number}")))?;
             farm.add_crew(machine, &worker_signing).await?;
         }
         farm.wait_joined().await?;
         Ok(farm)
+    }
+
+    fn start_second(&mut self, machine: Machine) -> Result<(Process, Machine, String)> {
+        let address = self.network.attach(&machine)?.to_string();
+        let mut root = self.directory.path().to_owned();
+        if self.config.second_server == SecondServer::ItsOwn {
+            root = self.directory.subdirectory("second")?;
+            let (keys, cache) = (root.join("keys"), root.join("cache"));
+            fs::create_dir_all(&keys)?;
+            fs::create_dir_all(&cache)?;
+            let curve = CurveKeyPair::generate();
+            curve.write_new(&keys.join("server.curve"))?;
+            self.second_key = Some(curve.public().to_string());
+            let signing = SecretKey::generate("second.example-1")?;
+            write_secret(&keys.join("server.signing"), &signing)?;
+            self.checker = self.checker.anew().with_other_server("farm-2", cache, signing.public_key());
+        }
+        let launch =
+            Self::server_launch(&self.config, &self.hauberk, &machine, &address, &root, &self.postgres);
+        // The last name counts.
+        let mut process =
+            launch.args(["--name", "farm-2"]).start("remote-server-2", self.directory.path())?;
+        process.wait_ready(Deadline::seconds(patience()))?;
+        Ok((process, machine, address))
     }
 
     fn server_launch(
@@ -352,13 +400,20 @@ impl SimulatedFarm {
         keys: &Path,
         directory: &Path,
     ) -> Result<Launch> {
-        let server = if self.config.delay_ms > 0 { "127.0.0.1" } else { &self.server_address };
         for name in ["spools", "outputs"] {
             fs::create_dir_all(directory.join(name))?;
         }
+        // Of servers with keys of their own, every other crew has been told of the second only; it hears of the first there.
+        let of_second = self.second_key.as_ref().filter(|_| machine.name().ends_with(['2', '4', '6', '8']));
+        let second = self.second.as_ref().map(|(_, _, address)| address);
+        let servers: Vec<&String> = match (of_second, second) {
+            (Some(_), Some(second)) => vec![second],
+            (None, Some(_)) if self.second_key.is_some() => vec![&self.server_address],
+            _ => std::iter::once(&self.server_address).chain(second).collect(),
+        };
         let mut launch = machine
             .command(program_beside("simulated-workers")?)
-            .args(["--server", &format!("{server}:5555"), "--server-key", &self.server_key])
+            .args(["--server-key", of_second.unwrap_or(&self.server_key)])
             .args(["--names", &names.join(","), "--slots", &self.config.slots.to_string()])
             .args(["--listen", address, "--keys"])
             .arg(keys)
@@ -370,6 +425,10 @@ impl SimulatedFarm {
             .arg(directory.join("outputs"))
             .arg("--gates")
             .arg(self.gates.directory());
+        for server in servers {
+            let server = if self.config.delay_ms > 0 { "127.0.0.1" } else { server.as_str() };
+            launch = launch.args(["--server", &format!("{server}:5555")]);
+        }
         if let Some(clocks) = &self.clocks {
             launch = launch.clock(&clocks.workers);
         }
@@ -503,7 +562,7 @@ impl SimulatedFarm {
         let count = i64::try_from(self.config.crews * self.config.workers)?;
         self.wait_until(
             "every worker has joined",
-            "select count(*) >= $1 from workers where epoch = (select max(epoch) from server_epochs)",
+            "select count(*) >= $1 from workers where epoch in (select epoch from server_epochs where ended_at is null)",
             &[&count],
         )
         .await

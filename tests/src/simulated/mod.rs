@@ -7,7 +7,7 @@ mod log_text;
 mod random;
 
 pub use conduct::Conduct;
-pub use farm::{Clocks, Crew, SimulatedFarm, SimulatedFarmConfig, publish};
+pub use farm::{Clocks, Crew, SecondServer, SimulatedFarm, SimulatedFarmConfig, publish};
 pub use graph::Graph;
 pub use log_text::LogText;
 pub use random::Random;

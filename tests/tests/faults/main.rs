@@ -10,6 +10,7 @@ mod kill;
 mod liar;
 mod partition;
 mod restart;
+mod servers;
 mod shape;
 mod stop;
 mod wake;

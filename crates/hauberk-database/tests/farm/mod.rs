@@ -90,6 +90,8 @@ impl Farm {
         let jobs: Vec<usize> = (0..needs.len()).collect();
         let evaluation = publish(&mut client, specification, needs, &jobs).await;
         let facts = ServerFacts {
+            address: None,
+            stores: Vec::new(),
             name: "srv".into(),
             host: "host".into(),
             backend_port: 5555,
@@ -99,7 +101,7 @@ impl Farm {
             version: "0".into(),
         };
         let server = servers::enrol(&client, &facts).await.unwrap();
-        let epoch = servers::begin_epoch(&client, server).await.unwrap();
+        let epoch = servers::begin_epoch(&client, server, std::time::Duration::from_secs(60)).await.unwrap();
         let new = NewWorker { name: "w", public_key: "key", signing_key: "w-1:key", enrolled_by: "" };
         let workers::Enrolment::Done(worker) = workers::add(&client, new).await.unwrap() else {
             panic!("the worker is not enrolled")

@@ -109,7 +109,7 @@ impl Crew {
                 memory_bytes: 1 << 30,
                 daemon: "simulated".to_owned(),
                 security: Security::Curve { keys, server: *lab.curve() },
-                server: ServerLocation::Address(Clone::clone(&address)),
+                server: ServerLocation::Addresses(vec![Clone::clone(&address)]),
                 spool,
                 log_limits: LogLimits::default(),
                 trust_check: TrustCheck::Require,

@@ -41,6 +41,15 @@ impl fmt::Display for Failures<'_> {
     }
 }
 
+/// An address of a server, and how to speak to it there.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// The address.
+    pub endpoint: SocketAddr,
+    /// The keys.
+    pub security: ClientSecurity<'a>,
+}
+
 /// Connects to the first address that completes a handshake. The addresses are tried in their order, each `head_start` after the one
 /// before, and at once when all earlier ones have failed; the connections of the others are dropped.
 ///
@@ -57,12 +66,29 @@ pub async fn connect_first(
     options: &DealerOptions,
     head_start: Duration,
 ) -> Result<DealerSocket, RaceError> {
-    let mut waiting = endpoints.iter();
+    let candidates: Vec<_> =
+        endpoints.iter().map(|endpoint| Candidate { endpoint: *endpoint, security }).collect();
+    Ok(connect_first_of(context, &candidates, options, head_start).await?.0)
+}
+
+/// Connects as [`connect_first`] does, to addresses of servers with different keys. Gives the place of the one that was faster as well.
+///
+/// # Errors
+///
+/// As [`connect_first`].
+pub async fn connect_first_of(
+    context: &Context,
+    candidates: &[Candidate<'_>],
+    options: &DealerOptions,
+    head_start: Duration,
+) -> Result<(DealerSocket, usize), RaceError> {
+    let mut waiting = candidates.iter().enumerate();
     let mut running = FuturesUnordered::new();
     let mut failures = Vec::new();
     loop {
-        if let Some(endpoint) = waiting.next() {
-            running.push(shake_hands(DealerSocket::connect(context, *endpoint, security, options)?));
+        if let Some((place, candidate)) = waiting.next() {
+            let socket = DealerSocket::connect(context, candidate.endpoint, candidate.security, options)?;
+            running.push(async move { shake_hands(socket).await.map(|met| (met, place)) });
         } else if running.is_empty() {
             return Err(RaceError::Failed(failures));
         }
@@ -72,8 +98,8 @@ pub async fn connect_first(
         loop {
             tokio::select! {
                 Some(ended) = running.next() => match ended? {
-                    Ok(socket) => return Ok(socket),
-                    Err(failure) => failures.push(failure),
+                    (Ok(socket), place) => return Ok((socket, place)),
+                    (Err(failure), _) => failures.push(failure),
                 },
                 () = &mut pause, if !last => break,
             }

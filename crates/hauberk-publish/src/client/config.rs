@@ -19,6 +19,8 @@ pub struct ClientConfig {
     /// Whether redirects are followed (at most five). Not for servers inside a farm, which send none: a hostile one
     /// could have any address asked.
     pub follow_redirects: bool,
+    /// Whether servers are told that another server of their farm asks: what they do not have themselves they look for nowhere else.
+    pub as_peer: bool,
     /// Whether the proxies of the environment (`https_proxy` and its like) are used.
     pub use_proxies: bool,
 }
@@ -33,7 +35,18 @@ impl ClientConfig {
             stall_bytes: 64 * 1024,
             parallel_fetches: 8,
             follow_redirects: false,
+            as_peer: false,
             use_proxies: false,
+        }
+    }
+
+    /// Gives what suits servers that ask each other: one that does not answer soon is passed over.
+    pub const fn peer() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(2),
+            narinfo_timeout: Duration::from_secs(5),
+            as_peer: true,
+            ..Self::farm()
         }
     }
 

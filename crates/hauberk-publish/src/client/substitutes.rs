@@ -6,6 +6,7 @@ use std::{
 };
 
 use hauberk_store::{NarInfo, StoreDirectory, StorePath, StorePathHash, narinfo};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, StatusCode, Url, redirect};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -25,6 +26,7 @@ use super::{
 use crate::{
     cache::{Cache, Pending},
     nonce::Nonce,
+    server::PEER_FIELD,
     signer::TrustedKeys,
 };
 
@@ -70,10 +72,16 @@ pub(super) fn http_client(config: &ClientConfig) -> Result<reqwest::Client, Clie
             .pool_idle_timeout(KEPT)
             .redirect(redirects)
             .tcp_nodelay(true);
+        let builder = if config.as_peer { builder.default_headers(peer_header()) } else { builder };
         if config.use_proxies { builder } else { builder.no_proxy() }
     };
     // Without any root certificate on the system only https fails, so that plain http still works.
     builder().build().or_else(|_| builder().tls_certs_only([]).build()).map_err(ClientError)
+}
+
+/// Tells servers that another of their farm asks.
+fn peer_header() -> HeaderMap {
+    HeaderMap::from_iter([(HeaderName::from_static(PEER_FIELD), HeaderValue::from_static("1"))])
 }
 
 impl SubstituteClient {

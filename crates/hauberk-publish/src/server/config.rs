@@ -6,7 +6,8 @@ use hauberk_store::{StoreDirectory, narinfo::Compression};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    log_source::LogSource, metrics_source::MetricsSource, packer::Packing, store_source::StoreSource,
+    elsewhere::Elsewhere, log_source::LogSource, metrics_source::MetricsSource, packer::Packing,
+    store_source::StoreSource,
 };
 use crate::{cache::Cache, inbox::Inbox, signer::Signer};
 
@@ -30,6 +31,8 @@ pub struct PublishConfig {
     pub packing: Option<Packing>,
     /// Where results go that are uploaded; nothing is taken without it.
     pub inbox: Option<Inbox>,
+    /// Where items come from that are neither in the cache nor in the store. Needs a cache.
+    pub elsewhere: Option<Arc<dyn Elsewhere>>,
     /// Build logs.
     pub logs: Option<Arc<dyn LogSource>>,
     /// More figures for `/metrics`.
@@ -57,6 +60,7 @@ impl PublishConfig {
             compression: Compression::None,
             packing: None,
             inbox: None,
+            elsewhere: None,
             logs: None,
             metrics: None,
             ttl: None,

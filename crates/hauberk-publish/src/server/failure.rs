@@ -16,6 +16,9 @@ pub(super) enum Failure {
     /// What was asked for will be here soon.
     #[error("this is being packed")]
     NotYet(Duration),
+    /// What was asked for comes from another server of the farm.
+    #[error("this is on its way from another server")]
+    Coming(Duration),
     /// The store cannot be asked.
     #[error("cannot look a path up in the store")]
     Store(#[from] StoreError),
@@ -51,6 +54,9 @@ impl Failure {
         let status = match &self {
             Self::NotFound(text) => return reply::not_found(negative_ttl, *text),
             Self::NotYet(ttl) => return reply::not_found(*ttl, "this is being packed; ask again"),
+            Self::Coming(wait) => {
+                return reply::come_back(*wait, "this is on its way from another server; ask again");
+            }
             Self::Store(_) | Self::Log(_) => Status::Unavailable,
             Self::Cache(_) | Self::Open(_) => Status::InternalError,
         };

@@ -20,13 +20,14 @@ use super::{
     body::{Body, Source},
     cached_narinfos::CachedNarInfos,
     config::PublishConfig,
+    elsewhere::Brought,
     failure::Failure,
     json,
-    log_source::{Growing, LogBody, LogSource},
+    log_source::{Growing, LogBody, LogName, LogSource},
     metrics::{Kind, Metrics},
     packer::{Meanwhile, Packer},
     reply::{self, Endless, Immutable, Reply, Wanted},
-    request::{Method, Request},
+    request::{Field, Method, Request},
     route::Route,
     status::Status,
     store_source::StoreItem,
@@ -137,13 +138,14 @@ impl Handler {
             Route::StoreNar(hash, nar_hash) => self.store_nar(request, &hash, nar_hash).await,
             Route::ItemNar(compression, item) => self.item_nar(request, &compression, &item).await,
             Route::CachedNar(name) => self.cached_nar(request, &name),
-            Route::Log(item) => {
-                let found = self.logs()?.open(&item).await.map_err(Failure::Log)?;
-                log(request, &found.ok_or(Failure::NotFound("no log of this build"))?)
-            }
+            Route::Log(item) => match self.logs()?.open(&item).await.map_err(Failure::Log)? {
+                Some(found) => log(request, &found),
+                None => self.log_elsewhere(request, LogName::Item(&item)).await,
+            },
             Route::AttemptLog(attempt) => {
-                let found = self.logs()?.attempt(attempt).await.map_err(Failure::Log)?;
-                let found = found.ok_or(Failure::NotFound("no log of this attempt"))?;
+                let Some(found) = self.logs()?.attempt(attempt).await.map_err(Failure::Log)? else {
+                    return self.log_elsewhere(request, LogName::Attempt(attempt)).await;
+                };
                 match request.takes_gzip().then(|| reply::growing(request, &found)).transpose()?.flatten() {
                     Some(part) => Ok(part),
                     None => log(request, &found),
@@ -185,13 +187,16 @@ impl Handler {
         };
         let text = match cached {
             Some(text) => text,
-            None => {
-                let item = self.in_store(hash).await?.ok_or(Failure::NotFound("no such path"))?;
-                if let Some(Meanwhile::NotYet(ttl)) = self.packer.as_ref().map(|packer| packer.ask(&item)) {
-                    return Err(Failure::NotYet(ttl));
+            None => match self.in_store(hash).await? {
+                Some(item) => {
+                    if let Some(Meanwhile::NotYet(ttl)) = self.packer.as_ref().map(|packer| packer.ask(&item))
+                    {
+                        return Err(Failure::NotYet(ttl));
+                    }
+                    item.narinfo(&self.config.signer, &self.config.compression)
                 }
-                item.narinfo(&self.config.signer, &self.config.compression)
-            }
+                None => self.brought(request, hash).await?,
+            },
         };
         if !request.takes_json() {
             return Ok(reply::narinfo(reply::NARINFO, text, self.config.ttl));
@@ -201,6 +206,22 @@ impl Handler {
             .map_err(|error| unreadable(error.into()))?;
         let json = json::of(&narinfo).map_err(|error| unreadable(error.into()))?;
         Ok(reply::narinfo(reply::JSON, json, self.config.ttl))
+    }
+
+    /// Gives the narinfo of an item that another server of the farm has, once it is here.
+    async fn brought(&self, request: &Request, hash: &StorePathHash) -> Result<Bytes, Failure> {
+        const ABSENT: Failure = Failure::NotFound("no such path");
+        let (Some(elsewhere), Some(narinfos)) = (&self.config.elsewhere, &self.cached_narinfos) else {
+            return Err(ABSENT);
+        };
+        if request.values(Field::Peer).next().is_some() {
+            return Err(ABSENT);
+        }
+        match elsewhere.bring(hash).await {
+            Brought::Here => narinfos.text(hash)?.ok_or(ABSENT),
+            Brought::Nowhere => Err(ABSENT),
+            Brought::Coming(wait) => Err(Failure::Coming(wait)),
+        }
     }
 
     /// Lists what is inside a store item. What only the cache has is not listed: it would have to be unpacked.
@@ -356,6 +377,13 @@ impl Handler {
         }
         let content = Immutable { tag: hash.to_base32(), kind: reply::FILE, length: metadata.len() };
         Ok(content.file(request, file))
+    }
+
+    /// Names the server that has a log, if there is one: it is below the same name there.
+    async fn log_elsewhere(&self, request: &Request, name: LogName<'_>) -> Result<Reply, Failure> {
+        let server = self.logs()?.elsewhere(name).await.map_err(Failure::Log)?;
+        let server = server.ok_or(Failure::NotFound("no such log"))?;
+        Ok(reply::elsewhere(format!("{}{}", server.trim_end_matches('/'), request.path)))
     }
 
     fn logs(&self) -> Result<&dyn LogSource, Failure> {

@@ -17,6 +17,15 @@ pub struct LogBody {
     pub complete: bool,
 }
 
+/// How a log is called.
+#[derive(Debug, Clone, Copy)]
+pub enum LogName<'a> {
+    /// The newest of the build that this derivation or output belongs to.
+    Item(&'a StorePath),
+    /// That of an attempt.
+    Attempt(u64),
+}
+
 /// Finds build logs.
 #[async_trait]
 pub trait LogSource: Send + Sync {
@@ -31,6 +40,14 @@ pub trait LogSource: Send + Sync {
     /// # Errors
     /// As for [`LogSource::open`].
     async fn attempt(&self, attempt: u64) -> io::Result<Option<LogBody>>;
+
+    /// Gives the base URL of the other server of the farm that has a log, where one has it.
+    ///
+    /// # Errors
+    /// As for [`LogSource::open`].
+    async fn elsewhere(&self, _name: LogName<'_>) -> io::Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 /// Unpacks a gzip file that may have no end yet: where it breaks off, so does the text.

@@ -7,6 +7,7 @@ mod config;
 mod connection;
 mod conversation;
 mod date;
+mod elsewhere;
 mod failure;
 mod handler;
 mod json;
@@ -30,8 +31,9 @@ mod tls;
 mod upload;
 
 pub use config::{Limits, PublishConfig};
+pub use elsewhere::{Brought, Elsewhere, PEER_FIELD};
 pub use listener::Listener;
-pub use log_source::{LogBody, LogSource};
+pub use log_source::{LogBody, LogName, LogSource};
 pub use metrics_source::MetricsSource;
 pub use options::PublishOptions;
 pub use packer::{Meanwhile, Packing};

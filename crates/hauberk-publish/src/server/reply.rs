@@ -131,6 +131,23 @@ pub(super) fn not_found(ttl: Duration, text: impl Into<String>) -> Reply {
     reply
 }
 
+/// Answers that something is not here yet, and will be after `wait`.
+pub(super) fn come_back(wait: Duration, text: impl Into<String>) -> Reply {
+    let mut reply = refusal(Status::Unavailable, text);
+    reply.set("retry-after", wait.as_secs().max(1).to_string());
+    reply
+}
+
+/// Answers that something is at `url`, for now. Nothing is told of a place that is no text for a head.
+pub(super) fn elsewhere(url: String) -> Reply {
+    if url.is_empty() || !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return not_found(Duration::ZERO, "this is on a server that has no address");
+    }
+    let mut reply = refusal(Status::TemporaryRedirect, "another server has this");
+    reply.set("location", url);
+    reply
+}
+
 /// Answers that only GET and HEAD are served.
 pub(super) fn method_not_allowed() -> Reply {
     let mut reply = refusal(Status::MethodNotAllowed, "only GET and HEAD are served here");

@@ -1,6 +1,6 @@
 //! A request, as far as a server of files needs it.
 
-use super::status::Status;
+use super::{elsewhere::PEER_FIELD, status::Status};
 
 /// Largest head of a request, in bytes. Substitute clients send a few hundred.
 pub(super) const MAX_HEAD: usize = 16 * 1024;
@@ -40,10 +40,12 @@ pub(super) enum Field {
     UploadComplete,
     /// `Upload-Offset`.
     UploadOffset,
+    /// [`PEER_FIELD`].
+    Peer,
 }
 
 impl Field {
-    const ALL: [(&'static str, Self); 8] = [
+    const ALL: [(&'static str, Self); 9] = [
         ("accept", Self::Accept),
         ("accept-encoding", Self::AcceptEncoding),
         ("authorization", Self::Authorization),
@@ -52,6 +54,7 @@ impl Field {
         ("range", Self::Range),
         ("upload-complete", Self::UploadComplete),
         ("upload-offset", Self::UploadOffset),
+        (PEER_FIELD, Self::Peer),
     ];
 }
 

@@ -11,6 +11,8 @@ pub(super) enum Status {
     PartialContent,
     /// 304.
     NotModified,
+    /// 307.
+    TemporaryRedirect,
     /// 400.
     BadRequest,
     /// 403.
@@ -49,6 +51,7 @@ impl Status {
             Self::NoContent => 204,
             Self::PartialContent => 206,
             Self::NotModified => 304,
+            Self::TemporaryRedirect => 307,
             Self::BadRequest => 400,
             Self::Forbidden => 403,
             Self::NotFound => 404,
@@ -73,6 +76,7 @@ impl Status {
             Self::NoContent => "HTTP/1.1 204 No Content",
             Self::PartialContent => "HTTP/1.1 206 Partial Content",
             Self::NotModified => "HTTP/1.1 304 Not Modified",
+            Self::TemporaryRedirect => "HTTP/1.1 307 Temporary Redirect",
             Self::BadRequest => "HTTP/1.1 400 Bad Request",
             Self::Forbidden => "HTTP/1.1 403 Forbidden",
             Self::NotFound => "HTTP/1.1 404 Not Found",
@@ -101,6 +105,7 @@ mod tests {
             Status::Ok,
             Status::PartialContent,
             Status::NotModified,
+            Status::TemporaryRedirect,
             Status::BadRequest,
             Status::NoContent,
             Status::Forbidden,

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use hauberk_database::{BuildId, WorkerId};
+use hauberk_order::Capabilities;
 use tracing::{info, warn};
 
 use super::{Dispatcher, Effect};
@@ -38,22 +39,20 @@ impl Dispatcher {
 
     /// Looks who is sick, and who is to be tried again.
     pub(super) fn look_after_workers(&mut self, now: Instant) {
-        let Self { health, sessions, by_worker, .. } = self;
-        // A worker that is not here cannot be the last, and need not be set aside.
+        let Self { health, sessions, by_worker, colleagues, .. } = self;
+        // A worker that is not here cannot be the last, and need not be set aside. What is known of other servers may be out of date: the
+        // database looks again.
         let is_needed = |worker: WorkerId| {
             let Some(own) = by_worker.get(&worker).and_then(|id| sessions.get(id)) else { return true };
             own.capabilities.systems.iter().any(|system| {
-                !sessions.values().any(|other| {
-                    other.worker != worker
-                        && other.takes_work()
-                        && other.capabilities.store_directory == own.capabilities.store_directory
-                        && other.capabilities.systems.contains(system)
-                        && other.capabilities.features.is_superset(&own.capabilities.features)
-                        && other
-                            .capabilities
-                            .mandatory_features
-                            .is_subset(&own.capabilities.mandatory_features)
-                })
+                let stands_in = |other: &Capabilities| {
+                    other.store_directory == own.capabilities.store_directory
+                        && other.systems.contains(system)
+                        && other.features.is_superset(&own.capabilities.features)
+                        && other.mandatory_features.is_subset(&own.capabilities.mandatory_features)
+                };
+                let here = sessions.values().filter(|other| other.worker != worker && other.takes_work());
+                !here.map(|other| &other.capabilities).chain(colleagues.kinds()).any(stands_in)
             })
         };
         // One at a time: the next is judged by who is left.

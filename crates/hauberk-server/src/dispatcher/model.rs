@@ -22,6 +22,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::health::HealthPolicy;
+use crate::heart::Company;
 use crate::outcome::RetryPolicy;
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -339,12 +340,16 @@ impl Db {
             name: format!("p{build}"),
             farm_faults: db.builds[build].farm_faults,
             superseded: superseded.map(AttemptId::new),
+            built: db.attempts[&id].built,
         };
         let row = &self.attempts[&id];
         match decide(standing, word) {
-            Decision::GoOn if row.epoch != epoch => Verdict::History,
-            Decision::GoOn if row.late => Verdict::Beside(reopened(self, None)),
-            Decision::GoOn => Verdict::Reopened(reopened(self, None)),
+            Decision::GoOn => {
+                let late = row.late;
+                self.attempts.get_mut(&id).unwrap().epoch = epoch;
+                let reopened = reopened(self, None);
+                if late { Verdict::Beside(reopened) } else { Verdict::Reopened(reopened) }
+            }
             Decision::Reopen => {
                 let other = self.other(id, build);
                 if let Some(other) = other {
@@ -1257,6 +1262,7 @@ fn policy() -> Policy {
         log_limit: 0,
         output_limit: 0,
         order: hauberk_order::Policy::default(),
+        company: Company::new(Duration::from_secs(3600)),
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use hauberk_database::late::{Reopened, Report, Returned, Verdict, Word};
 use hauberk_database::{AttemptId, WorkerId};
-use hauberk_protocol::proto::{Ack, Cancel, Finished, Outcome, Release};
+use hauberk_protocol::ServerMessage;
+use hauberk_protocol::proto::{Ack, Cancel, Finished, HelloAgain, Outcome, Release};
 use tracing::{info, warn};
 
 use super::attempt::{Attempt, Early, Phase};
@@ -67,6 +68,22 @@ impl Dispatcher {
         }
     }
 
+    /// A worker still serves the outputs of an attempt that is not known here.
+    pub(super) fn kept(&mut self, worker: WorkerId, id: AttemptId) {
+        self.ask_back(worker, id, Word::Kept, None);
+    }
+
+    /// An attempt is another server's: whoever has it now decides about it. If its worker is here, it brings it back by its Hello.
+    pub(super) fn moved(&mut self, id: AttemptId) {
+        let Some(attempt) = self.attempts.remove(&id) else { return };
+        info!(build.id = %attempt.build, attempt.id = %id, "{}: attempt {id} is another server's now", attempt.name);
+        let session = self.by_worker.get(&attempt.worker).and_then(|id| self.sessions.get(id));
+        if let Some(session) = session {
+            let again = ServerMessage::new(0, 0, HelloAgain {});
+            self.effects.push(Effect::Send(session.routing, again));
+        }
+    }
+
     fn returned(&mut self, worker: WorkerId, id: AttemptId, said: Option<Box<Finished>>) {
         let asked = self.returns.entry(worker).or_default();
         if let Some(known) = asked.get_mut(&id) {
@@ -75,10 +92,16 @@ impl Dispatcher {
             }
             return;
         }
+        let word = said.as_deref().map_or(Word::Running, word);
+        self.ask_back(worker, id, word, said);
+    }
+
+    /// Asks the database what becomes of an attempt that it is not asked about yet.
+    fn ask_back(&mut self, worker: WorkerId, id: AttemptId, word: Word, said: Option<Box<Finished>>) {
+        let asked = self.returns.entry(worker).or_default();
         if asked.len() >= ASKED {
             return;
         }
-        let word = said.as_deref().map_or(Word::Running, word);
         let report = said.as_deref().map(report);
         let returned = Returned { attempt: id, worker, word, report };
         asked.insert(id, Return { word, said });
@@ -110,6 +133,7 @@ impl Dispatcher {
                 // It ended while the database was asked about it as running.
                 Some(said) if returned.word == Word::Running => self.returned_with_result(worker, &said),
                 Some(_) => self.forget_result(worker, id),
+                None if returned.word == Word::Kept => self.forget_result(worker, id),
                 None => {
                     let reason = "the attempt was given up, and is not wanted any more".to_owned();
                     self.send_to_worker(worker, Cancel { attempt: id.get(), reason });
@@ -117,15 +141,15 @@ impl Dispatcher {
             },
             Some(Verdict::NotTheirs) => {
                 warn!(attempt.id = %id, worker.id = %worker, "worker {worker} speaks of attempt {id}, which is not its own");
-                if returned.said.is_some() {
+                if returned.said.is_some() || returned.word == Word::Kept {
                     self.forget_result(worker, id);
                 } else {
                     let reason = "the attempt is not this worker's".to_owned();
                     self.send_to_worker(worker, Cancel { attempt: id.get(), reason });
                 }
             }
-            // The worker says it again.
-            None => {}
+            // The worker says it again, to this server or to another.
+            Some(Verdict::NotOurs) | None => {}
         }
     }
 
@@ -137,10 +161,10 @@ impl Dispatcher {
         late: bool,
         now: Instant,
     ) {
-        let Reopened { build, name, farm_faults, superseded } = reopened;
+        let Reopened { build, name, farm_faults, superseded, built } = reopened;
         info!(
             build.id = %build, attempt.id = %id,
-            "{name}: attempt {id} had been given up, and is taken back{}",
+            "{name}: attempt {id} had been given up or was another server's, and is taken back{}",
             if late { " beside another" } else { "" }
         );
         if let Some(other) = superseded {
@@ -152,7 +176,16 @@ impl Dispatcher {
             Phase::Unheard { until: now + self.policy.lease }
         };
         let (stop_by, said, outputs) = (None, None, None);
-        let attempt = Attempt { build, worker, name, farm_faults, late, stop_by, said, outputs, phase };
+        let mut attempt = Attempt { build, worker, name, farm_faults, late, stop_by, said, outputs, phase };
+        if built {
+            // All that is missing are its outputs, and its worker may not have heard that its word is recorded.
+            attempt.phase = Phase::Fetching;
+            let job = attempt.fetch(id, None);
+            self.attempts.insert(id, attempt);
+            self.effects.push(Effect::Fetch(job));
+            self.send_to_worker(worker, Ack { attempts: vec![id.get()] });
+            return;
+        }
         self.attempts.insert(id, attempt);
         if let Some(said) = returned.said {
             self.conclude(id, &said);

@@ -10,6 +10,7 @@ use hauberk_store::StoreDirectory;
 
 use super::*;
 use crate::health::HealthPolicy;
+use crate::heart::Company;
 use crate::outcome::RetryPolicy;
 use crate::wording::MESSAGE_LIMIT;
 
@@ -33,6 +34,7 @@ impl Bench {
             log_limit: 0,
             output_limit: 0,
             order: hauberk_order::Policy::default(),
+            company: Company::new(Duration::from_secs(3600)),
         };
         Self { dispatcher: Dispatcher::new(policy, Instant::now()), now: Instant::now(), next_attempt: 100 }
     }
@@ -196,6 +198,7 @@ fn reopened(build: i64, superseded: Option<i64>) -> Reopened {
         name: "hello".to_owned(),
         farm_faults: 0,
         superseded: superseded.map(AttemptId::new),
+        built: false,
     }
 }
 
@@ -943,6 +946,59 @@ fn what_is_set_aside_is_tried_with_one_build_at_a_time_until_it_does_one() {
     ward.bench.committed(Committed::Succeeded(AttemptId::new(attempt)));
     let recovered = ward.bench.settle();
     assert!(recovered.iter().any(|effect| matches!(effect, Effect::Recovered(_))), "{recovered:?}");
+}
+
+/// Workers of another server take work that those of a bench can do.
+fn colleagues() -> Vec<Capabilities> {
+    vec![Capabilities {
+        store_directory: StoreDirectory::nix(),
+        systems: BTreeSet::from(["x86_64-linux".to_owned(), "aarch64-linux".to_owned()]),
+        features: BTreeSet::new(),
+        mandatory_features: BTreeSet::new(),
+    }]
+}
+
+#[test]
+fn workers_of_other_servers_count_when_one_is_sick() {
+    let mut ward = Ward::new();
+    ward.govern(Order { paused: true, ..order_of(2) });
+    for build in 1..4 {
+        ward.tries(0, build, Outcome::DiskFull);
+    }
+    assert_eq!(ward.bench.dispatcher.failed_here(), [1, 2, 3].map(BuildId::new));
+    // Another server's worker has done them, and one is canceled meanwhile.
+    let other = Some(WorkerId::new(9));
+    ward.bench.dispatcher.are_over(&[
+        (BuildId::new(1), other),
+        (BuildId::new(2), other),
+        (BuildId::new(3), None),
+    ]);
+    assert!(ward.bench.dispatcher.failed_here().is_empty());
+    ward.bench.dispatcher.set_colleagues(colleagues());
+    assert!(ward.sick().is_empty(), "two are not enough");
+    ward.tries(0, 4, Outcome::DiskFull);
+    ward.bench.dispatcher.are_over(&[(BuildId::new(4), other)]);
+    ward.bench.dispatcher.set_colleagues(Vec::new());
+    assert!(ward.sick().is_empty(), "it is the last of its system");
+    ward.bench.dispatcher.set_colleagues(colleagues());
+    assert_eq!(ward.sick(), [1]);
+}
+
+#[test]
+fn what_failed_on_all_workers_here_is_left_to_those_of_other_servers_for_a_moment() {
+    let mut ward = Ward::new();
+    ward.tries(0, 1, Outcome::DiskFull);
+    ward.bench.dispatcher.set_colleagues(colleagues());
+    ward.bench.dispatcher.credit(ward.sessions[0], 9);
+    ward.bench.queue(&[1, 2]);
+    assert_eq!(ward.bench.claim().build, BuildId::new(2), "nobody else here has room, and others may");
+    let later = ward.bench.now + Duration::from_secs(5);
+    ward.bench.now = later;
+    ward.bench.dispatcher.tick(later);
+    let effects = ward.bench.dispatcher.take_effects();
+    assert!(matches!(effects[..], [Effect::Refill(None)]), "nobody has taken it: {effects:?}");
+    ward.bench.queue(&[1]);
+    assert_eq!(ward.bench.claim().build, BuildId::new(1));
 }
 
 /// An operator wants nothing of this worker.

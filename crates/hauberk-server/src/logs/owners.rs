@@ -1,10 +1,12 @@
 //! Asks the database whose logs are, about as many at a time as have come together.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hauberk_database::attempts::{self, LogOwner};
-use hauberk_database::{AttemptId, Database, DatabaseError};
+use hauberk_database::{AttemptId, Database, DatabaseError, ServerId};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tracing::debug;
 
 /// Logs asked about together at most.
 const BATCH: usize = 1000;
@@ -21,14 +23,18 @@ pub(crate) struct Found {
 /// Finds the owners of what is sent, until nobody sends any more or `answer` gives false.
 pub(crate) fn find_in_background(
     database: Database,
+    server: ServerId,
     answer: impl Fn(Found) -> bool + Send + 'static,
 ) -> UnboundedSender<AttemptId> {
     let (sender, mut receiver) = unbounded_channel();
     tokio::spawn(async move {
         let mut batch = Vec::new();
         while receiver.recv_many(&mut batch, BATCH).await > 0 {
-            let owners = async { attempts::log_owners(&database.client().await?, &batch).await };
+            let owners = async { attempts::log_owners(&database.client().await?, &batch, server).await };
             let mut owners = owners.await.map_err(Arc::new);
+            if let Ok(owners) = &owners {
+                hold(&database, server, owners).await;
+            }
             for attempt in batch.drain(..) {
                 let owner = match &mut owners {
                     Ok(owners) => Ok(owners.remove(&attempt)),
@@ -41,4 +47,18 @@ pub(crate) fn find_in_background(
         }
     });
     sender
+}
+
+/// Records that logs come to this server now that another has received so far; those that are complete stay where they are.
+async fn hold(database: &Database, server: ServerId, owners: &HashMap<AttemptId, LogOwner>) {
+    let moved = owners.iter().filter(|(_, owner)| owner.elsewhere && !owner.complete);
+    let moved: Vec<_> = moved.map(|(attempt, _)| *attempt).collect();
+    if moved.is_empty() {
+        return;
+    }
+    let held = async { attempts::hold_logs(&database.client().await?, &moved, server).await };
+    if let Err(error) = held.await {
+        // It is said again when they are complete.
+        debug!(error = &error as &dyn std::error::Error, "cannot record where logs go now");
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hauberk_database::attempts::LogOwner;
-use hauberk_database::{AttemptId, Database, DatabaseError};
+use hauberk_database::{AttemptId, Database, DatabaseError, ServerId};
 use hauberk_protocol::keys::CurvePublicKey;
 use hauberk_protocol::proto::{LogAck, LogEnd, LogRefused};
 use hauberk_protocol::socket::{Incoming, RouterSocket, RoutingId, SendError, SocketError};
@@ -82,15 +82,17 @@ impl LogReceiver {
     pub(crate) fn new(
         socket: RouterSocket,
         database: Database,
+        server: ServerId,
         directory: PathBuf,
         metrics: &Metrics,
     ) -> Self {
         let (answers, answered) = unbounded_channel();
-        let whole = seal_in_background(database.clone(), {
+        let whole = seal_in_background(database.clone(), server, {
             let answers = answers.clone();
             move |sealed| answers.send(LookedUp::Sealed(sealed)).is_ok()
         });
-        let wanted = find_in_background(database, move |found| answers.send(LookedUp::Owner(found)).is_ok());
+        let wanted =
+            find_in_background(database, server, move |found| answers.send(LookedUp::Owner(found)).is_ok());
         Self {
             socket,
             directory,

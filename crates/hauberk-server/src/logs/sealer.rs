@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
-use hauberk_database::{AttemptId, Database, attempts};
+use hauberk_database::{AttemptId, Database, ServerId, attempts};
 use hauberk_protocol::socket::RoutingId;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
@@ -52,13 +52,14 @@ pub(crate) struct Sealed {
 /// Seals what is sent, until nobody sends any more or `answer` gives false.
 pub(crate) fn seal_in_background(
     database: Database,
+    server: ServerId,
     answer: impl Fn(Sealed) -> bool + Send + 'static,
 ) -> UnboundedSender<Whole> {
     let (sender, mut receiver) = unbounded_channel();
     tokio::spawn(async move {
         let mut batch = Vec::new();
         while receiver.recv_many(&mut batch, BATCH).await > 0 {
-            for sealed in seal(&database, std::mem::take(&mut batch)).await {
+            for sealed in seal(&database, server, std::mem::take(&mut batch)).await {
                 if !answer(sealed) {
                     return;
                 }
@@ -68,13 +69,13 @@ pub(crate) fn seal_in_background(
     sender
 }
 
-async fn seal(database: &Database, batch: Vec<Whole>) -> Vec<Sealed> {
+async fn seal(database: &Database, server: ServerId, batch: Vec<Whole>) -> Vec<Sealed> {
     let (files, logs): (Vec<_>, Vec<_>) = batch
         .into_iter()
         .map(|Whole { attempt, to, file, offset, text_bytes }| (file, (attempt, to, offset, text_bytes)))
         .unzip();
     let recorded = match sync(files).await {
-        Ok(()) => record(database, &logs).await,
+        Ok(()) => record(database, server, &logs).await,
         Err(error) => {
             warn!(error = &error as &dyn std::error::Error, "cannot make logs durable now");
             HashSet::new()
@@ -93,14 +94,18 @@ async fn sync(files: Vec<File>) -> io::Result<()> {
 }
 
 /// Records what it can, and gives the attempts whose logs are recorded.
-async fn record(database: &Database, logs: &[(AttemptId, RoutingId, u64, u64)]) -> HashSet<AttemptId> {
+async fn record(
+    database: &Database,
+    server: ServerId,
+    logs: &[(AttemptId, RoutingId, u64, u64)],
+) -> HashSet<AttemptId> {
     let mut rows: Vec<_> = logs
         .iter()
         .map(|(attempt, _, _, text_bytes)| (*attempt, i64::try_from(*text_bytes).unwrap_or(i64::MAX)))
         .collect();
     let mut recorded = HashSet::new();
     for _ in 0..TRIES {
-        let done = async { attempts::log_complete(&database.client().await?, &rows).await };
+        let done = async { attempts::log_complete(&database.client().await?, &rows, server).await };
         match done.await {
             Ok(done) => recorded.extend(done),
             Err(error) => {

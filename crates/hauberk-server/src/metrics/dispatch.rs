@@ -32,6 +32,11 @@ struct ByState {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByResult {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByClass {
     class: String,
 }
@@ -75,6 +80,7 @@ pub(crate) struct DispatchMetrics {
     open: Gauge,
     ended: Family<ByClass, Counter>,
     lapsed: Counter,
+    claims: Family<ByResult, Counter>,
 }
 
 impl Default for DispatchMetrics {
@@ -87,6 +93,7 @@ impl Default for DispatchMetrics {
             open: Gauge::default(),
             ended: Family::default(),
             lapsed: Counter::default(),
+            claims: Family::default(),
         }
     }
 }
@@ -107,6 +114,8 @@ impl DispatchMetrics {
         registry.register("attempts_ended", "Attempts that ended, by how they did", self.ended.clone());
         let help = "Sessions that ended because nothing was heard of their workers for a lease";
         registry.register("leases_lapsed", help, self.lapsed.clone());
+        let help = "Builds that this server wanted to give out: granted, or lost to another server or to an operator";
+        registry.register("claims", help, self.claims.clone());
     }
 
     /// Shows what there is now; of systems that only were there `before` nothing is told any more.
@@ -138,6 +147,13 @@ impl DispatchMetrics {
     pub(crate) fn ended(&self, class: AttemptClass, count: usize) {
         if count > 0 {
             self.ended.get_or_create(&ByClass { class: class.to_string() }).inc_by(count as u64);
+        }
+    }
+
+    /// Counts builds that were granted to this server, and those that were not.
+    pub(crate) fn claimed(&self, granted: usize, lost: usize) {
+        for (result, count) in [("granted", granted), ("lost", lost)] {
+            self.claims.get_or_create(&ByResult { result }).inc_by(count as u64);
         }
     }
 

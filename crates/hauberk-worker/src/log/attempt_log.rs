@@ -13,6 +13,9 @@ use super::index::Mark;
 use super::store::ChunkStore;
 use crate::AttemptId;
 
+/// Bytes of the stream that are sent at once where the chunks are not known any more.
+const LARGEST_PIECE: u64 = 128 << 10;
+
 /// Told when a log has text that was not compressed yet, or has ended.
 pub(crate) type Wake = Arc<dyn Fn(AttemptId) + Send + Sync>;
 
@@ -147,7 +150,8 @@ impl AttemptLog {
             return Ok(if at_end { Piece::End(shared.mark) } else { Piece::Later });
         }
         let end = shared.ends.iter().copied().find(|end| *end > offset).unwrap_or(shared.mark.stream);
-        let length = usize::try_from(end - offset).map_err(io::Error::other)?;
+        // Of what a server had acknowledged that is gone now, the ends of the chunks are forgotten.
+        let length = usize::try_from((end - offset).min(LARGEST_PIECE)).map_err(io::Error::other)?;
         shared.store.read(offset, length).map(Piece::Chunk)
     }
 

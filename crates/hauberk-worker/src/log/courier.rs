@@ -33,8 +33,8 @@ const FULL: Duration = Duration::from_millis(5);
 const BROKEN: Duration = Duration::from_secs(5);
 
 enum Command {
-    /// Where the log port of the server is.
-    Target(SocketAddr),
+    /// Where the log port of the server is, and the keys of both sides.
+    Target(SocketAddr, Box<Security>),
     /// A log that has something to send, or may have later.
     Log(AttemptLog),
     /// A log that has ended without a word.
@@ -81,8 +81,8 @@ impl Courier {
     }
 
     /// Sends to this address from now on.
-    pub(crate) fn target(&self, address: SocketAddr) {
-        let _ = self.commands.send(Command::Target(address));
+    pub(crate) fn target(&self, address: SocketAddr, security: Security) {
+        let _ = self.commands.send(Command::Target(address, Box::new(security)));
     }
 
     /// Sends this log, as soon as it has text, until the server has it.
@@ -194,7 +194,7 @@ impl CourierTask {
             tokio::select! {
                 command = self.commands.recv() => match command {
                     None => return,
-                    Some(Command::Target(address)) => sender.set_target(address),
+                    Some(Command::Target(address, security)) => sender.set_target(address, *security),
                     Some(Command::Log(log)) => sender.add(log),
                     Some(Command::Forget(attempt)) => sender.forget(attempt),
                     Some(Command::Wake(attempt)) => {
@@ -225,8 +225,10 @@ impl CourierTask {
 }
 
 impl Sender {
-    fn set_target(&mut self, address: SocketAddr) {
-        if self.target != Some(address) {
+    fn set_target(&mut self, address: SocketAddr, security: Security) {
+        let same_key = self.security.pinned() == security.pinned();
+        self.security = security;
+        if self.target != Some(address) || !same_key {
             self.target = Some(address);
             self.socket = None;
             self.held = None;

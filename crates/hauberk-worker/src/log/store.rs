@@ -67,7 +67,9 @@ impl ChunkStore {
                 tail.read(offset, length)
             }
             Self::Disk(store) => {
-                let mut bytes = vec![0; length];
+                // What follows may be in memory.
+                let here = usize::try_from(store.written.saturating_sub(offset)).unwrap_or(usize::MAX);
+                let mut bytes = vec![0; length.min(here)];
                 store.stream.read_exact_at(&mut bytes, offset)?;
                 Ok(Bytes::from(bytes))
             }

@@ -6,6 +6,7 @@
 //! SPOOL/results/ATTEMPT    a result that is not acknowledged
 //! SPOOL/kept/ATTEMPT       an attempt whose outputs are not released
 //! SPOOL/logs/ATTEMPT.stream, ATTEMPT.index
+//! SPOOL/servers           the farm's servers, see `neighbours`
 //! ```
 
 mod disk;

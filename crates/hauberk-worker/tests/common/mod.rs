@@ -396,7 +396,7 @@ pub(crate) fn session_config(server: &ScriptedServer, spool: Option<&Path>) -> S
         memory_bytes: 1 << 30,
         daemon: "simulated".to_owned(),
         security: security(server),
-        server: ServerLocation::Address(server.backend.endpoint().to_string().parse().unwrap()),
+        server: ServerLocation::Addresses(vec![server.backend.endpoint().to_string().parse().unwrap()]),
         spool: spool.map_or(SpoolPlace::Memory, |path| SpoolPlace::Directory(path.to_owned())),
         log_limits: LogLimits::default(),
         trust_check: TrustCheck::Require,

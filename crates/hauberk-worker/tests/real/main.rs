@@ -120,7 +120,7 @@ impl Farm {
             store_directory: StoreDirectory::nix(),
             signing_key: signature::SecretKey::Nix(SecretKey::generate("w1-1").unwrap()),
             security: security(&server),
-            server: ServerLocation::Address(server.backend.endpoint().to_string().parse().unwrap()),
+            server: ServerLocation::Addresses(vec![server.backend.endpoint().to_string().parse().unwrap()]),
             publish_listen: [127, 0, 0, 1].into(),
             publish_compression: Compression::Zstd,
             publish_port: worker_port,

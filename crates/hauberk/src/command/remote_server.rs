@@ -9,6 +9,7 @@ use clap::Args;
 use hauberk_daemon::DaemonAddress;
 use hauberk_discovery::Interfaces;
 use hauberk_protocol::keys::CurveKeyPair;
+use hauberk_protocol::socket::ServerAddress;
 use hauberk_publish::{BaseUrl, Signer};
 use hauberk_server::{Config, HealthPolicy, Limits, RetryPolicy, StoreConfig};
 use hauberk_store::StoreDirectory;
@@ -52,6 +53,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
     listen: IpAddr,
 
+    /// Where workers of the farm's other servers find this one, told to them by those [default: the host of --publish-url, or the
+    /// host's name]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    address: Option<ServerAddress>,
+
     /// Port for workers' messages
     #[arg(short, long, value_name = "PORT", default_value_t = 5555)]
     backend_port: u16,
@@ -70,7 +76,7 @@ pub(crate) struct Options {
     publish_url: Vec<String>,
 
     /// The stable name of this server, unique in the farm [default: the host's name]
-    #[arg(long)]
+    #[arg(long, overrides_with = "name")]
     name: Option<String>,
 
     /// The farm's name, for workers that look for it by mDNS
@@ -226,6 +232,7 @@ impl Options {
             name,
             farm: self.farm,
             listen: self.listen,
+            address: self.address,
             backend_port: self.backend_port,
             log_port: self.log_port,
             publish: self.publish.check()?,

@@ -45,9 +45,10 @@ pub(crate) struct Options {
     #[arg(short, long, value_name = "N", default_value = "1")]
     workers: NonZeroU32,
 
-    /// The server, as HOST, HOST:PORT or [IPV6]:PORT; without it, it is looked for by mDNS
+    /// The server, as HOST, HOST:PORT or [IPV6]:PORT; given again, another of the same farm, to go to when one is gone. Without it, servers
+    /// are looked for by mDNS
     #[arg(short, long, value_name = "HOST[:PORT]")]
-    server: Option<ServerAddress>,
+    server: Vec<ServerAddress>,
 
     /// Become a worker of the farm by this token (`hauberk worker token`), or by that in a file: keys are made below --spool, the server
     /// is found, and enrols this machine. Once that is done, the same token is not shown again, and its file may go
@@ -289,9 +290,9 @@ impl Options {
     }
 
     fn location(&self) -> ServerLocation {
-        match &self.server {
-            Some(address) => ServerLocation::Address(address.clone()),
-            None => ServerLocation::Discover(self.discover.clone()),
+        match &self.server[..] {
+            [] => ServerLocation::Discover(self.discover.clone()),
+            addresses => ServerLocation::Addresses(addresses.to_vec()),
         }
     }
 

@@ -26,9 +26,10 @@ impl Table {
     }
 
     /// Adds a row. Characters that could steer a terminal are replaced.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        debug_assert_eq!(N, self.columns.len(), "a row has a cell for each column");
-        self.rows.push(cells.into_iter().map(|cell| plain(&cell)).collect());
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let row: Vec<String> = cells.into_iter().map(|cell| plain(&cell)).collect();
+        debug_assert_eq!(row.len(), self.columns.len(), "a row has a cell for each column");
+        self.rows.push(row);
     }
 
     pub(crate) fn is_empty(&self) -> bool {

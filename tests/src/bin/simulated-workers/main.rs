@@ -36,9 +36,9 @@ const SESSIONS_PER_CONTEXT: usize = 50;
 /// Run many workers whose builders are simulated
 #[derive(Debug, Parser)]
 struct Options {
-    /// The server's address and port
+    /// The server's address and port; several of the same farm may be given
     #[arg(long)]
-    server: ServerAddress,
+    server: Vec<ServerAddress>,
 
     /// The server's public CURVE key
     #[arg(long, allow_hyphen_values = true)]
@@ -135,7 +135,7 @@ async fn start(options: &Options) -> Result<()> {
             memory_bytes: 1 << 30,
             daemon: "simulated".to_owned(),
             security: Security::Curve { keys, server: options.server_key },
-            server: ServerLocation::Address(options.server.clone()),
+            server: ServerLocation::Addresses(options.server.clone()),
             spool: SpoolPlace::Directory(options.spools.join(name)),
             log_limits: LogLimits::default(),
             trust_check: TrustCheck::Require,

@@ -1,5 +1,7 @@
 //! `hauberk worker list` and `show`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use hauberk_database::audit::Entry;
 use hauberk_database::operators::{self, OperatorError, Subject};
@@ -19,6 +21,8 @@ use crate::output::{Form, Table, ago, at, maybe_at, moment, plain};
 const OPEN: i64 = 100_000;
 /// Attempts of the past, and lines of the audit, that are shown.
 const PAST: i64 = 20;
+/// The column of the list that names servers.
+const SERVER: usize = 2;
 
 /// Print all workers
 #[derive(Debug, Args)]
@@ -68,6 +72,8 @@ struct WorkerObject<'a> {
     enrolled_by: &'a str,
     #[serde(serialize_with = "maybe_at")]
     revoked_at: Option<Timestamp>,
+    /// The server that has its session.
+    server: Option<&'a str>,
     #[serde(serialize_with = "maybe_at")]
     connected_at: Option<Timestamp>,
     #[serde(serialize_with = "maybe_at")]
@@ -146,7 +152,8 @@ fn object(worker: &Worker, busy: usize) -> WorkerObject<'_> {
         enrolled_at: worker.enrolled_at,
         enrolled_by: &worker.enrolled_by,
         revoked_at: worker.revoked_at,
-        connected_at: worker.connected.map(|connected| connected.since),
+        server: worker.connected.as_ref().and_then(|connected| connected.server.as_deref()),
+        connected_at: worker.connected.as_ref().map(|connected| connected.since),
         last_seen_at: worker.last_seen_at,
         load: worker.load.as_ref(),
     }
@@ -166,10 +173,15 @@ pub(super) async fn list(options: List) -> Result<(), Failure> {
     let objects: Vec<WorkerObject<'_>> =
         all.iter().map(|worker| object(worker, busy(worker, &open))).collect();
     options.form.show(&objects, || {
-        let mut table =
-            Table::new(&["NAME", "STATE", "#BUSY", "#SLOTS", "MACHINE", "SYSTEMS", "SEEN", "WHY NO WORK"]);
+        // Where it is one for all, it is not worth the room.
+        let servers: BTreeSet<&str> = objects.iter().filter_map(|one| one.server).collect();
+        let mut heads = vec!["NAME", "STATE", "#BUSY", "#SLOTS", "MACHINE", "SYSTEMS", "SEEN", "WHY NO WORK"];
+        if servers.len() > 1 {
+            heads.insert(SERVER, "SERVER");
+        }
+        let mut table = Table::new(&heads);
         for one in &objects {
-            table.row([
+            let mut row = vec![
                 one.name.to_owned(),
                 one.state.to_owned(),
                 one.busy.to_string(),
@@ -178,7 +190,11 @@ pub(super) async fn list(options: List) -> Result<(), Failure> {
                 one.systems.join(","),
                 ago(one.last_seen_at),
                 one.pause_reason.or(one.shortage).unwrap_or_default().to_owned(),
-            ]);
+            ];
+            if servers.len() > 1 {
+                row.insert(SERVER, one.server.unwrap_or_default().to_owned());
+            }
+            table.row(row);
         }
         if table.is_empty() {
             return "no worker is enrolled; `hauberk worker add NAME --public-key KEY --signing-key KEY` enrols one\n"
@@ -250,6 +266,7 @@ fn text(whole: &Whole<'_>, past: &[WorkerAttempt], history: &[Entry]) -> String 
     fact("results from", one.publish_url.unwrap_or_default());
     fact("enrolled", &format!("{} by {}", moment(Some(one.enrolled_at)), one.enrolled_by));
     fact("connected", &moment(one.connected_at));
+    fact("server", one.server.unwrap_or_default());
     fact("seen", &format!("{} ({})", moment(one.last_seen_at), ago(one.last_seen_at)));
     fact("public key", one.public_key.unwrap_or_default());
     fact("signing key", one.signing_key.unwrap_or_default());

@@ -1,0 +1,200 @@
+//! Two servers at one database, with nothing in common but that: keys, caches and stores of their own, and real builds.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use hauberk_tests::{Deadline, Farm, FarmConfig, Machine, MachineConfig, Process};
+
+const GRAPH: &str = r#"
+  source = builtins.toFile "source-1" "the source\n";
+  first = job "first-1" ''
+    ${gate "first"}
+    echo the first is built
+    cat ${source} > $out; echo first >> $out
+  '';
+  second = job "second-1" "cat ${first} ${source} > $out; echo second >> $out";
+  third = job "third-1" ''
+    ${gate "third"}
+    cat ${second} > $out
+  '';
+"#;
+
+/// The second server.
+struct Second {
+    process: Process,
+    _machine: Machine,
+    address: String,
+    signing_key: String,
+}
+
+impl Second {
+    fn url(&self) -> String {
+        format!("http://{}:5557", self.address)
+    }
+
+    fn start(farm: &mut Farm) -> Result<Self> {
+        let keys = farm.directory().join("second");
+        fs::create_dir_all(&keys)?;
+        farm.hauberk().args(["key", "curve"]).arg(keys.join("curve")).run()?;
+        farm.hauberk().args(["key", "signing", "second.example-1"]).arg(keys.join("signing")).run()?;
+        let signing_key = fs::read_to_string(keys.join("signing.pub"))?.trim().to_owned();
+        let machines = farm.directory().join("machines");
+        let machine = Machine::start(
+            &machines,
+            &MachineConfig { name: "second".to_owned(), ..MachineConfig::default() },
+        )?;
+        let address = farm.network.attach(&machine)?.to_string();
+        let mut process = machine
+            .command(hauberk_tests::hauberk_program()?)
+            .args(["remote-server", "--name", "second", "--database", &farm.postgres.connection_string()])
+            .arg("--cache")
+            .arg(farm.directory().join("second-cache"))
+            .arg("--signing-key")
+            .arg(keys.join("signing"))
+            .arg("--curve-key")
+            .arg(keys.join("curve"))
+            .args(["--address", &address, "--heartbeat", "1", "--lease", "4"])
+            .start("second-server", farm.directory())?;
+        process.wait_ready(Deadline::seconds(60))?;
+        Ok(Self { process, _machine: machine, address, signing_key })
+    }
+}
+
+/// Lets the build daemon of a worker trust just these keys.
+fn trust(machine: &mut Machine, keys: &[&str]) -> Result<()> {
+    let file = machine.directory().join("etc-nix/nix.conf");
+    let settings = fs::read_to_string(&file)?;
+    let kept: Vec<&str> = settings.lines().filter(|line| !line.starts_with("trusted-public-keys")).collect();
+    fs::write(&file, format!("{}\ntrusted-public-keys = {}\n", kept.join("\n"), keys.join(" ")))?;
+    machine.kill_daemon()?;
+    machine.start_daemon()
+}
+
+async fn is_at(farm: &mut Farm, worker: &str, server: &str) -> Result<()> {
+    farm.wait_until(
+        &format!("{worker} is at {server}"),
+        Deadline::seconds(90),
+        "select exists (select from workers w join server_epochs e using (epoch) join servers s on s.id = e.server_id
+                        where w.name = $1 and s.name = $2 and e.ended_at is null)",
+        &[&worker, &server],
+    )
+    .await
+}
+
+/// Runs a command of the operator's, on the first server's machine.
+fn operate(farm: &Farm, arguments: &[&str]) -> Result<String> {
+    let launch = farm.hauberk_on_server().args(arguments);
+    launch.args(["--database", &farm.postgres.connection_string()]).run()
+}
+
+fn direct(farm: &Farm, how: &str, worker: &str) -> Result<()> {
+    operate(farm, &["worker", how, worker]).map(|_| ())
+}
+
+/// Which server gave the build out, and which has its output.
+async fn servers_of(farm: &Farm, build: &str) -> Result<(String, String)> {
+    let rows = farm
+        .query(
+            "select s.name, h.name from builds b join attempts a on a.build_id = b.id and a.class = 'succeeded'
+             join server_epochs e using (epoch) join servers s on s.id = e.server_id
+             join outputs o on o.build_id = b.id join servers h on h.id = o.server_id where b.name = $1",
+            &[&build],
+        )
+        .await?;
+    let row = rows.first().context("it has an attempt")?;
+    Ok((row.get(0), row.get(1)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_with_keys_caches_and_stores_of_their_own() -> Result<()> {
+    let mut farm = Farm::create(FarmConfig { workers: 2, slots: 1, ..FarmConfig::new()? })?;
+    farm.start_server()?;
+    let first_name: String = farm.query("select name from servers", &[]).await?[0].get(0);
+    let mut second = Second::start(&mut farm)?;
+    let first_address = farm.publish_url().trim_start_matches("http://").replace(":5557", "");
+    let at = |launch: &hauberk_tests::Launch, address: &str| launch.clone().args(["--server", address]);
+
+    // Both know the first server and its key; the first tells them of the second, whose key is another.
+    let launches = [farm.workers[0].launch.clone(), farm.workers[1].launch.clone()];
+    farm.workers[0].launch = at(&launches[0], &first_address);
+    farm.workers[1].launch = at(&launches[1], &first_address);
+    for worker in 0..2 {
+        farm.start_worker(worker)?;
+    }
+    is_at(&mut farm, "worker-1", &first_name).await?;
+    farm.workers[1].process()?.wait_log("the farm has 2 servers", Deadline::seconds(60))?;
+    farm.workers[1].process()?.stop(Deadline::seconds(60))?;
+    let keys = (farm.server_signing_key().to_owned(), second.signing_key.clone());
+    trust(&mut farm.workers[1].machine, &[&keys.1])?;
+    farm.workers[1].launch = at(&launches[1], &second.address);
+    // Of the two that it knows it would go to either: here it has forgotten where the first is, and keeps the key of the second.
+    let known = farm.workers[1].machine.directory().join("spool/servers");
+    let text = fs::read_to_string(&known)?;
+    let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with(&first_address)).collect();
+    fs::write(&known, kept.join("\n") + "\n")?;
+    farm.start_worker(1)?;
+    is_at(&mut farm, "worker-2", "second").await?;
+
+    let listed = operate(&farm, &["worker", "list"])?;
+    let is_listed = |worker: &str, server: &str| {
+        listed
+            .lines()
+            .any(|line| line.starts_with(worker) && line.split_whitespace().any(|word| word == server))
+    };
+    ensure!(is_listed("worker-1", &first_name) && is_listed("worker-2", "second"), "{listed}");
+
+    // The first builds what the second's worker needs, which has room and waits for it.
+    direct(&farm, "pause", "worker-2")?;
+    let (_, specification) = farm.repository("servers", GRAPH)?;
+    farm.start_register(&[specification])?;
+    farm.gates.wait_for_arrivals("first", 1, Deadline::seconds(120))?;
+    direct(&farm, "pause", "worker-1")?;
+    direct(&farm, "resume", "worker-2")?;
+    farm.gates.open("first")?;
+    farm.wait_for_build("first-1", &["succeeded"], Deadline::seconds(90)).await?;
+    farm.wait_for_build("second-1", &["succeeded"], Deadline::seconds(120)).await?;
+    let told = "select extract(epoch from s.assigned_at - f.ended_at)::float8 from attempts f join builds b on b.id = f.build_id
+                cross join attempts s join builds c on c.id = s.build_id where b.name = 'first-1' and c.name = 'second-1'";
+    let seconds: f64 = farm.query(told, &[]).await?[0].get(0);
+    ensure!(seconds < 15.0, "the second server was not told by the first that a build is ready: {seconds} s");
+    // An operator beside the first server cancels what the second's worker runs.
+    farm.gates.wait_for_arrivals("third", 1, Deadline::seconds(120))?;
+    let third: i64 = farm.query("select id from builds where name = 'third-1'", &[]).await?[0].get(0);
+    operate(&farm, &["build", "cancel", &third.to_string()])?;
+    farm.wait_for_build("third-1", &["canceled"], Deadline::seconds(60)).await?;
+    assert_eq!(servers_of(&farm, "first-1").await?, (first_name.clone(), first_name.clone()));
+    assert_eq!(servers_of(&farm, "second-1").await?, ("second".to_owned(), "second".to_owned()));
+    let tries: i64 = farm.query("select count(*) from attempts", &[]).await?[0].get(0);
+    assert_eq!(tries, 3, "{}", farm.describe_builds().await);
+
+    // A user of the second server has all of it, and trusts nobody else.
+    let user = Machine::start(
+        &farm.directory().join("machines"),
+        &MachineConfig {
+            name: "user".to_owned(),
+            trusted_public_keys: vec![second.signing_key.clone()],
+            substituters: vec![second.url()],
+            ..MachineConfig::default()
+        },
+    )?;
+    farm.network.attach(&user)?;
+    let output = farm.output_of("second-1").await?;
+    user.command("nix-store").args(["--realise", &output]).run()?;
+    assert_eq!(fs::read_to_string(user.outside(&output))?, "the source\nfirst\nthe source\nsecond\n");
+    // And what is only asked for: an output of the first that nobody there has needed would come as well.
+    let log = format!("{}/log/{}", second.url(), farm.output_of("first-1").await?.replace("/nix/store/", ""));
+    let answer = user.command("curl").args(["--silent", "--include", &log]).run()?;
+    ensure!(answer.starts_with("HTTP/1.1 307 ") && answer.contains(&farm.publish_url()), "{answer}");
+    let text = user.command("curl").args(["--silent", "--location", "--compressed", &log]).run()?;
+    ensure!(text.contains("the first is built"), "{text}");
+    // What nobody has is nowhere, and found to be so at once.
+    let nothing = format!("{}/00000000000000000000000000000000.narinfo", second.url());
+    let answer = user.command("curl").args(["--silent", "--include", &nothing]).run()?;
+    ensure!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+
+    // Without the second, its worker goes to the first.
+    trust(&mut farm.workers[1].machine, &[&keys.0, &keys.1])?;
+    second.process.kill9()?;
+    is_at(&mut farm, "worker-2", &first_name).await?;
+    farm.stop_all()
+}
