@@ -12,6 +12,7 @@ use deadpool_postgres::GenericClient;
 use hauberk_order::LedgerPolicy;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use tokio_postgres::types::ToSql;
 
 use crate::statement::{Record, statement};
 use crate::{BuildId, BuildState, DatabaseError, SpecificationId, WorkerId};
@@ -297,9 +298,18 @@ pub async fn why(client: &impl GenericClient, build: BuildId) -> Result<Option<W
     }
     if matches!(subject.state, BuildState::Waiting | BuildState::Deferred | BuildState::Ready) {
         let since = row.get::<Option<Timestamp>>("ready_at")?.unwrap_or(row.get("created_at")?);
-        let is_free = workers(client, &subject, since, &mut reasons).await?;
-        if subject.state == BuildState::Ready {
-            before(client, &subject, &mut reasons).await?;
+        let is_ready = subject.state == BuildState::Ready;
+        // They travel together: each alone would wait for its turn on a busy machine.
+        let (candidates, busy, standing) =
+            tokio::try_join!(candidates(client, &subject), statement!("why/busy").all(client, &[]), async {
+                match is_ready {
+                    true => Standing::read(client, &subject).await.map(Some),
+                    false => Ok(None),
+                }
+            })?;
+        let is_free = workers(&subject, since, &candidates, &busy, &mut reasons)?;
+        if let Some(standing) = standing {
+            before(&subject, &standing, &mut reasons)?;
             if is_free && reasons.is_empty() {
                 reasons.push(Reason::Next);
             }
@@ -309,13 +319,13 @@ pub async fn why(client: &impl GenericClient, build: BuildId) -> Result<Option<W
 }
 
 /// The reasons that lie with the workers. Tells whether one of them has a free slot.
-async fn workers(
-    client: &impl GenericClient,
+fn workers(
     subject: &Subject,
     since: Timestamp,
+    candidates: &[Candidate],
+    busy: &[Record],
     reasons: &mut Vec<Reason>,
 ) -> Result<bool, DatabaseError> {
-    let candidates = candidates(client, subject).await?;
     let held: Vec<&Candidate> = candidates
         .iter()
         .filter(|worker| worker.connected && !worker.demands && worker.held.is_some())
@@ -358,9 +368,8 @@ async fn workers(
         }
         return Ok(false);
     }
-    let ids: Vec<WorkerId> = able.iter().map(|worker| worker.id).collect();
     let mut attempts: HashMap<WorkerId, i64> = HashMap::new();
-    for row in statement!("why/busy").all(client, &[&ids]).await? {
+    for row in busy {
         attempts.insert(row.get("worker_id")?, row.get("attempts")?);
     }
     let slots = able.iter().map(|worker| worker.slots).sum();
@@ -379,31 +388,42 @@ async fn candidates(client: &impl GenericClient, subject: &Subject) -> Result<Ve
     Ok(read.into_iter().flatten().collect())
 }
 
+/// How a ready build stands among those that wait for the same slots.
+struct Standing {
+    /// What goes before it, by specification.
+    ahead: Vec<Record>,
+    /// What specifications have used.
+    usage: Vec<Record>,
+}
+
+impl Standing {
+    async fn read(client: &impl GenericClient, subject: &Subject) -> Result<Self, DatabaseError> {
+        let half_life = LedgerPolicy::default().half_life.as_secs_f64();
+        let place: [&(dyn ToSql + Sync); 7] = [
+            &subject.id,
+            &subject.store_directory,
+            &subject.system,
+            &subject.urgency,
+            &subject.specification,
+            &MOST_AHEAD,
+            &subject.remaining_path,
+        ];
+        let life: [&(dyn ToSql + Sync); 1] = [&half_life];
+        let (ahead, usage) = tokio::try_join!(
+            statement!("why/ahead").all(client, &place),
+            statement!("why/usage").all(client, &life),
+        )?;
+        Ok(Self { ahead, usage })
+    }
+}
+
 /// The reasons that lie with other builds that wait for the same slots.
-async fn before(
-    client: &impl GenericClient,
-    subject: &Subject,
-    reasons: &mut Vec<Reason>,
-) -> Result<(), DatabaseError> {
-    let rows = statement!("why/ahead")
-        .all(
-            client,
-            &[
-                &subject.id,
-                &subject.store_directory,
-                &subject.system,
-                &subject.urgency,
-                &subject.specification,
-                &MOST_AHEAD,
-                &subject.remaining_path,
-            ],
-        )
-        .await?;
+fn before(subject: &Subject, standing: &Standing, reasons: &mut Vec<Reason>) -> Result<(), DatabaseError> {
     let mut ahead = 0;
     let mut or_more = false;
     // Those that want the same slots as urgently, with their shares.
     let mut rivals: Vec<(SpecificationId, f64)> = Vec::new();
-    for row in &rows {
+    for row in &standing.ahead {
         let builds: i64 = row.get("builds")?;
         ahead += builds;
         or_more |= builds >= MOST_AHEAD;
@@ -418,9 +438,8 @@ async fn before(
         return Ok(());
     }
     let ids: Vec<SpecificationId> = rivals.iter().map(|(id, _)| *id).collect();
-    let half_life = LedgerPolicy::default().half_life.as_secs_f64();
     let mut used: HashMap<SpecificationId, f64> = HashMap::new();
-    for row in statement!("why/usage").all(client, &[&ids, &half_life]).await? {
+    for row in &standing.usage {
         used.insert(row.get("specification_id")?, row.get("slot_seconds")?);
     }
     let used_by = |id: &SpecificationId| used.get(id).copied().unwrap_or(0.0);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::GenericClient;
 use hauberk_order::{Forecast, Outlook, remaining, remaining_paths};
 use serde::Serialize;
+use tokio_postgres::types::ToSql;
 
 use super::{Subject, candidates, millis};
 use crate::statement::statement;
@@ -69,13 +70,12 @@ pub async fn forecast(
         BuildState::Waiting | BuildState::Deferred | BuildState::Ready => {}
         _ => return Ok(None),
     }
-    let able = candidates(client, &subject).await?;
+    let (able, chain, ahead) =
+        tokio::try_join!(candidates(client, &subject), chain(client, &subject), ahead(client, &subject),)?;
     let slots: i64 = able.iter().filter(|worker| worker.can_take()).map(|worker| worker.slots).sum();
     if slots == 0 {
         return Ok(None);
     }
-    let chain = chain(client, &subject).await?;
-    let ahead = ahead(client, &subject).await?;
     // Slots of a farm are few.
     let Forecast { start, end } = Outlook { chain, ahead, slots: slots as f64, own }.forecast();
     Ok(Some(Foretold { start: Some(start.into()), end: end.into() }))
@@ -83,20 +83,20 @@ pub async fn forecast(
 
 /// Slot time of what goes before a build, and of what runs.
 async fn ahead(client: &impl GenericClient, subject: &Subject) -> Result<Duration, DatabaseError> {
-    let rows = statement!("why/queue_before")
-        .all(
-            client,
-            &[
-                &LOOKED_AT,
-                &subject.id,
-                &subject.store_directory,
-                &subject.system,
-                &subject.urgency,
-                &subject.specification,
-                &subject.remaining_path,
-            ],
-        )
-        .await?;
+    let place: [&(dyn ToSql + Sync); 7] = [
+        &LOOKED_AT,
+        &subject.id,
+        &subject.store_directory,
+        &subject.system,
+        &subject.urgency,
+        &subject.specification,
+        &subject.remaining_path,
+    ];
+    let store: [&(dyn ToSql + Sync); 2] = [&subject.store_directory, &subject.system];
+    let (rows, running) = tokio::try_join!(
+        statement!("why/queue_before").all(client, &place),
+        statement!("why/running").all(client, &store),
+    )?;
     let (mut before, mut own, mut own_shares) = (0.0, 0.0, 100.0);
     let mut rivals: HashMap<SpecificationId, (f64, f64)> = HashMap::new();
     let mut looked_at = 0;
@@ -123,7 +123,7 @@ async fn ahead(client: &impl GenericClient, subject: &Subject) -> Result<Duratio
         let about = plan[0]["Plan"]["Plan Rows"].as_f64().unwrap_or(0.0);
         seconds *= (about / looked_at as f64).max(1.0);
     }
-    for row in statement!("why/running").all(client, &[&subject.store_directory, &subject.system]).await? {
+    for row in &running {
         seconds += remaining(millis(row.get("expected_ms")?), millis(row.get("elapsed_ms")?)).as_secs_f64();
     }
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))

@@ -25,6 +25,8 @@ use crate::lab::{Lab, LabOptions, Memory, Ordering, Queue, Workers};
 ///
 /// forecast_ms_median: when it will begin and end.
 ///
+/// idle_why_ms_median, idle_why_ms_p99: the reasons, asked for before there are workers.
+///
 /// The queues are recorded once, and kept in --directory for later runs.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -95,7 +97,9 @@ pub(crate) async fn run(options: &Options, lab: &LabOptions) -> Result<Vec<Figur
     };
     let more = many.memory.peak.saturating_sub(few.memory.peak) as f64;
     let bytes = more / (options.queued - options.few) as f64;
-    let answers = ["why_ms_median", "why_ms_p99", "forecast_ms_median"].into_iter();
+    let answers =
+        ["why_ms_median", "why_ms_p99", "forecast_ms_median", "idle_why_ms_median", "idle_why_ms_p99"]
+            .into_iter();
     let answers: Vec<_> = answers
         .filter_map(|name| Some(figure(name, many.parameters.get(name)?.as_f64()?, "ms", &many)))
         .collect();
@@ -134,6 +138,10 @@ pub(super) async fn measure(
     let work = Work { outputs, ..Work::flat(0)? };
     let workers = Workers { count: options.workers, slots: options.slots, ahead: 0 };
     let mut farm = Farm::on(lab, lab_options, workers, work, OutputKind::Cached, Duration::ZERO).await?;
+    let mut parameters = Map::new();
+    if !snapshot {
+        ask_why(farm.lab.database(), "idle_", &mut parameters).await?;
+    }
     farm.lab.forget_statements().await?;
     farm.start_workers().await?;
     let gauge = std::sync::Arc::clone(&farm.gauge);
@@ -144,9 +152,8 @@ pub(super) async fn measure(
     }
     drop(session);
     let rate = rate(&gauge.releases(), options.builds)?;
-    let mut parameters = Map::new();
     if !snapshot {
-        ask_why(farm.lab.database(), &mut parameters).await?;
+        ask_why(farm.lab.database(), "", &mut parameters).await?;
     }
     farm.finish(&mut parameters).await?.require_at_least(options.builds)?;
     Ok(Measured { rate, memory, parameters })
@@ -161,7 +168,7 @@ pub(super) fn rate(releases: &[Instant], builds: usize) -> Result<f64> {
 }
 
 /// Asks why builds are not running, and when they will.
-async fn ask_why(database: &Database, parameters: &mut Map<String, Value>) -> Result<()> {
+async fn ask_why(database: &Database, when: &str, parameters: &mut Map<String, Value>) -> Result<()> {
     let client = database.client().await?;
     let rows = client
         .query(
@@ -188,9 +195,9 @@ async fn ask_why(database: &Database, parameters: &mut Map<String, Value>) -> Re
         ("why_ms_p99", at(&mut reasons, 0.99)?),
         ("forecast_ms_median", at(&mut forecasts, 0.5)?),
     ] {
-        parameters.insert(name.to_owned(), rounded(value, 2).into());
+        parameters.insert(format!("{when}{name}"), rounded(value, 2).into());
     }
-    parameters.insert("why_of_the_last".to_owned(), words.into());
+    parameters.insert(format!("{when}why_of_the_last"), words.into());
     Ok(())
 }
 
