@@ -175,6 +175,11 @@ impl OutputStore {
         Ok(Uploader::new(StoreDirectory::nix(), source, signer, ClientConfig::farm())?)
     }
 
+    /// Tells whether making an output takes no time to speak of.
+    pub(super) fn is_quick(&self) -> bool {
+        self.contents.size <= 64 << 10
+    }
+
     /// Makes the output: a file whose contents follow from its path.
     pub fn make(&self, path: &StorePath) -> Result<PathInfo> {
         let file = self.root.join(path.to_string().trim_start_matches('/'));

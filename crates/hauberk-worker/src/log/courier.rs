@@ -260,7 +260,7 @@ impl Sender {
     fn flush(&mut self) {
         for attempt in std::mem::take(&mut self.dirty) {
             if let Some(log) = self.quiet.remove(&attempt) {
-                self.add(log);
+                self.transfers.insert(attempt, Transfer::begin(log));
             }
             if let Some(transfer) = self.transfers.get(&attempt) {
                 transfer.log().flush();

@@ -1,5 +1,5 @@
 //! Sends one log, as a pure state machine: it asks where the server stands, sends within the window, and begins again where
-//! the server says.
+//! the server says. Of a log that has just begun the server has nothing, so that its first text follows the question at once.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,6 +15,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// After this long a log is offered again that the server did not want, but may later.
 pub(super) const LATER: Duration = Duration::from_secs(30);
 
+/// Bytes of a log that has just begun that are sent before the server has answered: it holds them until it knows whose the log is.
+const FIRST_WINDOW: u64 = 32 << 10;
+
 #[derive(Debug)]
 pub(super) struct Transfer {
     log: AttemptLog,
@@ -23,6 +26,8 @@ pub(super) struct Transfer {
 
 #[derive(Debug)]
 enum State {
+    /// Nothing was ever sent of it: the server has nothing.
+    New,
     /// The server has not been asked on this connection.
     Unasked,
     /// It was asked.
@@ -43,6 +48,8 @@ struct Open {
     progress: Instant,
     /// The place from which bytes were sent again; once is enough until the server moves on.
     rewound: Option<u64>,
+    /// Bytes followed the question where the server stands, and that is not answered yet.
+    presumed: bool,
 }
 
 /// What comes of an answer of the server.
@@ -61,13 +68,20 @@ impl Transfer {
         Self { log, state: State::Unasked }
     }
 
+    /// Sends a log of which nothing was ever sent, by this process or another.
+    pub(super) fn begin(log: AttemptLog) -> Self {
+        Self { log, state: State::New }
+    }
+
     pub(super) fn log(&self) -> &AttemptLog {
         &self.log
     }
 
     /// The connection is new: whatever was sent may be lost.
     pub(super) fn restart(&mut self) {
-        self.state = State::Unasked;
+        if !matches!(self.state, State::New) {
+            self.state = State::Unasked;
+        }
     }
 
     /// The server does not want the log now.
@@ -90,6 +104,13 @@ impl Transfer {
                 open.window = ack.window;
                 open.progress = now;
                 open.rewound = None;
+                open.presumed = false;
+            }
+            // As was presumed: what followed is under way.
+            State::Open(open) if ack.offset == open.acknowledged && open.presumed => {
+                open.window = ack.window;
+                open.progress = now;
+                open.presumed = false;
             }
             // The same place again while more is under way: something between is missing there.
             State::Open(open) if ack.offset == open.acknowledged => {
@@ -102,7 +123,7 @@ impl Transfer {
                 }
             }
             // An answer to the question, or a server that has lost some of what it had.
-            State::Open(_) | State::Unasked | State::Asked { .. } | State::Later { .. } => {
+            State::Open(_) | State::New | State::Unasked | State::Asked { .. } | State::Later { .. } => {
                 self.state = State::Open(Open {
                     acknowledged: ack.offset,
                     sent: ack.offset,
@@ -110,6 +131,7 @@ impl Transfer {
                     end_sent: false,
                     progress: now,
                     rewound: None,
+                    presumed: false,
                 });
             }
         }
@@ -121,6 +143,18 @@ impl Transfer {
     pub(super) fn next(&mut self, now: Instant) -> io::Result<Option<LogMessage>> {
         let message = |body: LogBody| Ok(Some(LogMessage { attempt: self.log.id().get(), body }));
         match &mut self.state {
+            State::New => {
+                self.state = State::Open(Open {
+                    acknowledged: 0,
+                    sent: 0,
+                    window: FIRST_WINDOW,
+                    end_sent: false,
+                    progress: now,
+                    rewound: None,
+                    presumed: true,
+                });
+                message(LogBody::Open(LogOpen {}))
+            }
             State::Unasked => {
                 self.state = State::Asked { since: now };
                 message(LogBody::Open(LogOpen {}))
@@ -163,11 +197,12 @@ impl Transfer {
     /// Asks again where an answer is overdue.
     pub(super) fn tick(&mut self, now: Instant) {
         let overdue = match &self.state {
-            State::Unasked => false,
+            State::New | State::Unasked => false,
             State::Asked { since } => now.saturating_duration_since(*since) >= PATIENCE,
             State::Later { until } => now >= *until,
             State::Open(open) => {
-                let owed = open.end_sent || open.sent > open.acknowledged || open.window == 0;
+                let owed =
+                    open.end_sent || open.sent > open.acknowledged || open.window == 0 || open.presumed;
                 owed && now.saturating_duration_since(open.progress) >= PATIENCE
             }
         };
@@ -224,6 +259,58 @@ mod tests {
         assert_eq!(drain(&mut transfer, now), [format!("end {end}")]);
         let complete = LogAck { offset: end, window: 0, complete: true };
         assert_eq!(transfer.answered(now, complete), Answered::Complete);
+    }
+
+    #[test]
+    fn the_first_text_of_a_new_log_does_not_wait_for_the_server() {
+        let now = Instant::now();
+        let mut transfer = Transfer::begin(log_of(2));
+        let said = drain(&mut transfer, now);
+        assert_eq!((said[0].as_str(), said.len()), ("open", 3));
+        // The answer to the question tells nothing new; the same again does.
+        transfer.answered(now, ack(0, 1 << 20));
+        assert!(drain(&mut transfer, now).is_empty());
+        transfer.answered(now, ack(0, 1 << 20));
+        assert_eq!(drain(&mut transfer, now), said[1..]);
+
+        // Whatever the server says in place of that counts, as does a new connection.
+        let mut transfer = Transfer::begin(log_of(2));
+        drain(&mut transfer, now);
+        transfer.answered(now, ack(5, 1 << 20));
+        transfer.restart();
+        assert_eq!(drain(&mut transfer, now), ["open"]);
+        let mut transfer = Transfer::begin(log_of(2));
+        drain(&mut transfer, now);
+        transfer.postpone(now);
+        assert!(drain(&mut transfer, now).is_empty());
+        transfer.tick(now + LATER);
+        assert_eq!(drain(&mut transfer, now + LATER), ["open"]);
+        // A question without an answer is asked again, even if nothing followed it.
+        let mut transfer = Transfer::begin(log_of(0));
+        assert_eq!(drain(&mut transfer, now), ["open"]);
+        transfer.tick(now + PATIENCE);
+        assert_eq!(drain(&mut transfer, now + PATIENCE), ["open"]);
+    }
+
+    #[test]
+    fn little_is_sent_before_the_server_has_answered() {
+        let (now, log) = (Instant::now(), log_of(0));
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut noise = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        };
+        for _ in 0..20 {
+            log.write(&std::iter::repeat_with(&mut noise).take(10_000).collect::<Vec<u8>>());
+            log.flush();
+        }
+        let mut transfer = Transfer::begin(log);
+        let chunks = drain(&mut transfer, now).len() - 1;
+        assert!(chunks * 10_000 <= FIRST_WINDOW as usize && chunks >= 2, "{chunks}");
+        transfer.answered(now, ack(0, 1 << 20));
+        assert_eq!(drain(&mut transfer, now).len(), 20 - chunks);
     }
 
     #[test]
