@@ -22,6 +22,12 @@ use crate::neighbours::{Neighbour, Neighbours};
 /// The pause after the first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
+/// The longest pause between the first tries: a server that is started anew is back in a moment.
+const SHORT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many tries those are, which is a quarter of a minute.
+const SHORT_PAUSES: u32 = 20;
+
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -265,17 +271,20 @@ fn is_link_local(endpoint: &SocketAddr) -> bool {
 /// Growing pauses, each cut at random by up to a half, so that the workers of a farm do not come back all at once.
 struct Pauses {
     next: Duration,
+    tries: u32,
     random: RandomState,
 }
 
 impl Pauses {
     fn new() -> Self {
-        Self { next: FIRST_PAUSE, random: RandomState::new() }
+        Self { next: FIRST_PAUSE, tries: 0, random: RandomState::new() }
     }
 
     fn next(&mut self) -> Duration {
         let pause = self.next;
-        self.next = (pause * 2).min(LONGEST_PAUSE);
+        self.tries += 1;
+        let longest = if self.tries < SHORT_PAUSES { SHORT_PAUSE } else { LONGEST_PAUSE };
+        self.next = (pause * 2).min(longest);
         let mut hasher = self.random.build_hasher();
         hasher.write_u128(pause.as_nanos());
         // 53 bits fit a float exactly.
@@ -308,9 +317,10 @@ mod tests {
     #[test]
     fn pauses_grow_and_differ() {
         let mut pauses = Pauses::new();
-        let made: Vec<_> = (0..10).map(|_| pauses.next()).collect();
+        let made: Vec<_> = (0..30).map(|_| pauses.next()).collect();
         assert!(made[0] >= FIRST_PAUSE / 2 && made[0] <= FIRST_PAUSE);
-        assert!(made[9] >= LONGEST_PAUSE / 2 && made[9] <= LONGEST_PAUSE);
+        assert!(made[1..20].iter().all(|pause| *pause <= SHORT_PAUSE));
+        assert!(made[29] >= LONGEST_PAUSE / 2 && made[29] <= LONGEST_PAUSE);
         let others: Vec<_> = (0..10).map(|_| Pauses::new().next()).collect();
         assert!(others.iter().any(|pause| *pause != others[0]));
     }
