@@ -11,7 +11,7 @@ mod pack;
 mod pending;
 mod reader;
 mod renew;
-mod scratch;
+pub(crate) mod scratch;
 mod verify;
 
 pub use archive::{ArchiveError, export_archive};

@@ -142,7 +142,7 @@ impl CacheReader {
     ///
     /// # Errors
     /// Why the file is not what the narinfo says, and what the two gave.
-    pub(super) fn read_nar(
+    pub(crate) fn read_nar(
         &self,
         narinfo: &NarInfo,
         place: &NarUrl,

@@ -10,7 +10,7 @@ use std::{
 /// A directory of our own under the cache's `tmp`. Its lock says that we live: what a killed process left is
 /// known by having none, and removed when the cache is next opened.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     path: PathBuf,
     next: AtomicU64,
     _lock: File,
@@ -18,7 +18,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Removes leftovers in `parent` and makes a directory of our own there.
-    pub(super) fn open(parent: &Path) -> io::Result<Self> {
+    pub(crate) fn open(parent: &Path) -> io::Result<Self> {
         fs::create_dir_all(parent)?;
         // Held while leftovers are removed and ours is made but not yet locked, so that openers do not meet.
         let openers = File::open(parent)?;
@@ -42,7 +42,7 @@ impl Scratch {
     }
 
     /// Gives a new empty file, removed when its guard is dropped.
-    pub(super) fn file(&self) -> io::Result<(File, ScratchFile)> {
+    pub(crate) fn file(&self) -> io::Result<(File, ScratchFile)> {
         let path = self.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         Ok((file, ScratchFile { path: Some(path) }))
@@ -69,13 +69,13 @@ fn remove_if_left(path: &Path) -> io::Result<()> {
 
 /// Removes a temporary file unless it was renamed.
 #[derive(Debug)]
-pub(super) struct ScratchFile {
+pub(crate) struct ScratchFile {
     path: Option<PathBuf>,
 }
 
 impl ScratchFile {
     /// Gives the file its final name.
-    pub(super) fn rename(mut self, to: &Path) -> io::Result<()> {
+    pub(crate) fn rename(mut self, to: &Path) -> io::Result<()> {
         if let Some(path) = &self.path {
             fs::rename(path, to)?;
             self.path = None;

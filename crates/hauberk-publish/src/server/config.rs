@@ -9,7 +9,7 @@ use super::{
     elsewhere::Elsewhere, log_source::LogSource, metrics_source::MetricsSource, packer::Packing,
     store_source::StoreSource,
 };
-use crate::{cache::Cache, inbox::Inbox, signer::Signer};
+use crate::{cache::Cache, inbox::Inbox, products::Products, signer::Signer};
 
 /// What a publish server serves, and how.
 #[derive(Clone)]
@@ -33,6 +33,8 @@ pub struct PublishConfig {
     pub inbox: Option<Inbox>,
     /// Where items come from that are neither in the cache nor in the store. Needs a cache.
     pub elsewhere: Option<Arc<dyn Elsewhere>>,
+    /// Build products.
+    pub products: Option<Products>,
     /// Build logs.
     pub logs: Option<Arc<dyn LogSource>>,
     /// More figures for `/metrics`.
@@ -61,6 +63,7 @@ impl PublishConfig {
             packing: None,
             inbox: None,
             elsewhere: None,
+            products: None,
             logs: None,
             metrics: None,
             ttl: None,

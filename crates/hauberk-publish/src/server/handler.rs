@@ -33,7 +33,10 @@ use super::{
     store_source::StoreItem,
     upload::UploadDesk,
 };
-use crate::stream::{BufferPool, NarReader, decoder, list, packed, packed_tag};
+use crate::{
+    products::media_type,
+    stream::{BufferPool, NarReader, decoder, list, packed, packed_tag},
+};
 
 /// Level of gzip for what is compressed while it is sent.
 const GZIP_LEVEL: u32 = 1;
@@ -151,6 +154,7 @@ impl Handler {
                     None => log(request, &found),
                 }
             }
+            Route::Product(sha256, name) => self.product(request, &sha256, &name),
             Route::Upload(name) if request.method == Method::Head => Ok(self.desk.offset(request, &name)),
             Route::Upload(_) => Ok(reply::method_not_allowed()),
             Route::File(path, hash) => self.fixed_file(request, &path, &hash).await,
@@ -384,6 +388,18 @@ impl Handler {
         let server = self.logs()?.elsewhere(name).await.map_err(Failure::Log)?;
         let server = server.ok_or(Failure::NotFound("no such log"))?;
         Ok(reply::elsewhere(format!("{}{}", server.trim_end_matches('/'), request.path)))
+    }
+
+    /// Sends a build product, to be kept and not to be shown: it comes from a build, and is none of this server's pages.
+    fn product(&self, request: &Request, sha256: &Sha256, name: &str) -> Result<Reply, Failure> {
+        const NOT_HERE: Failure = Failure::NotFound("no such product");
+        let products = self.config.products.as_ref().ok_or(NOT_HERE)?;
+        let (file, metadata) = products.open_file(sha256)?;
+        if request.method == Method::Get {
+            note_use(&file);
+        }
+        let content = Immutable { tag: sha256.to_base32(), kind: media_type(name), length: metadata.len() };
+        Ok(reply::to_keep(content.file(request, file), name))
     }
 
     fn logs(&self) -> Result<&dyn LogSource, Failure> {

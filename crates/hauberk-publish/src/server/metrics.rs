@@ -15,12 +15,14 @@ pub(super) enum Kind {
     Nar,
     /// A log.
     Log,
+    /// A build product.
+    Product,
     /// Anything else.
     Other,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::NarInfo, Self::Nar, Self::Log, Self::Other];
+    const ALL: [Self; 5] = [Self::NarInfo, Self::Nar, Self::Log, Self::Product, Self::Other];
 
     /// Tells what a request path is about.
     pub(super) fn of(path: &str) -> Self {
@@ -30,6 +32,8 @@ impl Kind {
             Self::Nar
         } else if path.starts_with("/log/") {
             Self::Log
+        } else if path.starts_with("/product/") {
+            Self::Product
         } else {
             Self::Other
         }
@@ -40,6 +44,7 @@ impl Kind {
             Self::NarInfo => "narinfo",
             Self::Nar => "nar",
             Self::Log => "log",
+            Self::Product => "product",
             Self::Other => "other",
         }
     }
@@ -58,7 +63,7 @@ struct Answered {
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
-    requests: [[Counter; 4]; 4],
+    requests: [[Counter; 4]; 5],
     connections: Gauge,
     accepted: Counter,
     sent: Counter,

@@ -17,7 +17,7 @@ use super::{
     request::{Field, Method, Request},
     status::Status,
 };
-use crate::inbox::Offset;
+use crate::{inbox::Offset, products::attachment};
 
 /// The type of narinfos, as Nix's servers have it.
 pub(super) const NARINFO: &str = "text/x-nix-narinfo";
@@ -111,6 +111,16 @@ pub(super) fn narinfo(kind: &'static str, text: Bytes, ttl: Option<Duration>) ->
 /// Says that an answer is good for this request alone.
 pub(super) fn never_kept(mut reply: Reply) -> Reply {
     reply.set("cache-control", "no-store");
+    reply
+}
+
+/// Has a client keep what it gets as a file of this name, and run nothing of it.
+pub(super) fn to_keep(mut reply: Reply, name: &str) -> Reply {
+    if !matches!(reply.status, Status::RangeNotSatisfiable) {
+        reply.set("content-disposition", attachment(name));
+        reply.headers.push(NOSNIFF);
+    }
+    reply.set("content-security-policy", "default-src 'none'; sandbox");
     reply
 }
 

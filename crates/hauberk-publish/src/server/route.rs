@@ -7,6 +7,7 @@ use hauberk_store::{
 use crate::{
     inbox::{Part, UploadName},
     nonce::Nonce,
+    products::parse_file_name,
 };
 
 /// Longest request path looked at; a store path's name has at most 211 characters, each perhaps percent-encoded.
@@ -39,6 +40,8 @@ pub(super) enum Route {
     AttemptLog(u64),
     /// `/file/NAME/sha256/HASH`: the file with this content, as Guix asks for sources.
     File(StorePath, Sha256),
+    /// `/product/HASH/NAME`: a build product, to be kept under this name.
+    Product(Sha256, String),
     /// `/identity/NONCE`.
     Identity(Nonce),
     /// `/upload/NUMBER/HASH.narinfo` and `/upload/NUMBER/HASH.nar`.
@@ -89,6 +92,8 @@ impl Route {
                     }
                 } else if let Some(rest) = path.strip_prefix("file/") {
                     fixed_file(directory, rest)
+                } else if let Some(rest) = path.strip_prefix("product/") {
+                    product(rest)
                 } else {
                     path.strip_prefix("identity/").and_then(Nonce::parse).map(Self::Identity)
                 };
@@ -141,6 +146,13 @@ fn fixed_file(directory: &StoreDirectory, rest: &str) -> Option<Route> {
     Some(Route::File(path, sha256))
 }
 
+/// Reads the hash of a product, which is written in one way, and the name it is to be kept under.
+fn product(rest: &str) -> Option<Route> {
+    let (hash, name) = rest.split_once('/')?;
+    let sha256 = Sha256::parse(hash).ok().filter(|sha256| sha256.to_base32() == hash)?;
+    Some(Route::Product(sha256, parse_file_name(name)?))
+}
+
 /// Recognizes `HASH-NARHASH.nar`, which is also of the form of a base name. An item that is really named so is still
 /// to be had under its `/nar/none/…`.
 fn store_nar(item: &StorePath) -> Option<Route> {
@@ -177,7 +189,7 @@ fn percent_decode(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::describe::item_nar_url;
+    use crate::{describe::item_nar_url, products::encode_file_name};
 
     const HASH: &str = "x73mwwgn48z7flxzwmsfk9d0fnjcbcj0";
     const NAR_HASH: &str = "1impfw8zdgisxkghq9a3q7cn7jb9zyzgxdydiamp8z2nlyyl0h5h";
@@ -205,6 +217,10 @@ mod tests {
         check(&format!("/nar/{NAR_HASH}.nar.xz"), &Route::CachedNar(format!("{NAR_HASH}.nar.xz")));
         check(&format!("/log/{HASH}-a%3Fb"), &Route::Log(item));
         check("/log/attempt/4711", &Route::AttemptLog(4711));
+        let product = Sha256::parse(NAR_HASH).unwrap();
+        let name = "gr\u{fc}n 1.0.iso";
+        let url = format!("/product/{NAR_HASH}/{}", encode_file_name(name));
+        check(&url, &Route::Product(product, name.to_owned()));
         let name = |part| Route::Upload(UploadName { number: 7, hash, part });
         check(&format!("/upload/7/{HASH}.narinfo"), &name(Part::NarInfo));
         check(&format!("/upload/7/{HASH}.nar"), &name(Part::Nar));
@@ -237,6 +253,12 @@ mod tests {
             "/log/attempt/99999999999999999999",
             "/log/../../etc/passwd",
             "/log/%2e%2e%2fpasswd",
+            "/product/1impfw8zdgisxkghq9a3q7cn7jb9zyzgxdydiamp8z2nlyyl0h5h",
+            "/product/1impfw8zdgisxkghq9a3q7cn7jb9zyzgxdydiamp8z2nlyyl0h5h/",
+            "/product/1impfw8zdgisxkghq9a3q7cn7jb9zyzgxdydiamp8z2nlyyl0h5h/..",
+            "/product/1impfw8zdgisxkghq9a3q7cn7jb9zyzgxdydiamp8z2nlyyl0h5h/a%2fb",
+            "/product/../a",
+            "/product/tmp/a",
             "/upload/7/../8",
             "/upload/../7/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0.nar",
             "/upload/+7/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0.nar",

@@ -1,0 +1,22 @@
+//! Build products: files that specifications name, taken out of the outputs of builds and offered for download.
+//!
+//! [`Pattern`] says which files of an output they are, [`extract`] takes them out of a nar of the cache while it is checked once more, and
+//! [`Products`] is the directory that keeps them, under the hashes of their contents. A directory becomes a [`Tar`] whose bytes
+//! follow from its contents alone.
+
+mod directory;
+mod extract;
+mod file_name;
+mod media_type;
+mod pattern;
+mod product_file;
+mod tar;
+
+pub use directory::{Products, ProductsError, ProductsLock, StoredProduct};
+pub use extract::{ExtractError, Extracted, Found, Limits, Refused, Unmet, extract};
+pub(crate) use file_name::parse_file_name;
+pub use file_name::{attachment, encode_file_name};
+pub use media_type::media_type;
+pub use pattern::{Pattern, PatternError};
+pub use product_file::{FinishedProduct, ProductFile};
+pub use tar::Tar;
