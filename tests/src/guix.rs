@@ -240,7 +240,8 @@ impl GuixStore {
             let build = self.made.keys().position(|made| made == *drv).context("a job that was not made")?;
             Ok(NewJob { name: drv.derivation_name().to_owned(), build, priority: Level::try_from(5)? })
         });
-        let registration = Registration { jobs: jobs.collect::<Result<_>>()?, builds, errors: Vec::new() };
+        let registration =
+            Registration { jobs: jobs.collect::<Result<_>>()?, builds, ..Registration::default() };
         registration::publish(&mut client, evaluation, &registration).await?;
         Ok(())
     }

@@ -109,6 +109,14 @@ id! {
     ServerId(i32)
 }
 id! {
+    /// Names a row of `product_requests`.
+    ProductRequestId(i64)
+}
+id! {
+    /// Names a row of `build_products`.
+    ProductId(i64)
+}
+id! {
     /// Names a row of `server_epochs`: one start of one server. Later starts have larger numbers.
     Epoch(i64)
 }

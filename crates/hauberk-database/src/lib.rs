@@ -22,6 +22,7 @@ pub mod overview;
 pub mod pages;
 mod priority;
 pub mod priority_control;
+pub mod products;
 pub mod registration;
 pub mod retention;
 pub mod revival;
@@ -43,8 +44,8 @@ pub use connection_string::{ConnectionString, ConnectionStringError};
 pub use deadpool_postgres::{Client, GenericClient, Transaction};
 pub use error::DatabaseError;
 pub use ids::{
-    AttemptId, BuildId, DerivationId, Epoch, EvaluationId, LaneId, ServerId, SpecificationId, TokenId,
-    WorkerId,
+    AttemptId, BuildId, DerivationId, Epoch, EvaluationId, LaneId, ProductId, ProductRequestId, ServerId,
+    SpecificationId, TokenId, WorkerId,
 };
 pub use priority::{InvalidPriority, Level, Priority};
 pub use text_column::UnknownWord;

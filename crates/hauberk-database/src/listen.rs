@@ -17,6 +17,8 @@ pub const CONTROL: &str = "hauberk_control";
 pub const EVALUATION: &str = "hauberk_evaluation";
 /// Tells the register that an evaluation was canceled that is still being evaluated; its id is the payload.
 pub const EVALUATION_CANCELED: &str = "hauberk_evaluation_canceled";
+/// Tells the servers that build products are wanted; no payload.
+pub const PRODUCTS: &str = "hauberk_products";
 /// For pages: something changed. The payload is empty, `build:ID` or `worker:NAME`.
 pub const CHANGED: &str = "hauberk_changed";
 

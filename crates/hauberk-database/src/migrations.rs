@@ -51,6 +51,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0010_demands"),
     migration!("0011_health"),
     migration!("0012_servers"),
+    migration!("0013_products"),
 ];
 
 /// The oldest version this program works with.

@@ -9,8 +9,9 @@ use std::collections::HashSet;
 use deadpool_postgres::{Client, GenericClient, Transaction};
 use hauberk_store::StorePath;
 
+use crate::products::{hash, hashes};
 use crate::statement::{Record, statement};
-use crate::{DatabaseError, ServerId, begin, commit};
+use crate::{DatabaseError, ProductId, ServerId, begin, commit};
 
 /// Paths asked about at once.
 const BATCH: usize = 10_000;
@@ -143,6 +144,103 @@ impl<'a> Removal<'a> {
         statement!("retention/removed").execute(&self.transaction, &[&self.own, &self.server]).await?;
         commit(self.transaction).await
     }
+}
+
+/// How firmly a product is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Keep {
+    /// No evaluation that is to be kept wants it.
+    No,
+    /// One wants it, because of `keep-days` or because its specification says nothing of keeping.
+    Weakly,
+    /// One of the evaluations that [`wanted_first`] goes by wants it.
+    Firmly,
+}
+
+/// A product that a server has.
+#[derive(Debug, Clone)]
+pub struct KeptProduct {
+    /// Its key.
+    pub id: ProductId,
+    /// SHA-256 of its bytes; several products may have the same.
+    pub sha256: [u8; 32],
+    /// The name it is downloaded under.
+    pub name: String,
+    /// The output it was taken out of.
+    pub output: Option<StorePath>,
+    /// Whether it is kept.
+    pub keep: Keep,
+}
+
+/// Gives the products that a server has.
+///
+/// # Errors
+/// As [`needed`].
+pub async fn products(
+    client: &impl GenericClient,
+    server: ServerId,
+) -> Result<Vec<KeptProduct>, DatabaseError> {
+    let rows = statement!("retention/products").all(client, &[&server]).await?;
+    rows.iter()
+        .map(|row| {
+            let path: Option<&str> = row.get("output_path")?;
+            let hold: i32 = row.get("hold")?;
+            Ok(KeptProduct {
+                id: row.get("id")?,
+                sha256: hash(row)?,
+                name: row.get("name")?,
+                output: match path {
+                    Some(_) => Some(row.parse("output_path")?),
+                    None => None,
+                },
+                keep: match hold {
+                    0 => Keep::No,
+                    1 => Keep::Weakly,
+                    _ => Keep::Firmly,
+                },
+            })
+        })
+        .collect()
+}
+
+/// Takes products off the record, with all others of the same requests, and whatever no evaluation that is to be kept waits for any more. Gives
+/// false, and changes nothing, when an evaluation has been published since `as_of`.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::Transaction`].
+pub async fn collect_products(
+    client: &mut Client,
+    server: ServerId,
+    as_of: AsOf,
+    going: &[ProductId],
+) -> Result<bool, DatabaseError> {
+    let transaction = begin(client).await?;
+    statement!("registration/lock").execute(&transaction, &[]).await?;
+    if AsOf::now(&transaction).await? != as_of {
+        return Ok(false);
+    }
+    statement!("retention/collect_products").execute(&transaction, &[&going, &server]).await?;
+    statement!("retention/unwanted_requests").execute(&transaction, &[]).await?;
+    commit(transaction).await?;
+    Ok(true)
+}
+
+/// Tells which of these hashes are those of products that a server is to have.
+///
+/// # Errors
+/// As [`needed`].
+pub async fn named_products(
+    client: &impl GenericClient,
+    server: ServerId,
+    asked: &[[u8; 32]],
+) -> Result<HashSet<[u8; 32]>, DatabaseError> {
+    let mut named = HashSet::new();
+    for batch in asked.chunks(BATCH) {
+        let batch: Vec<&[u8]> = batch.iter().map(<[u8; 32]>::as_slice).collect();
+        let rows = statement!("retention/named_products").all(client, &[&server, &batch]).await?;
+        named.extend(hashes(&rows)?);
+    }
+    Ok(named)
 }
 
 fn texts(paths: &[&StorePath]) -> Vec<String> {

@@ -79,7 +79,7 @@ impl Farm {
 
     async fn publish(&self, builds: Vec<NewBuild>, jobs: Vec<NewJob>) -> Published {
         let evaluation = self.start().await;
-        let registration = Registration { builds, jobs, errors: Vec::new() };
+        let registration = Registration { builds, jobs, ..Registration::default() };
         registration::publish(&mut self.test.client().await, evaluation, &registration).await.unwrap()
     }
 
@@ -126,7 +126,12 @@ async fn an_evaluation_is_published_whole_and_told_once() {
     let builds =
         vec![package(1, &[2, 3, 9]), package(2, &[4]), package(3, &[4, 4]), package(4, &[]), package(5, &[])];
     let errors = vec![JobError { name: "broken".into(), message: "no such attribute".into() }];
-    let registration = Registration { builds, jobs: vec![job(0, 2), job(4, 9)], errors: errors.clone() };
+    let registration = Registration {
+        builds,
+        jobs: vec![job(0, 2), job(4, 9)],
+        errors: errors.clone(),
+        ..Registration::default()
+    };
     let client = &mut farm.test.client().await;
     let published = registration::publish(client, evaluation, &registration).await.unwrap();
     assert_eq!(published, Published { jobs: 2, new: 5, ready: 2, ..Published::default() });

@@ -8,6 +8,7 @@ mod evaluator;
 mod facts;
 mod git;
 mod look;
+mod products;
 mod roots;
 mod run;
 mod running;

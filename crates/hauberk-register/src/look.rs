@@ -17,6 +17,7 @@ use crate::daemon::NixDaemon;
 use crate::evaluator::{EvaluatorError, Nix};
 use crate::facts::{FactsError, World};
 use crate::git::{Git, GitError};
+use crate::products;
 use crate::roots::{self, RootsError};
 use crate::running::Running;
 use crate::specification::{Evaluator, Specification};
@@ -321,7 +322,8 @@ impl Register {
             let derivations: Vec<_> =
                 evaluated.jobs.iter().map(|job| job.derivation.as_path().clone()).collect();
             self.keeper.keep(&derivations).await.map_err(FactsError::Daemon)?;
-            let registration = closure::close(evaluated, defaults, &mut world).await?;
+            let mut registration = closure::close(evaluated, defaults, &mut world).await?;
+            registration.products = products::wanted(&specification.build_outputs, &registration);
             roots::add(&self.state.join("roots"), evaluation, &registration, world.daemon.as_mut()).await?;
             Ok(registration)
         };

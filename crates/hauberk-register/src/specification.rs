@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// Largest specification file that is read.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
+/// Longest regular expression, in bytes.
+const MAX_JOB_PATTERN: usize = 1000;
 const DEFAULT_TIMEOUT: u32 = 36_000;
 const DEFAULT_MAX_SILENT: u32 = 3_600;
 const DEFAULT_EVALUATION_TIMEOUT: u32 = 3_600;
@@ -47,6 +49,9 @@ pub struct Specification {
     /// Seconds a build may be silent where neither it nor its job says so; 0 = no limit.
     #[serde(default = "default_max_silent")]
     pub max_silent: Limit,
+    /// The files of outputs that are offered for download.
+    #[serde(default, rename = "build-output", skip_serializing_if = "Vec::is_empty")]
+    pub build_outputs: Vec<BuildOutput>,
     /// `hauberk gc` keeps the outputs of so many evaluations, the newest ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_evaluations: Option<NonZeroU16>,
@@ -66,6 +71,23 @@ pub struct Input {
     /// The branch to follow.
     #[serde(default = "Branch::main")]
     pub branch: Branch,
+}
+
+/// Files of the outputs of jobs' builds that are offered for download.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BuildOutput {
+    /// The jobs whose builds they are of: a regular expression that is found somewhere in a job's name.
+    pub job: JobPattern,
+    /// What people call them, as `image`.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// The output that has them.
+    #[serde(default = "Name::out")]
+    pub output: Name,
+    /// Their path in the output, in which `*` stands for any characters of a name and `?` for one; all of the output if not given.
+    #[serde(default, skip_serializing_if = "FilePattern::is_whole")]
+    pub path: FilePattern,
 }
 
 /// What makes jobs of checkouts.
@@ -261,6 +283,29 @@ checked_text! {
 }
 
 checked_text! {
+    /// What people call build products: as [`Name`].
+    Kind, |text| Name::try_from(text.to_owned()).map(|_| ()).map_err(|_| "is not a type: letters, digits and `._+-`, beginning with neither `.` nor `-`")
+}
+
+checked_text! {
+    /// A regular expression for the names of jobs.
+    JobPattern, |text| {
+        if text.len() > MAX_JOB_PATTERN {
+            return Err("is too long for a regular expression");
+        }
+        regex_lite::Regex::new(text).map(|_| ()).map_err(|_| "is not a regular expression")
+    }
+}
+
+checked_text! {
+    /// A path in an output, perhaps with wild cards.
+    FilePattern, |text| {
+        let parsed = text.parse::<hauberk_publish::products::Pattern>();
+        parsed.map(|_| ()).map_err(|_| "is not a path inside an output, without `.` and `..`")
+    }
+}
+
+checked_text! {
     /// Where a git repository is.
     Url, |text| {
         if text.is_empty() || text.starts_with('-') || text.chars().any(char::is_control) {
@@ -292,6 +337,24 @@ checked_text! {
             return Err("is not a relative path inside the tree");
         }
         Ok(())
+    }
+}
+
+impl Name {
+    fn out() -> Self {
+        Self("out".to_owned())
+    }
+}
+
+impl Default for FilePattern {
+    fn default() -> Self {
+        Self(String::new())
+    }
+}
+
+impl FilePattern {
+    fn is_whole(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -458,6 +521,33 @@ arguments = { debug = true }
             assert_ne!(text, WHOLE);
             let error = error(&text);
             assert!(error.contains(wanted) && error.contains('^') && error.contains("line"), "{error}");
+        }
+    }
+
+    #[test]
+    fn build_outputs_say_which_files_are_offered() {
+        let text = format!(
+            "{WHOLE}\n[[specification.build-output]]\njob = \"^image\"\ntype = \"iso\"\npath = \"iso/*.iso\"\n\n\
+             [[specification.build-output]]\njob = \"doc\"\ntype = \"manual\"\noutput = \"doc\"\n"
+        );
+        let all = parse(Path::new("f.toml"), &text).unwrap();
+        let outputs: Vec<_> = all[0]
+            .build_outputs
+            .iter()
+            .map(|one| (one.job.as_str(), one.kind.as_str(), one.output.as_str(), one.path.as_str()))
+            .collect();
+        assert_eq!(outputs, [("^image", "iso", "out", "iso/*.iso"), ("doc", "manual", "doc", "")]);
+        let json = serde_json::to_value(&all[0]).unwrap();
+        assert_eq!(serde_json::from_value::<Specification>(json).unwrap(), all[0]);
+        for (from, to, wanted) in [
+            ("^image", "(", "is not a regular expression"),
+            ("iso/*.iso", "../x", "is not a path inside an output"),
+            ("iso/*.iso", "/etc/passwd", "is not a path inside an output"),
+            ("\"iso\"", "\"a b\"", "is not a type"),
+            ("job = \"doc\"\n", "", "missing field `job`"),
+        ] {
+            let error = error(&text.replace(from, to));
+            assert!(error.contains(wanted) && error.contains('^'), "{error}");
         }
     }
 

@@ -6,6 +6,7 @@
 mod attempt;
 mod build;
 mod evaluation;
+mod product;
 mod queue;
 mod specification;
 mod summary;
@@ -20,6 +21,9 @@ pub use evaluation::{
     Checkout, Evaluation, EvaluationStatus, Job, JobFilter, JobStatus, Neighbours, StatusCounts, checkouts,
     evaluation, evaluation_counts, evaluation_jobs, evaluations, evaluations_of_all, job_errors,
     job_statuses,
+};
+pub use product::{
+    LatestFilter, MissingProduct, PlacedProduct, Product, latest_product, missing_products, product, products,
 };
 pub use queue::{
     ActiveBuild, QueuedBuild, ReadyPosition, WaitingPosition, queue_active, queue_counts, queue_ready,

@@ -6,7 +6,7 @@ use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 
 use super::evaluation::status;
-use super::{Output, outputs};
+use super::{Output, Product, outputs, products};
 use crate::statement::{Record, statement};
 use crate::{BuildId, BuildStatus, DatabaseError, EvaluationId};
 
@@ -37,6 +37,8 @@ pub struct BuildSummary {
     pub job: Option<(EvaluationId, String, i16)>,
     /// Its outputs, by name.
     pub outputs: Vec<Output>,
+    /// Its products, by type and path.
+    pub products: Vec<Product>,
 }
 
 /// An output, found by its path.
@@ -122,6 +124,11 @@ pub async fn build_summaries(
             summary.outputs.push(output);
         }
     }
+    for product in products(client, builds).await? {
+        if let Some(summary) = found.get_mut(&product.build) {
+            summary.products.push(product);
+        }
+    }
     Ok(builds.iter().filter_map(|id| found.remove(id)).collect())
 }
 
@@ -163,5 +170,6 @@ fn read(row: &Record) -> Result<BuildSummary, DatabaseError> {
         specification: row.get("specification")?,
         job,
         outputs: Vec::new(),
+        products: Vec::new(),
     })
 }

@@ -40,6 +40,8 @@ pub struct Registration {
     pub jobs: Vec<NewJob>,
     /// Jobs that gave no build.
     pub errors: Vec<JobError>,
+    /// The files of their outputs that are to be offered for download.
+    pub products: Vec<NewProduct>,
 }
 
 /// A build to find or make.
@@ -72,6 +74,19 @@ pub struct NewJob {
     pub build: usize,
     /// How urgent it is among the jobs.
     pub priority: Level,
+}
+
+/// A file of a build's output, or several, to be offered for download.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewProduct {
+    /// The build: a place in [`Registration::builds`].
+    pub build: usize,
+    /// The output's name.
+    pub output: String,
+    /// The path in it, perhaps with wild cards; empty for all of it.
+    pub path: String,
+    /// What people call it.
+    pub kind: String,
 }
 
 /// What was published.
@@ -221,6 +236,7 @@ async fn try_publish(
     let mut published =
         change_builds(&transaction, registration, &graph, &first, &last, &derivations).await?;
     withdraw_cancel(&transaction, &graph).await?;
+    add_products(&transaction, specification, registration, &graph).await?;
     share(&transaction, specification, &graph).await?;
     published.revive_others(&transaction, &graph, &last).await?;
     statement!("registration/weather").execute(&transaction, &[&evaluation]).await?;
@@ -701,6 +717,34 @@ async fn withdraw_cancel(transaction: &Transaction<'_>, graph: &Graph) -> Result
     let ids: Vec<BuildId> = active.map(|node| node.id).collect();
     if !ids.is_empty() {
         statement!("registration/withdraw_cancel").execute(transaction, &[&ids]).await?;
+    }
+    Ok(())
+}
+
+/// Asks for the products. Those of builds that succeeded long ago are taken at once.
+async fn add_products(
+    transaction: &Transaction<'_>,
+    specification: SpecificationId,
+    registration: &Registration,
+    graph: &Graph,
+) -> Result<(), DatabaseError> {
+    let products: Vec<(BuildId, &NewProduct)> = registration
+        .products
+        .iter()
+        .filter_map(|product| Some((graph.nodes[*graph.node_of.get(product.build)?].id, product)))
+        .collect();
+    if products.is_empty() {
+        return Ok(());
+    }
+    let builds: Vec<BuildId> = products.iter().map(|(build, _)| *build).collect();
+    let outputs: Vec<&str> = products.iter().map(|(_, product)| product.output.as_str()).collect();
+    let paths: Vec<&str> = products.iter().map(|(_, product)| product.path.as_str()).collect();
+    let kinds: Vec<&str> = products.iter().map(|(_, product)| product.kind.as_str()).collect();
+    let wanted = statement!("registration/add_products")
+        .execute(transaction, &[&specification, &builds, &outputs, &paths, &kinds])
+        .await?;
+    if wanted > 0 {
+        statement!("registration/notify_products").execute(transaction, &[]).await?;
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ async fn publish(
     let builds = needs.iter().enumerate().map(|(number, needs)| package(number, needs)).collect();
     let jobs =
         jobs.iter().map(|build| NewJob { name: format!("job{build}"), build: *build, priority }).collect();
-    let registration = Registration { builds, jobs, errors: Vec::new() };
+    let registration = Registration { builds, jobs, ..Registration::default() };
     registration::publish(client, evaluation, &registration).await.unwrap();
     evaluation
 }

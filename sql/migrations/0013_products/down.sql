@@ -1,0 +1,2 @@
+drop table build_products;
+drop table product_requests;
