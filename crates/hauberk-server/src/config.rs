@@ -101,6 +101,8 @@ pub struct Limits {
     pub log_expiry: Option<Duration>,
     /// Largest output, in bytes of nar; 0 = no limit.
     pub output: u64,
+    /// Largest build product, in bytes.
+    pub product: u64,
     /// Attempts whose outputs are fetched at once.
     pub fetches: usize,
     /// What is in hand may take so long to finish when the server ends.
@@ -108,8 +110,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Heartbeats each 15 s, leases of 60 s, 30 s to stop a build, logs of 256 MiB that are kept for 6 months of 30 days, 8 fetches at
-    /// once, 10 s of grace; no ageing.
+    /// Heartbeats each 15 s, leases of 60 s, 30 s to stop a build, logs of 256 MiB that are kept for 6 months of 30 days, build
+    /// products of 64 GiB, 8 fetches at once, 10 s of grace; no ageing.
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(15),
@@ -123,6 +125,7 @@ impl Default for Limits {
             log: 256 << 20,
             log_expiry: Some(Duration::from_secs(180 * 24 * 60 * 60)),
             output: 0,
+            product: 64 << 30,
             fetches: 8,
             grace: Duration::from_secs(10),
         }

@@ -11,6 +11,7 @@ use hauberk_protocol::socket::SocketError;
 use hauberk_publish::cache::CacheError;
 use hauberk_publish::client::ClientError;
 use hauberk_publish::inbox::InboxError;
+use hauberk_publish::products::ProductsError;
 use hauberk_publish::server::ServeError;
 
 use crate::trust::ProbeError;
@@ -42,6 +43,9 @@ pub enum ServerError {
     /// The directory of uploads cannot be used.
     #[error(transparent)]
     Inbox(#[from] InboxError),
+    /// The directory of build products cannot be used.
+    #[error(transparent)]
+    Products(#[from] ProductsError),
     /// The log directory cannot be used.
     #[error("cannot make the log directory {path}")]
     Logs {

@@ -124,7 +124,7 @@ fn list(paths: &[StorePath]) -> String {
 }
 
 /// Tells an error with all its causes in a line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

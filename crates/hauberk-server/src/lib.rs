@@ -17,6 +17,7 @@ mod logs;
 mod metrics;
 mod origins;
 mod outcome;
+mod products;
 mod ration;
 mod refusal;
 mod registry;

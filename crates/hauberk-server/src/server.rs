@@ -14,7 +14,7 @@ use hauberk_protocol::proto::{SigningKey, Welcome, welcome};
 use hauberk_protocol::socket::{Context, RouterOptions, RouterSocket, ServerAddress, ServerSecurity};
 use hauberk_publish::client::ClientConfig;
 use hauberk_publish::server::PublishOptions;
-use hauberk_publish::{Cache, Inbox, PublishConfig, StoreSource, SubstituteClient};
+use hauberk_publish::{Cache, Inbox, Products, PublishConfig, StoreSource, SubstituteClient, products};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::task::JoinSet;
@@ -33,6 +33,7 @@ use crate::heart::{Company, Heart};
 use crate::herald::Herald;
 use crate::logs::{AttemptLogs, LogJanitor, LogReceiver};
 use crate::metrics::{Exporter, Metrics};
+use crate::products::ProductKeeper;
 use crate::registry::Registry;
 use crate::settler::Settler;
 use crate::sources::Sources;
@@ -85,7 +86,8 @@ pub async fn run(
         .map_err(|source| ServerError::Logs { path: log_directory.clone(), source })?;
 
     let database = Database::connect(&config.database, DATABASE_POOL).await?;
-    let listener = Listener::connect(&config.database, &[listen::READY, listen::CONTROL]).await?;
+    let listener =
+        Listener::connect(&config.database, &[listen::READY, listen::CONTROL, listen::PRODUCTS]).await?;
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let public_key = config.curve.as_ref().map(|keys| *keys.public());
     let client = database.client().await?;
@@ -136,6 +138,7 @@ pub async fn run(
     let rest = CancellationToken::new();
     let mut parts: JoinSet<Part> = JoinSet::new();
 
+    let products = Products::open(&Products::beside(&config.cache))?;
     let metrics = Metrics::default();
     let exporter = std::sync::Arc::new(Exporter::new(&metrics, database.clone()));
     let mut shelves = HashMap::new();
@@ -147,6 +150,8 @@ pub async fn run(
         let inbox = Inbox::open(&cache.directory().join("inbox"), &store.directory)?;
         inbox.tidy(|number| open.iter().any(|open| i64::try_from(number) == Ok(open.attempt.get())))?;
         publishing.inbox = Some(inbox.clone());
+        // All of them have all, as a product is found by its content alone.
+        publishing.products = Some(products.clone());
         // A pool of its own, so that users of the farm never keep its fetcher waiting.
         publishing.store = store
             .daemon
@@ -183,6 +188,21 @@ pub async fn run(
         let client = SubstituteClient::new(store.directory.clone(), ClientConfig::farm())?;
         shelves.insert(store.directory, Shelf { client, cache, inbox, signer: store.signer, store: local });
     }
+
+    let (product_events, wanted_products) = unbounded_channel();
+    let keeper = ProductKeeper {
+        database: database.clone(),
+        server,
+        caches: shelves.iter().map(|(store, shelf)| (store.clone(), shelf.cache.clone())).collect(),
+        products,
+        limits: products::Limits { size: config.limits.product, ..products::Limits::default() },
+        events: wanted_products,
+    };
+    let end = rest.clone();
+    parts.spawn(async move {
+        keeper.run(end).await;
+        ("keeper of products", Ok(()))
+    });
 
     if let Some(age) = config.limits.log_expiry {
         let janitor = LogJanitor::new(database.clone(), server, log_directory.clone(), age);
@@ -288,6 +308,7 @@ pub async fn run(
         fetches,
         fetched,
         uploads,
+        products: product_events,
         listener,
         herald: herald.clone(),
         inherited,

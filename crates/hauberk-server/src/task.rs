@@ -28,6 +28,7 @@ use crate::herald::Herald;
 use crate::metrics::{Census, Metrics, ReadyClock};
 use crate::origins::Origins;
 use crate::outcome::{Fault, fault};
+use crate::products::ProductEvent;
 use crate::ration::Ration;
 use crate::registry::{Answer, Request};
 use crate::session::SessionId;
@@ -65,6 +66,8 @@ pub(crate) struct Channels {
     pub(crate) fetched: UnboundedReceiver<(FetchJob, Result<Vec<KnownPath>, String>)>,
     /// From the fetcher, too: what workers are to upload.
     pub(crate) uploads: UnboundedReceiver<UploadRequest>,
+    /// To the keeper of products.
+    pub(crate) products: UnboundedSender<ProductEvent>,
     /// From the database.
     pub(crate) listener: Listener,
     /// To the herald.
@@ -384,6 +387,10 @@ impl Task {
             {
                 self.channels.herald.tell();
             }
+            if let Committed::Succeeded(attempt) | Committed::Settled(attempt, _) = &committed {
+                // Nobody listens any more only when the server is ending.
+                let _ = self.channels.products.send(ProductEvent::Succeeded(*attempt));
+            }
             if let Committed::Effects(effects) = &committed {
                 if !effects.ready.is_empty() {
                     self.channels.herald.tell();
@@ -400,6 +407,9 @@ impl Task {
     fn heard(&mut self, heard: &Heard) {
         match heard {
             Heard::Notification { channel, .. } if channel == listen::CONTROL => self.ask_control(),
+            Heard::Notification { channel, .. } if channel == listen::PRODUCTS => {
+                let _ = self.channels.products.send(ProductEvent::Wanted);
+            }
             Heard::Notification { payload, .. } if payload.is_empty() => self.dispatcher.want_refill(),
             // It is in the window.
             Heard::Notification { payload, .. } if *payload == self.epoch.to_string() => {}

@@ -138,6 +138,8 @@ pub enum ExtractError {
 /// A directory that is meant becomes an archive. A symbolic link that is meant, or that stands where a directory is, is followed as long as it
 /// leads into the output or into something that the output refers to and that the cache has; those inside archives stay links.
 ///
+/// It is given up when `go_on` says false, which it is asked now and then.
+///
 /// # Errors
 /// [`ExtractError`]; nothing of the output is to be believed then.
 pub fn extract(
@@ -146,6 +148,7 @@ pub fn extract(
     output: &StorePath,
     wanted: &[Pattern],
     limits: Limits,
+    go_on: &dyn Fn() -> bool,
 ) -> Result<Extracted, ExtractError> {
     let claims = wanted.iter().enumerate().map(|(place, pattern)| Claim {
         wanted: place,
@@ -177,7 +180,8 @@ pub fn extract(
         }
         let room = limits.files.saturating_sub(extracted.found.len());
         let walk = Walk::new(products, &item, claims, Limits { files: room, ..limits }, limits.files);
-        let read = walk.read(cache, &narinfo).map_err(|source| ExtractError::Read { path: item, source })?;
+        let read =
+            walk.read(cache, &narinfo, go_on).map_err(|source| ExtractError::Read { path: item, source })?;
         extracted.found.extend(read.found);
         extracted.refused.extend(read.refused);
         for (claim, at, target) in read.links {
@@ -364,7 +368,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads the nar to its end, and checks it.
-    fn read(mut self, cache: &CacheReader, narinfo: &NarInfo) -> io::Result<Reading> {
+    fn read(
+        mut self,
+        cache: &CacheReader,
+        narinfo: &NarInfo,
+        go_on: &dyn Fn() -> bool,
+    ) -> io::Result<Reading> {
         let wrong = |reason: &'static str| io::Error::new(io::ErrorKind::InvalidData, reason);
         let place = narinfo.urls.iter().find(|place| place.url.starts_with("nar/"));
         let place = place.ok_or_else(|| wrong("its narinfo names no nar of the cache"))?;
@@ -374,6 +383,9 @@ impl<'a> Walk<'a> {
             place,
             |_| Ok(()),
             |mut bytes| {
+                if !go_on() {
+                    return Err(io::Error::other("the program ends"));
+                }
                 while let Some(event) = decoder.next(&mut bytes).map_err(io::Error::other)? {
                     self.apply(event)?;
                 }

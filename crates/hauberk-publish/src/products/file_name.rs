@@ -5,6 +5,22 @@ use std::fmt::Write;
 /// Longest name, in bytes.
 const MAX_LENGTH: usize = 255;
 
+/// Gives the name that a product is downloaded under: that of the file, without what names in URLs and heads may not have, and for the archive of a
+/// directory with what tells so.
+pub fn download_name(name: &str, directory: bool) -> String {
+    const ENDING: &str = ".tar";
+    let mut plain: String = name.chars().map(|c| if c.is_control() || c == '/' { '_' } else { c }).collect();
+    let mut length = plain.len().min(MAX_LENGTH - ENDING.len());
+    while !plain.is_char_boundary(length) {
+        length -= 1;
+    }
+    plain.truncate(length);
+    if directory {
+        plain.push_str(ENDING);
+    }
+    plain
+}
+
 /// Gives a file's name as a component of a URL.
 pub fn encode_file_name(name: &str) -> String {
     encode(name, b"-._~+")
@@ -65,6 +81,19 @@ mod tests {
         for wrong in ["", ".", "..", "a%2fb", "a/b", "%00", "%0a", "%", "%4", "%zz", "%ff", &"a".repeat(256)]
         {
             assert_eq!(parse_file_name(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_name_can_be_downloaded_under() {
+        for (name, directory, expected) in
+            [("a.iso", false, "a.iso"), ("doc", true, "doc.tar"), ("a\nb\u{7f}", false, "a_b_")]
+        {
+            assert_eq!(download_name(name, directory), expected);
+        }
+        for long in ["\u{fffd}".repeat(255), "x".repeat(255)] {
+            let name = download_name(&long, true);
+            assert_eq!(parse_file_name(&encode_file_name(&name)), Some(name));
         }
     }
 

@@ -15,7 +15,7 @@ mod tar;
 pub use directory::{Products, ProductsError, ProductsLock, StoredProduct};
 pub use extract::{ExtractError, Extracted, Found, Limits, Refused, Unmet, extract};
 pub(crate) use file_name::parse_file_name;
-pub use file_name::{attachment, encode_file_name};
+pub use file_name::{attachment, download_name, encode_file_name};
 pub use media_type::media_type;
 pub use pattern::{Pattern, PatternError};
 pub use product_file::{FinishedProduct, ProductFile};
