@@ -1,6 +1,6 @@
 -- The product of a type that belongs to the newest evaluation, of those whose job, specification and system are as wanted. Only the last ten
 -- thousand products of the type are looked through.
--- $1 type; $2 beginning of the job's name, or its whole name with $3; $4 specification, $5 system, or null for any
+-- $1 type; or null for any: $2 beginning of the name of the build or of the job, $3 job, $4 specification, $5 system
 with recent as (
     select id, build_id, request_id from build_products where type = $1 order by id desc limit 10000
 )
@@ -11,7 +11,8 @@ select p.id
   join jobs j on j.build_id = p.build_id
   join evaluations e on e.id = j.evaluation_id and e.specification_id = r.specification_id
   join specifications s on s.id = e.specification_id
- where ($2::text is null or case when $3 then j.name = $2 else starts_with(j.name, $2) end)
+ where ($2::text is null or starts_with(b.name, $2) or starts_with(j.name, $2))
+   and ($3::text is null or j.name = $3)
    and ($4::text is null or s.name = $4)
    and ($5::text is null or b.system = $5)
  order by e.id desc, j.name, p.id

@@ -19,6 +19,8 @@ pub struct Specification {
     pub max_silent: Option<u32>,
     /// Evaluations whose outputs are kept.
     pub keep_evaluations: Option<u16>,
+    /// Files offered for download: a regular expression for jobs, the type, the output and the path in it.
+    pub build_outputs: Vec<[&'static str; 4]>,
 }
 
 impl Specification {
@@ -32,6 +34,7 @@ impl Specification {
             timeout: None,
             max_silent: None,
             keep_evaluations: None,
+            build_outputs: Vec::new(),
         }
     }
 
@@ -53,6 +56,12 @@ impl Specification {
             "\n[[specification.input]]\nname = {name:?}\nurl = {url:?}\nbranch = {branch:?}\n\n\
              [specification.evaluator]\nkind = \"nix\"\nexpression = \"release.nix\"\n"
         );
+        for [job, kind, output, path] in &self.build_outputs {
+            let _ = write!(
+                text,
+                "\n[[specification.build-output]]\njob = {job:?}\ntype = {kind:?}\noutput = {output:?}\npath = {path:?}\n"
+            );
+        }
         text
     }
 }

@@ -11,6 +11,7 @@ use crate::cache::Cache;
 use crate::changes::Changes;
 use crate::log::LogDirectory;
 use crate::operators::Operators;
+use crate::product::ProductDirectory;
 
 /// How many logs are decoded for pages at a time; a long one takes a core for a second.
 const DECODERS: usize = 4;
@@ -23,6 +24,7 @@ const FOLLOWERS: usize = 256;
 pub(crate) struct App {
     pub(crate) database: Database,
     pub(crate) logs: LogDirectory,
+    pub(crate) products: ProductDirectory,
     pub(crate) changes: Changes,
     /// Open streams end when it is cancelled.
     pub(crate) stop: CancellationToken,
@@ -38,7 +40,7 @@ pub(crate) struct App {
 impl App {
     pub(crate) fn new(
         database: Database,
-        logs: LogDirectory,
+        (logs, products): (LogDirectory, ProductDirectory),
         changes: Changes,
         stop: CancellationToken,
         operators: Operators,
@@ -46,6 +48,7 @@ impl App {
         Self {
             database,
             logs,
+            products,
             changes,
             stop,
             decoders: Arc::new(Semaphore::new(DECODERS)),

@@ -14,7 +14,8 @@ pub struct Config {
     pub database: ConnectionString,
     /// Where to serve.
     pub listen: SocketAddr,
-    /// The cache folder of the server, whose `logs/` hold the logs; without it, log pages say where the logs are.
+    /// The cache folder of the server, whose `logs/` hold the logs and whose `products/` the build products; without it, log pages say where the
+    /// logs are, and downloads are led to the server.
     pub cache: Option<PathBuf>,
     /// Who may operate the farm by the pages.
     pub operators: Operators,

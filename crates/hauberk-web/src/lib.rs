@@ -11,6 +11,7 @@ mod failure;
 pub mod log;
 mod operators;
 mod page;
+mod product;
 mod router;
 mod serve;
 #[cfg(test)]

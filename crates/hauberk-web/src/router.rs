@@ -48,6 +48,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/evaluation", get(api::evaluation))
         .route("/api/jobs", get(api::jobs))
         .route("/login", get(page::login::show).post(page::login::log_in))
+        .route("/search/latest/{kind}", get(page::product::latest))
         .route("/static/{name}", get(assets::serve))
         .route("/health", get(health))
         .merge(operator_routes())
@@ -56,6 +57,7 @@ pub(crate) fn router(app: App) -> Router {
         .layer(middleware::from_fn(limit_time));
     // Streams last as long as they last, and are not to be held back by a compressor.
     let streams = Router::new()
+        .route("/download/{id}", get(page::product::download))
         .route("/events", get(page::live::events))
         .route("/build/{id}/log/raw", get(page::log::raw_of_build))
         .route("/attempt/{id}/log/raw", get(page::log::raw_of_attempt))

@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::changes::Changes;
 use crate::log::LogDirectory;
 use crate::operators::Peer;
+use crate::product::ProductDirectory;
 use crate::{Config, WebError, router};
 
 /// Connections to the database at a time.
@@ -57,7 +58,8 @@ pub async fn run(
         None => tracing::info!("no --cache: log pages say where the logs are, and do not show them"),
     }
     let logs = LogDirectory::new(config.cache.as_deref());
-    let app = App::new(database, logs, changes, stop.clone(), config.operators);
+    let products = ProductDirectory::new(config.cache.as_deref());
+    let app = App::new(database, (logs, products), changes, stop.clone(), config.operators);
     tracing::info!(web.address = %address, "serving http://{address}/");
     ready();
     accept(&listener, router::router(app), &stop).await;

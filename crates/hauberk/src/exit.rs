@@ -130,6 +130,7 @@ impl From<ServerError> for Failure {
             ServerError::Daemon(_) => Exit::Daemon,
             ServerError::Cache(_)
             | ServerError::Inbox(_)
+            | ServerError::Products(_)
             | ServerError::Logs { .. }
             | ServerError::OtherStore { .. }
             | ServerError::NoStore

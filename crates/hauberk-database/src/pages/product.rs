@@ -50,10 +50,10 @@ pub struct MissingProduct {
 /// Which product of a type is the latest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LatestFilter {
-    /// Only of jobs whose names begin so.
+    /// Only of builds or jobs whose names begin so.
+    pub name: Option<String>,
+    /// Only of jobs of this name.
     pub job: Option<String>,
-    /// The name of the job is given in full.
-    pub whole_name: bool,
     /// Only those that this specification wants.
     pub specification: Option<String>,
     /// Only those for this system.
@@ -135,9 +135,9 @@ pub async fn latest_product(
     kind: &str,
     filter: &LatestFilter,
 ) -> Result<Option<ProductId>, DatabaseError> {
-    let LatestFilter { job, whole_name, specification, system } = filter;
+    let LatestFilter { name, job, specification, system } = filter;
     let row = statement!("pages/latest_product")
-        .optional(client, &[&kind, job, whole_name, specification, system])
+        .optional(client, &[&kind, name, job, specification, system])
         .await?;
     row.map(|row| row.get("id")).transpose()
 }

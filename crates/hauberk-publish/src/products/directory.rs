@@ -141,10 +141,7 @@ impl Products {
     /// # Errors
     /// What the operating system says, `NotFound` for what is not there or no file.
     pub fn open_file(&self, sha256: &Sha256) -> io::Result<(File, fs::Metadata)> {
-        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-        let file = File::options().read(true).custom_flags(flags).open(self.path(sha256))?;
-        let metadata = file.metadata()?;
-        if metadata.is_file() { Ok((file, metadata)) } else { Err(io::ErrorKind::NotFound.into()) }
+        open_product(self.directory(), sha256)
     }
 
     /// Gives all products that are there.
@@ -198,6 +195,17 @@ impl Products {
         };
         read().map_err(ProductsError::new("read", &self.path(sha256)))
     }
+}
+
+/// Opens a product of a directory that is perhaps somebody else's, where nothing may be written.
+///
+/// # Errors
+/// As [`Products::open_file`].
+pub fn open_product(directory: &Path, sha256: &Sha256) -> io::Result<(File, fs::Metadata)> {
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags).open(directory.join(sha256.to_base32()))?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() { Ok((file, metadata)) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
 /// Reads the name of a product, which is written in one way only.

@@ -12,7 +12,9 @@ mod pattern;
 mod product_file;
 mod tar;
 
-pub use directory::{Products, ProductsError, ProductsLock, StoredProduct};
+use hauberk_store::Sha256;
+
+pub use directory::{Products, ProductsError, ProductsLock, StoredProduct, open_product};
 pub use extract::{ExtractError, Extracted, Found, Limits, Refused, Unmet, extract};
 pub(crate) use file_name::parse_file_name;
 pub use file_name::{attachment, download_name, encode_file_name};
@@ -20,3 +22,8 @@ pub use media_type::media_type;
 pub use pattern::{Pattern, PatternError};
 pub use product_file::{FinishedProduct, ProductFile};
 pub use tar::Tar;
+
+/// Gives the path of the URL that a publish server has a product under, relative to its own; `name` is what it is downloaded under.
+pub fn product_url(sha256: &Sha256, name: &str) -> String {
+    format!("product/{}/{}", sha256.to_base32(), encode_file_name(name))
+}

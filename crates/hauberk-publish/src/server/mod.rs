@@ -38,6 +38,7 @@ pub use metrics_source::MetricsSource;
 pub use options::PublishOptions;
 pub use packer::{Meanwhile, Packing};
 pub use publish_server::{PublishServer, Running, ServeError};
+pub use range::Range;
 pub(crate) use store_source::StoreItem;
 pub use store_source::{PathInfos, StoreError, StoreSource};
 pub use tls::{TlsError, tls_acceptor};

@@ -2,7 +2,7 @@
 
 /// What a `Range` header asks of a body of a known length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Range {
+pub enum Range {
     /// The whole: no header, or one that may be passed over (several ranges, another unit, malformed).
     Whole,
     /// Bytes `first` to `last`, both included and inside the body.
@@ -18,7 +18,7 @@ pub(super) enum Range {
 
 impl Range {
     /// Reads the header against a body of `length` bytes (RFC 9110, section 14).
-    pub(super) fn parse(header: Option<&str>, length: u64) -> Self {
+    pub fn parse(header: Option<&str>, length: u64) -> Self {
         Self::one(header, length).unwrap_or(Self::Whole)
     }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use hauberk_database::BuildStatus;
-use hauberk_database::pages::{BuildSummary, Checkout, Evaluation, JobStatus, Specification};
+use hauberk_database::pages::{self, BuildSummary, Checkout, Evaluation, JobStatus, Specification};
+use hauberk_store::Sha256;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -47,6 +48,10 @@ struct Product {
     path: String,
     #[serde(rename = "file-size")]
     file_size: i64,
+    /// The name it is downloaded under.
+    name: String,
+    /// SHA-256 of its bytes, as SRI has it.
+    checksum: String,
 }
 
 /// An evaluation.
@@ -76,11 +81,21 @@ pub(crate) struct Jobset {
     build: &'static str,
     channels: Vec<Channel>,
     #[serde(rename = "build-outputs")]
-    build_outputs: Vec<Value>,
+    build_outputs: Vec<BuildOutput>,
     notifications: Vec<Value>,
     period: i64,
     priority: i16,
     systems: Vec<String>,
+}
+
+/// Files that a specification offers for download.
+#[derive(Debug, Serialize)]
+struct BuildOutput {
+    job: String,
+    #[serde(rename = "type")]
+    kind: String,
+    output: String,
+    path: String,
 }
 
 /// An input of a specification.
@@ -138,7 +153,20 @@ impl From<BuildSummary> for Build {
             busy: u8::from(build.status == BuildStatus::Started),
             priority: build.priority,
             finished: u8::from(is_finished),
-            buildproducts: Vec::new(),
+            buildproducts: build.products.into_iter().map(Product::from).collect(),
+        }
+    }
+}
+
+impl From<pages::Product> for Product {
+    fn from(product: pages::Product) -> Self {
+        Self {
+            id: product.id.get(),
+            kind: product.kind,
+            path: product.path,
+            file_size: product.file_size,
+            name: product.name,
+            checksum: Sha256::from_bytes(product.sha256).to_sri(),
         }
     }
 }
@@ -188,12 +216,19 @@ impl Jobset {
                 .map(|one| one.revision.clone());
             Channel { url: text(input, "url"), branch: text(input, "branch"), commit, name }
         });
+        let wanted = definition.get("build-output").and_then(Value::as_array);
+        let build_outputs = wanted.into_iter().flatten().map(|wanted| BuildOutput {
+            job: text(wanted, "job"),
+            kind: text(wanted, "type"),
+            output: text(wanted, "output"),
+            path: text(wanted, "path"),
+        });
         let systems = definition.pointer("/evaluator/systems").and_then(Value::as_array);
         Self {
             name: specification.name.clone(),
             build: "custom",
             channels: channels.collect(),
-            build_outputs: Vec::new(),
+            build_outputs: build_outputs.collect(),
             notifications: Vec::new(),
             period: definition.get("period").and_then(Value::as_i64).unwrap_or(0),
             priority: specification.priority,

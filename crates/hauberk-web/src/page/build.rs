@@ -2,7 +2,9 @@
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
-use hauberk_database::pages::{self, Attempt, Build, BuildLine, EdgeCounts, Output, Wanted};
+use hauberk_database::pages::{
+    self, Attempt, Build, BuildLine, EdgeCounts, MissingProduct, Output, Product, Wanted,
+};
 use hauberk_database::why::{self, Foretold, Reason, Seconds, Why};
 use hauberk_database::{BuildId, operators};
 
@@ -18,6 +20,8 @@ const FEW: i64 = 10;
 const MANY: i64 = 1000;
 const ATTEMPTS: i64 = 100;
 const WANTED: i64 = 20;
+/// Products that are not here, of which it is said why.
+const MISSING: i64 = 20;
 
 #[derive(Template)]
 #[template(path = "build.html")]
@@ -26,6 +30,8 @@ struct BuildPage {
     why: Vec<String>,
     foretold: Option<String>,
     outputs: Vec<Output>,
+    products: Vec<Product>,
+    missing_products: Vec<MissingProduct>,
     attempts: Vec<Attempt>,
     /// The attempt that runs or that decided.
     deciding: Option<Attempt>,
@@ -64,6 +70,8 @@ pub(crate) async fn show(
             .await?
             .and_then(|Foretold { start, end }| Some(foretold(start?, end))),
         outputs: pages::outputs(&client, &[id]).await?,
+        products: pages::products(&client, &[id]).await?,
+        missing_products: pages::missing_products(&client, id, MISSING).await?,
         deciding: attempts.iter().find(|attempt| Some(attempt.id) == build.attempt).cloned(),
         attempts,
         wanted: pages::wanted_by(&client, id, WANTED).await?,

@@ -9,6 +9,7 @@ pub(crate) mod live;
 pub(crate) mod log;
 pub(crate) mod login;
 pub(crate) mod machine;
+pub(crate) mod product;
 pub(crate) mod queue;
 mod slots;
 pub(crate) mod specifications;

@@ -137,7 +137,7 @@ async fn without_a_folder_the_page_says_where_the_log_is() {
     let changes = Changes::start(farm.database.location(), farm.stop.clone()).await.unwrap();
     let app = App::new(
         farm.database.database().clone(),
-        LogDirectory::new(None),
+        (LogDirectory::new(None), ProductDirectory::new(None)),
         changes,
         farm.stop.clone(),
         Operators::default(),

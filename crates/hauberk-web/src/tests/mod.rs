@@ -4,6 +4,7 @@ mod json;
 mod logs;
 mod operators;
 mod pages;
+mod products;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use crate::app::App;
 use crate::changes::Changes;
 use crate::log::LogDirectory;
 use crate::operators::Operators;
+use crate::product::ProductDirectory;
 use crate::router;
 
 const ROWS: &str = include_str!("farm.sql");
@@ -73,7 +75,8 @@ impl Farm {
         let stop = CancellationToken::new();
         let changes = Changes::start(database.location(), stop.clone()).await.unwrap();
         let logs = LogDirectory::new(Some(cache.path()));
-        let app = App::new(database.database().clone(), logs, changes, stop.clone(), operators);
+        let products = ProductDirectory::new(Some(cache.path()));
+        let app = App::new(database.database().clone(), (logs, products), changes, stop.clone(), operators);
         Self { database, cache, router: router::router(app), stop }
     }
 

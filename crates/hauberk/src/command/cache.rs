@@ -26,7 +26,7 @@ enum Action {
     /// Read all of a cache and tell what is wrong with it
     ///
     /// Looks at each narinfo, its signature, the size and hash of its nar and of what that holds, at references to items that the cache
-    /// does not have, and at files that belong to nothing. It may be in use meanwhile. The exit status is 0 if all is well, or is now.
+    /// does not have, at files that belong to nothing, and at build products. It may be in use meanwhile. The exit status is 0 if all is well, or is now.
     Verify {
         /// The server's `--cache`, or any binary cache of Nix on disk
         directory: PathBuf,

@@ -1,16 +1,16 @@
 //! `hauberk gc`: removes outputs that nobody wants any more from a server's cache.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::anyhow;
 use clap::Args;
-use hauberk_database::retention::{self, AsOf, Removal};
-use hauberk_database::{Client, Database, ServerId, audit};
-use hauberk_publish::Cache;
+use hauberk_database::retention::{self, AsOf, Keep, Removal};
+use hauberk_database::{Client, Database, ProductId, ServerId, audit};
 use hauberk_publish::cache::{CacheReader, Collection, Hold, StoredItem};
-use hauberk_store::{StorePath, StorePathHash};
+use hauberk_publish::{Cache, Products};
+use hauberk_store::{Sha256, StorePath, StorePathHash};
 use serde_json::json;
 
 use crate::command::expiry::{Expiry, parse_expiry};
@@ -23,11 +23,12 @@ const BATCH: usize = 256;
 /// How often it begins anew when evaluations are published meanwhile.
 const TRIES: u32 = 5;
 
-/// Remove outputs that nobody wants any more from a server's cache
+/// Remove outputs and build products that nobody wants any more from a server's cache
 ///
 /// Kept is what the evaluations need that their specifications keep (`keep-evaluations`, `keep-days`; all, if they say nothing), what builds need
 /// that are not finished, and whatever those refer to. Everything else that the farm has built goes, unless it was downloaded lately. What
-/// goes is built again when an evaluation wants it again. Run it as the server's user; the server may run meanwhile.
+/// goes is built again when an evaluation wants it again. Build products are kept like the outputs they were taken out of, which stay as long as
+/// they do. Run it as the server's user; the server may run meanwhile.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -76,14 +77,25 @@ fn parse_size(text: &str) -> Result<u64, String> {
 /// Looks, and removes unless it is only to look.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let cache = open(&options.cache)?;
+    let products = open_products(&options.cache)?;
     let database = Database::connect(&options.location.parse()?, 1).await?;
     let mut client = database.client().await?;
     let server = server(&client, options.server.as_deref()).await?;
     for _ in 0..TRIES {
-        let (as_of, items, plan, known) = look(&client, cache.reader(), &options).await?;
+        let Seen { as_of, items, files, plan, known } =
+            look(&client, (server, cache.reader(), products.as_ref()), &options).await?;
+        let cached = items.len() - files.len();
         if options.dry_run {
             for &place in &plan.remove {
-                print(format_args!("{} {}", items[place].path, items[place].bytes))?;
+                match place.checked_sub(cached).and_then(|place| files.get(place)) {
+                    Some(file) => print(format_args!(
+                        "products/{} {} {}",
+                        file.sha256.to_base32(),
+                        items[place].bytes,
+                        file.name
+                    ))?,
+                    None => print(format_args!("{} {}", items[place].path, items[place].bytes))?,
+                }
             }
             return print(format_args!(
                 "{} of {} items would go, {} bytes; {} bytes would stay",
@@ -93,13 +105,24 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
                 plan.left_bytes
             ));
         }
-        let going: Vec<&StorePath> = plan.remove.iter().map(|&place| &items[place].path).collect();
+        let (outputs, going_files): (Vec<usize>, Vec<usize>) =
+            plan.remove.iter().partition(|&&place| place < cached);
+        let going_files: Vec<&ProductFile> = going_files.iter().map(|place| &files[place - cached]).collect();
+        let ids: Vec<ProductId> = going_files.iter().flat_map(|file| file.ids.iter().copied()).collect();
+        if !retention::collect_products(&mut client, server, as_of, &ids).await? {
+            tracing::info!("an evaluation was published meanwhile: looking again at what is wanted");
+            continue;
+        }
+        let going: Vec<&StorePath> = outputs.iter().map(|&place| &items[place].path).collect();
         let built: Vec<&StorePath> = going.iter().copied().filter(|path| known.contains(*path)).collect();
         if !retention::collect(&mut client, server, as_of, &built).await? {
             tracing::info!("an evaluation was published meanwhile: looking again at what is wanted");
             continue;
         }
         let (mut removed, mut bytes) = (0, 0);
+        if let Some(products) = &products {
+            (removed, bytes) = remove_products(&client, server, products, &going_files).await?;
+        }
         for batch in going.chunks(BATCH) {
             let (count, freed) = remove(&mut client, server, &cache, batch, &known).await?;
             removed += count;
@@ -108,10 +131,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         let detail = json!({ "items": removed, "bytes": bytes });
         audit::record(&client, &user(), "collect", &options.cache.display().to_string(), Some(&detail))
             .await?;
-        print(format_args!(
-            "{removed} items removed, {bytes} bytes of nars; {} items stay",
-            items.len() - removed
-        ))?;
+        print(format_args!("{removed} items removed, {bytes} bytes; {} items stay", items.len() - removed))?;
         return match options.max_size {
             Some(limit) if plan.left_bytes > limit => Err(Failure::new(
                 Exit::Other,
@@ -143,27 +163,142 @@ async fn server(client: &Client, name: Option<&str>) -> Result<ServerId, Failure
     }
 }
 
+/// Opens the directory of products, if the server has made one.
+fn open_products(cache: &Path) -> Result<Option<Products>, Failure> {
+    let directory = Products::beside(cache);
+    if !directory.is_dir() {
+        return Ok(None);
+    }
+    Products::open(&directory).map(Some).map_err(Failure::configuration)
+}
+
 /// What there is, what of it goes, and what of that builds of the farm gave.
+struct Seen {
+    as_of: AsOf,
+    /// Items of the cache, and after them the products.
+    items: Vec<StoredItem>,
+    files: Vec<ProductFile>,
+    plan: Collection,
+    known: HashSet<StorePath>,
+}
+
+/// A file of the directory of products.
+struct ProductFile {
+    sha256: Sha256,
+    /// A name it is downloaded under.
+    name: String,
+    bytes: u64,
+    /// The products that it is.
+    ids: Vec<ProductId>,
+    keep: Keep,
+    outputs: Vec<StorePathHash>,
+    used_at: SystemTime,
+}
+
+/// Looks at the files of products, and at what is recorded of them.
+async fn product_files(
+    client: &Client,
+    server: ServerId,
+    products: Option<&Products>,
+) -> Result<Vec<ProductFile>, Failure> {
+    let Some(products) = products else { return Ok(Vec::new()) };
+    // The files first, as with the cache.
+    let directory = products.clone();
+    let listed = tokio::task::spawn_blocking(move || directory.inventory()).await.map_err(Failure::other)?;
+    let mut files: BTreeMap<Sha256, ProductFile> = listed
+        .map_err(Failure::other)?
+        .into_iter()
+        .map(|stored| {
+            let file = ProductFile {
+                sha256: stored.sha256,
+                name: "(of no build)".to_owned(),
+                bytes: stored.bytes,
+                ids: Vec::new(),
+                keep: Keep::No,
+                outputs: Vec::new(),
+                used_at: stored.used_at,
+            };
+            (stored.sha256, file)
+        })
+        .collect();
+    for product in retention::products(client, server).await? {
+        if let Some(file) = files.get_mut(&Sha256::from_bytes(product.sha256)) {
+            file.ids.push(product.id);
+            file.name = product.name;
+            file.keep = file.keep.max(product.keep);
+            // What nobody wants any more keeps no output.
+            if product.keep > Keep::No {
+                file.outputs.extend(product.output.as_ref().map(StorePath::hash));
+            }
+        }
+    }
+    Ok(files.into_values().collect())
+}
+
+/// Removes files of products that nothing is recorded of any more.
+async fn remove_products(
+    client: &Client,
+    server: ServerId,
+    products: &Products,
+    going: &[&ProductFile],
+) -> Result<(usize, u64), Failure> {
+    let directory = products.clone();
+    let locked = tokio::task::spawn_blocking(move || directory.alone()).await.map_err(Failure::other)?;
+    let lock = locked.map_err(Failure::other)?;
+    let hashes: Vec<[u8; 32]> = going.iter().map(|file| *file.sha256.as_bytes()).collect();
+    let named = retention::named_products(client, server, &hashes).await?;
+    let (mut removed, mut bytes) = (0, 0);
+    for file in going.iter().filter(|file| !named.contains(file.sha256.as_bytes())) {
+        products.remove(&file.sha256).map_err(Failure::other)?;
+        removed += 1;
+        bytes += file.bytes;
+    }
+    drop(lock);
+    Ok((removed, bytes))
+}
+
 async fn look(
     client: &Client,
-    cache: &CacheReader,
+    (server, cache, products): (ServerId, &CacheReader, Option<&Products>),
     options: &Options,
-) -> Result<(AsOf, Vec<StoredItem>, Collection, HashSet<StorePath>), Failure> {
+) -> Result<Seen, Failure> {
     let as_of = AsOf::now(client).await?;
     // The cache first: what comes in meanwhile is not thought to be unwanted.
     let reader = cache.clone();
     let listed = tokio::task::spawn_blocking(move || reader.inventory()).await.map_err(Failure::other)?;
-    let items = listed.map_err(Failure::other)?;
+    let mut items = listed.map_err(Failure::other)?;
+    let files = product_files(client, server, products).await?;
     let mut firm = retention::wanted_first(client).await?;
     firm.extend(retention::needed(client).await?);
     let weak = retention::wanted(client).await?;
     let paths: Vec<&StorePath> = items.iter().map(|item| &item.path).collect();
     let known = retention::known(client, &paths).await?;
+    // A product stands among the items as one that refers to the outputs it was taken out of, so that it goes before them and they stay as
+    // long as it does.
+    let mut keeps = HashMap::new();
+    for file in &files {
+        let digest = file.sha256.as_bytes().first_chunk().copied().unwrap_or_default();
+        let path =
+            StorePath::from_digest(cache.store_directory(), &digest, "product").map_err(Failure::other)?;
+        keeps.insert(path.clone(), file.keep);
+        items.push(StoredItem {
+            path,
+            references: file.outputs.clone(),
+            bytes: file.bytes,
+            used_at: file.used_at,
+        });
+    }
     let now = SystemTime::now();
     let unused = |item: &StoredItem, time: Expiry| {
         time.is_some_and(|time| now.duration_since(item.used_at).is_ok_and(|age| age > time))
     };
     let hold = |item: &StoredItem| {
+        match keeps.get(&item.path) {
+            Some(Keep::Firmly) => return Hold::Firm,
+            Some(Keep::No) if unused(item, options.grace) => return Hold::None,
+            Some(Keep::Weakly | Keep::No) => return Hold::Weak,
+            None => {}
+        }
         if firm.contains(&item.path) {
             return Hold::Firm;
         }
@@ -171,7 +306,7 @@ async fn look(
         if weak.contains(&item.path) || !unused(item, time) { Hold::Weak } else { Hold::None }
     };
     let plan = Collection::plan(&items, hold, options.max_size);
-    Ok((as_of, items, plan, known))
+    Ok(Seen { as_of, items, files, plan, known })
 }
 
 /// Removes those of a batch that nobody wants back.

@@ -143,6 +143,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     log_limit: u64,
 
+    /// Largest build product that is taken out of an output, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 65_536)]
+    product_limit: u64,
+
     /// Build logs are removed so long after the end of their attempts: a number with `h`, `d` (days), `w` or `m` (months of 30
     /// days), or `never`
     #[arg(long, value_name = "DURATION", default_value = "6m", value_parser = parse_expiry)]
@@ -257,6 +261,7 @@ impl Options {
                 },
                 log: self.log_limit.saturating_mul(1 << 20),
                 log_expiry: self.log_expiry,
+                product: self.product_limit.saturating_mul(1 << 20),
                 ageing: self.ageing,
                 priority_and_age_alone: self.priority_and_age_alone,
                 fetches: self.fetches.max(1),

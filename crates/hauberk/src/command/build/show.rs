@@ -3,8 +3,9 @@
 use anyhow::anyhow;
 use clap::Args;
 use hauberk_database::audit::Entry;
-use hauberk_database::pages::{self, Attempt, Build, EdgeCounts, Output, Wanted};
-use hauberk_database::{AttemptId, BuildId, BuildState, EvaluationId, operators};
+use hauberk_database::pages::{self, Attempt, Build, EdgeCounts, MissingProduct, Output, Product, Wanted};
+use hauberk_database::{AttemptId, BuildId, BuildState, EvaluationId, ProductId, operators};
+use hauberk_store::Sha256;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -55,6 +56,8 @@ struct BuildObject<'a> {
     dependencies: i64,
     dependents: i64,
     outputs: Vec<OutputObject<'a>>,
+    products: Vec<ProductObject<'a>>,
+    missing_products: Vec<MissingObject<'a>>,
     attempts: Vec<AttemptObject<'a>>,
     wanted_by: Vec<WantedObject<'a>>,
     history: Vec<EntryObject<'a>>,
@@ -65,6 +68,29 @@ struct OutputObject<'a> {
     name: &'a str,
     path: &'a str,
     nar_size: Option<i64>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProductObject<'a> {
+    id: ProductId,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    path: &'a str,
+    name: &'a str,
+    directory: bool,
+    size: i64,
+    sha256: String,
+}
+
+#[derive(Debug, Serialize)]
+struct MissingObject<'a> {
+    specification: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    output: &'a str,
+    path: &'a str,
+    awaited: bool,
+    message: Option<&'a str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,6 +128,8 @@ struct WantedObject<'a> {
 struct Known {
     build: Build,
     outputs: Vec<Output>,
+    products: Vec<Product>,
+    missing: Vec<MissingProduct>,
     attempts: Vec<Attempt>,
     wanted: Vec<Wanted>,
     edges: EdgeCounts,
@@ -120,6 +148,8 @@ pub(super) async fn run(options: Options, location: &DatabaseLocation) -> Result
     let known = Known {
         build,
         outputs: pages::outputs(&client, &[id]).await?,
+        products: pages::products(&client, &[id]).await?,
+        missing: pages::missing_products(&client, id, MANY).await?,
         attempts: pages::attempts(&client, id, MANY).await?,
         wanted: pages::wanted_by(&client, id, MANY).await?,
         edges: pages::edge_counts(&client, id).await?,
@@ -162,6 +192,19 @@ impl Known {
                     nar_size: output.nar_size,
                 })
                 .collect(),
+            products: self.products.iter().map(product).collect(),
+            missing_products: self
+                .missing
+                .iter()
+                .map(|one| MissingObject {
+                    specification: &one.specification,
+                    kind: &one.kind,
+                    output: &one.output,
+                    path: &one.path,
+                    awaited: one.awaited,
+                    message: one.message.as_deref(),
+                })
+                .collect(),
             attempts: self.attempts.iter().map(attempt).collect(),
             wanted_by: self
                 .wanted
@@ -194,6 +237,24 @@ impl Known {
         }
         for output in &self.outputs {
             fact("output", format!("{} {}", output.name, output.path));
+        }
+        for one in &self.products {
+            let sha256 = Sha256::from_bytes(one.sha256).to_sri();
+            fact(
+                "product",
+                format!(
+                    "{} {} ({}, {sha256}) /download/{}",
+                    one.kind,
+                    one.path,
+                    bytes(one.file_size),
+                    one.id
+                ),
+            );
+        }
+        for one in &self.missing {
+            let why = one.message.as_deref().unwrap_or("not here yet");
+            let path = if one.path.is_empty() { String::new() } else { format!(" {}", one.path) };
+            fact("no product", format!("{} of {}: {}{path}: {why}", one.kind, one.specification, one.output));
         }
         fact("recorded", format!("{} ({})", moment(Some(line.created_at)), ago(Some(line.created_at))));
         fact("began", moment(line.started_at));
@@ -243,6 +304,18 @@ impl Known {
 /// Writes milliseconds as seconds.
 fn seconds(milliseconds: i64) -> String {
     format!("{:.1} s", milliseconds as f64 / 1000.0)
+}
+
+fn product(product: &Product) -> ProductObject<'_> {
+    ProductObject {
+        id: product.id,
+        kind: &product.kind,
+        path: &product.path,
+        name: &product.name,
+        directory: product.directory,
+        size: product.file_size,
+        sha256: Sha256::from_bytes(product.sha256).to_sri(),
+    }
 }
 
 fn attempt(attempt: &Attempt) -> AttemptObject<'_> {
