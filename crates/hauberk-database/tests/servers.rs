@@ -151,7 +151,8 @@ async fn the_last_worker_of_a_system_is_not_set_aside_whatever_server_it_is_at()
         workers::set_aside(&mut client, first, here, "sick"),
         workers::set_aside(&mut other, second, there, "sick"),
     );
-    (a.unwrap(), b.unwrap());
+    a.unwrap();
+    b.unwrap();
     let count = "select count(*) from workers where set_aside_at is not null";
     let set_aside = async || -> i64 { farm.client().await.query_one(count, &[]).await.unwrap().get(0) };
     assert_eq!(set_aside().await, 1);

@@ -486,7 +486,7 @@ impl Worker {
         info!(server.name = welcome.server, server.epoch = welcome.epoch, "joined {}", welcome.server);
         match u16::try_from(welcome.log_port) {
             Ok(port) if port != 0 => {
-                self.workshop.courier.target(at_port(host, port), Security::clone(security))
+                self.workshop.courier.target(at_port(host, port), Security::clone(security));
             }
             _ => warn!("the server names no log port: logs wait in the spool"),
         }

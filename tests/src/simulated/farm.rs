@@ -201,6 +201,10 @@ impl SimulatedFarm {
     /// # Errors
     /// The process is not root, something is not installed, or a step fails.
     pub async fn start(config: SimulatedFarmConfig) -> Result<Self> {
+        Box::pin(Self::set_up(config)).await
+    }
+
+    async fn set_up(config: SimulatedFarmConfig) -> Result<Self> {
         require_root()?;
         let directory = LabDirectory::create()?;
         let root = directory.path().to_owned();
