@@ -86,7 +86,7 @@ pub struct BuildOutput {
     #[serde(default = "Name::out")]
     pub output: Name,
     /// Their path in the output, in which `*` stands for any characters of a name and `?` for one; all of the output if not given.
-    #[serde(default, skip_serializing_if = "FilePattern::is_whole")]
+    #[serde(default = "FilePattern::whole", skip_serializing_if = "FilePattern::is_whole")]
     pub path: FilePattern,
 }
 
@@ -346,13 +346,11 @@ impl Name {
     }
 }
 
-impl Default for FilePattern {
-    fn default() -> Self {
+impl FilePattern {
+    fn whole() -> Self {
         Self(String::new())
     }
-}
 
-impl FilePattern {
     fn is_whole(&self) -> bool {
         self.0.is_empty()
     }

@@ -185,7 +185,7 @@ pub fn extract(
         extracted.found.extend(read.found);
         extracted.refused.extend(read.refused);
         for (claim, at, target) in read.links {
-            match follow(&narinfo, claim, &at, &target) {
+            match follow(&narinfo, &claim, &at, &target) {
                 Ok((to, claim)) => open.entry(to).or_default().push(claim),
                 Err((claim, reason)) => claim.refuse(&mut extracted, reason),
             }
@@ -237,13 +237,18 @@ fn text(path: &[Vec<u8>]) -> String {
 /// Gives the item that a link leads to and what is then looked for there, or why it is not followed.
 fn follow(
     item: &NarInfo,
-    claim: Claim,
+    claim: &Claim,
     at: &[Vec<u8>],
     target: &[u8],
 ) -> Result<(StorePath, Claim), (Claim, String)> {
     let rest = claim.components.get(at.len()..).unwrap_or_default().to_vec();
-    let mut on =
-        Claim { shown: claim.path(at), links: claim.links + 1, components: Vec::new(), hidden: 0, ..claim };
+    let mut on = Claim {
+        wanted: claim.wanted,
+        components: Vec::new(),
+        shown: claim.path(at),
+        hidden: 0,
+        links: claim.links + 1,
+    };
     let named = || String::from_utf8_lossy(target).into_owned();
     if on.links > MOST_LINKS {
         return Err((on, "that leads on too often".to_owned()));
