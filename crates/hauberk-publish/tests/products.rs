@@ -319,7 +319,7 @@ fn products_are_served_to_be_kept() {
     let sha256 = found.file.sha256;
     drop(lab.products.keep([found.file]).unwrap());
     let mut config = PublishConfig::new(StoreDirectory::nix());
-    config.products = Some(lab.products.clone());
+    config.products = Some(lab.products);
     let server = Server::start(config);
     let url = format!("/product/{}/system%201.0.html", sha256.to_base32());
     let whole = server.get(&url);
