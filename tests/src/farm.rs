@@ -309,11 +309,19 @@ impl Farm {
     /// # Errors
     /// The file cannot be written.
     pub fn register_launch(&self, specifications: &[Specification]) -> Result<Launch> {
+        self.register_launch_on(&self.server_machine, specifications)
+    }
+
+    /// Does as [`Farm::register_launch`] on a machine.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register_launch_on(&self, machine: &Machine, specifications: &[Specification]) -> Result<Launch> {
         let file = self.directory.path().join("specifications.toml");
         let text: Vec<String> = specifications.iter().map(Specification::toml).collect();
         fs::write(&file, text.join("\n"))?;
-        Ok(self
-            .hauberk_on_server()
+        Ok(machine
+            .command(&self.config.hauberk)
             .args(["register", "--build-remote", "--database", &self.postgres.connection_string()])
             .arg("--specifications")
             .arg(&file)
@@ -438,6 +446,17 @@ impl Farm {
                 ..MachineConfig::default()
             },
         )?;
+        self.network.attach(&machine)?;
+        Ok(machine)
+    }
+
+    /// Starts a machine on the farm's network with a store of its own, for a register that shares it with nobody.
+    ///
+    /// # Errors
+    /// The machine does not come up.
+    pub fn register_machine(&mut self) -> Result<Machine> {
+        let config = MachineConfig { name: "register".to_owned(), ..MachineConfig::default() };
+        let machine = Machine::start(&self.directory.subdirectory("machines")?, &config)?;
         self.network.attach(&machine)?;
         Ok(machine)
     }

@@ -23,6 +23,7 @@ pub mod pages;
 mod priority;
 pub mod priority_control;
 pub mod products;
+pub mod pushes;
 pub mod registration;
 pub mod retention;
 pub mod revival;

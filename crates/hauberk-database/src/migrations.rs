@@ -52,10 +52,11 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0011_health"),
     migration!("0012_servers"),
     migration!("0013_products"),
+    migration!("0014_stores"),
 ];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 12;
+const OLDEST_KNOWN: i32 = 14;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

@@ -67,6 +67,22 @@ pub async fn wanted(client: &impl GenericClient) -> Result<HashSet<StorePath>, D
     paths(&statement!("retention/wanted").all(client, &[&false]).await?)
 }
 
+/// Gives the derivations of builds that are not finished.
+///
+/// # Errors
+/// As [`needed`].
+pub async fn needed_derivations(client: &impl GenericClient) -> Result<HashSet<StorePath>, DatabaseError> {
+    paths(&statement!("retention/derivations").all(client, &[&true]).await?)
+}
+
+/// Gives those of [`needed_derivations`], and those of the jobs of each specification's last evaluation.
+///
+/// # Errors
+/// As [`needed`].
+pub async fn wanted_derivations(client: &impl GenericClient) -> Result<HashSet<StorePath>, DatabaseError> {
+    paths(&statement!("retention/derivations").all(client, &[&false]).await?)
+}
+
 /// Tells which of these paths a build of the farm gives.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hauberk_store::StorePath;
 use serde_json::{Value, json};
 
 use crate::statement::{Record, statement};
@@ -39,6 +40,8 @@ pub struct PublishedStore {
     pub url: String,
     /// The public keys that sign it there.
     pub keys: Vec<String>,
+    /// A path that is in the store of the server's machine and in no other: whoever has it, too, shares that store. None without a store.
+    pub identity: Option<StorePath>,
 }
 
 /// Records a server, or what has changed about it.
@@ -46,7 +49,10 @@ pub struct PublishedStore {
 /// # Errors
 /// Any failure of the statement.
 pub async fn enrol(client: &impl GenericClient, facts: &ServerFacts) -> Result<ServerId, DatabaseError> {
-    let store = |store: &PublishedStore| json!({ "directory": store.directory, "url": store.url, "keys": store.keys });
+    let store = |store: &PublishedStore| {
+        let identity = store.identity.as_ref().map(ToString::to_string);
+        json!({ "directory": store.directory, "url": store.url, "keys": store.keys, "identity": identity })
+    };
     let stores = Value::Array(facts.stores.iter().map(store).collect());
     let row = statement!("servers/enrol")
         .one(

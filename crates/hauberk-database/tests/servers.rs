@@ -30,6 +30,7 @@ async fn second(farm: &Farm) -> (ServerId, Epoch) {
             directory: "/nix/store".into(),
             url: "http://elsewhere:5557".into(),
             keys: vec!["second-1:key".into()],
+            identity: None,
         }],
     };
     let server = servers::enrol(&client, &facts).await.unwrap();

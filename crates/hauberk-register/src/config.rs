@@ -8,6 +8,7 @@ use hauberk_publish::BaseUrl;
 
 use crate::daemon::NixDaemon;
 use crate::specification::Specification;
+use crate::stores::{PushWhen, ServerUrl};
 
 /// What the register is told: checked values.
 #[derive(Debug, Clone)]
@@ -27,4 +28,10 @@ pub struct Config {
     pub daemon: NixDaemon,
     /// What these servers have needs no build.
     pub substitute_urls: Vec<BaseUrl>,
+    /// When derivations are pushed to servers.
+    pub push: PushWhen,
+    /// Where servers are reached, if not where they say.
+    pub server_urls: Vec<ServerUrl>,
+    /// How long a server that cannot be reached is tried before an evaluation is given up for now.
+    pub push_patience: Duration,
 }

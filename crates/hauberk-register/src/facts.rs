@@ -13,6 +13,7 @@ use hauberk_store::{Derivation, DrvPath, StorePath};
 
 use crate::closure::Facts;
 use crate::daemon::NixDaemon;
+use crate::stores::{Delivery, StoresError};
 
 /// Largest derivation that is read.
 const MAX_DERIVATION: u64 = 64 * 1024 * 1024;
@@ -30,6 +31,9 @@ pub(crate) enum FactsError {
     /// The database.
     #[error("cannot ask the database about the jobs' outputs")]
     Database(#[from] DatabaseError),
+    /// The servers, which share no store with the register.
+    #[error(transparent)]
+    Stores(#[from] StoresError),
     /// A derivation's file.
     #[error("cannot read {path}")]
     Read {
@@ -66,6 +70,7 @@ pub(crate) struct World<'a> {
     pub(crate) client: Client,
     pub(crate) substitutes: &'a SubstituteClient,
     pub(crate) urls: &'a [BaseUrl],
+    pub(crate) delivery: &'a Delivery<'a>,
 }
 
 impl Facts for World<'_> {
@@ -98,8 +103,11 @@ impl Facts for World<'_> {
         if paths.is_empty() {
             return Ok(HashSet::new());
         }
-        let mut available: HashSet<StorePath> =
-            self.daemon.query_valid_paths(paths).await?.into_iter().collect();
+        let asked: Vec<StorePath> = paths.iter().cloned().collect();
+        let mut available: HashSet<StorePath> = match self.delivery.available(&asked).await? {
+            Some(available) => available,
+            None => self.daemon.query_valid_paths(paths).await?.into_iter().collect(),
+        };
         if !self.urls.is_empty() {
             let asked: Vec<StorePath> =
                 paths.iter().filter(|path| !available.contains(*path)).cloned().collect();

@@ -13,6 +13,7 @@ mod roots;
 mod run;
 mod running;
 pub mod specification;
+mod stores;
 
 pub use child::ChildError;
 pub use config::Config;
@@ -20,3 +21,4 @@ pub use daemon::NixDaemon;
 pub use git::GitError;
 pub use run::{RegisterError, run};
 pub use specification::{Specification, SpecificationError};
+pub use stores::{PushWhen, ServerUrl, UnknownPushWhen};

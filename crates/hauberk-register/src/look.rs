@@ -21,6 +21,7 @@ use crate::products;
 use crate::roots::{self, RootsError};
 use crate::running::Running;
 use crate::specification::{Evaluator, Specification};
+use crate::stores::{Delivery, Stores, StoresError};
 
 /// What looking takes.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub(crate) struct Register {
     pub(crate) substitutes: SubstituteClient,
     pub(crate) urls: Vec<BaseUrl>,
     pub(crate) running: Running,
+    pub(crate) stores: Stores,
 }
 
 /// What a look gave.
@@ -77,6 +79,8 @@ pub(crate) enum EvaluationError {
     #[error(transparent)]
     Roots(#[from] RootsError),
     #[error(transparent)]
+    Stores(#[from] StoresError),
+    #[error(transparent)]
     Registration(#[from] RegistrationError),
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -109,6 +113,7 @@ impl EvaluationError {
             Self::Evaluator(EvaluatorError::Daemon { .. } | EvaluatorError::File { .. })
             | Self::Facts(_)
             | Self::Roots(_)
+            | Self::Stores(_)
             | Self::Database(_)
             | Self::Stopped => EvaluationStatus::Aborted,
         }
@@ -198,7 +203,13 @@ impl Register {
         // What was said of it before it was noted is in its row.
         self.cancel_canceled(&client).await.map_err(LookError::Database)?;
         let evaluated = async {
-            let registration = self.evaluate(evaluation, specification, &checkouts, &run.stop).await?;
+            let mut daemon = self.daemon.connect().await.map_err(StoresError::Daemon)?;
+            let delivery = self.stores.plan(&client, daemon.as_mut(), evaluation).await?;
+            // Others may need the daemon's places while this evaluates.
+            drop(daemon);
+            let registration =
+                self.evaluate(evaluation, specification, &checkouts, &delivery, &run.stop).await?;
+            self.deliver(&delivery, &registration, &client, &run.stop).await?;
             // From here on it is short, and all or nothing.
             let published = registration::publish(&mut client, evaluation, &registration).await?;
             Ok::<_, EvaluationError>(published)
@@ -279,6 +290,7 @@ impl Register {
         evaluation: EvaluationId,
         specification: &Specification,
         checkouts: &[Checkout],
+        delivery: &Delivery<'_>,
         stop: &CancellationToken,
     ) -> Result<Registration, EvaluationError> {
         let log = format!("evaluations/{evaluation}.log");
@@ -314,6 +326,7 @@ impl Register {
             client,
             substitutes: &self.substitutes,
             urls: &self.urls,
+            delivery,
         };
         let defaults =
             Defaults { timeout: specification.timeout.into(), max_silent: specification.max_silent.into() };
@@ -329,6 +342,26 @@ impl Register {
         };
         tokio::select! {
             registration = closing => registration,
+            () = stop.cancelled() => Err(EvaluationError::Stopped),
+        }
+    }
+
+    /// Brings the derivations of the jobs, and all they need, to the servers that do not share the store.
+    async fn deliver(
+        &self,
+        delivery: &Delivery<'_>,
+        registration: &Registration,
+        client: &Client,
+        stop: &CancellationToken,
+    ) -> Result<(), EvaluationError> {
+        let derivations = roots::derivations(registration);
+        let derivations = derivations.into_iter().map(|derivation| derivation.as_path().clone()).collect();
+        let bringing = async {
+            let mut daemon = self.daemon.connect().await.map_err(StoresError::Daemon)?;
+            delivery.bring(&derivations, &self.daemon, daemon.as_mut(), client).await
+        };
+        tokio::select! {
+            brought = bringing => Ok(brought?),
             () = stop.cancelled() => Err(EvaluationError::Stopped),
         }
     }

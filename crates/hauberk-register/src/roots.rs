@@ -34,6 +34,12 @@ pub(crate) enum RootsError {
     Database(#[source] DatabaseError),
 }
 
+/// Gives the derivations of an evaluation's jobs.
+pub(crate) fn derivations(registration: &Registration) -> HashSet<&DrvPath> {
+    let builds = registration.jobs.iter().filter_map(|job| registration.builds.get(job.build));
+    builds.map(|build| &build.derivation).collect()
+}
+
 /// Keeps the derivations of an evaluation's jobs, and with them all that they need.
 pub(crate) async fn add(
     directory: &Path,
@@ -45,13 +51,7 @@ pub(crate) async fn add(
     tokio::fs::create_dir_all(&directory)
         .await
         .map_err(|source| RootsError::File { path: directory.clone(), source })?;
-    let derivations: HashSet<&DrvPath> = registration
-        .jobs
-        .iter()
-        .filter_map(|job| registration.builds.get(job.build))
-        .map(|build| &build.derivation)
-        .collect();
-    for derivation in derivations {
+    for derivation in derivations(registration) {
         let link = directory.join(derivation.base_name());
         tokio::fs::symlink(derivation.to_string(), &link)
             .await

@@ -14,7 +14,7 @@ use hauberk_database::{
     Database, DatabaseError, EvaluationId, SpecificationId, begin, commit, evaluations, specifications,
 };
 use hauberk_publish::SubstituteClient;
-use hauberk_publish::client::{ClientConfig, ClientError};
+use hauberk_publish::client::{ClientConfig, ClientError, Pusher};
 use hauberk_store::StoreDirectory;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::git::{Git, GitError};
 use crate::look::{LookError, Register, Seen, Watched, chain};
 use crate::running::Running;
+use crate::stores::Stores;
 
 /// Looks that run at a time: an evaluator can take much memory.
 const PARALLEL: usize = 2;
@@ -89,6 +90,11 @@ pub async fn run(
         git: Git::prepare(&state).await?,
         substitutes: SubstituteClient::new(StoreDirectory::nix(), ClientConfig::internet())?,
         urls: config.substitute_urls.clone(),
+        stores: Stores {
+            pusher: Pusher::new(ClientConfig::farm(), config.push_patience)?,
+            when: config.push,
+            urls: config.server_urls.clone(),
+        },
         keeper: config.daemon.keeper(),
         daemon: config.daemon.clone(),
         database,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hauberk_database::testing::TestDatabase;
 use hauberk_database::{EvaluationId, begin, commit, control, evaluations};
-use hauberk_register::{Config, RegisterError, run, specification};
+use hauberk_register::{Config, PushWhen, RegisterError, run, specification};
 use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -175,6 +175,9 @@ arguments = {{ flavour = "plain" }}
             state_directory: self.state.clone(),
             daemon: self.address.parse().unwrap(),
             substitute_urls: Vec::new(),
+            push: PushWhen::Auto,
+            server_urls: Vec::new(),
+            push_patience: Duration::ZERO,
         }
     }
 

@@ -9,6 +9,7 @@ use hauberk_database::ConnectionString;
 use hauberk_discovery::Interfaces;
 use hauberk_protocol::keys::CurveKeyPair;
 use hauberk_protocol::socket::ServerAddress;
+use hauberk_publish::push::PushLimits;
 use hauberk_publish::server::PublishOptions;
 use hauberk_publish::{BaseUrl, Signer};
 use hauberk_store::StoreDirectory;
@@ -105,6 +106,8 @@ pub struct Limits {
     pub product: u64,
     /// Attempts whose outputs are fetched at once.
     pub fetches: usize,
+    /// What registers may push.
+    pub push: PushLimits,
     /// What is in hand may take so long to finish when the server ends.
     pub grace: Duration,
 }
@@ -127,6 +130,7 @@ impl Default for Limits {
             output: 0,
             product: 64 << 30,
             fetches: 8,
+            push: PushLimits::default(),
             grace: Duration::from_secs(10),
         }
     }

@@ -14,7 +14,10 @@ use hauberk_protocol::proto::{SigningKey, Welcome, welcome};
 use hauberk_protocol::socket::{Context, RouterOptions, RouterSocket, ServerAddress, ServerSecurity};
 use hauberk_publish::client::ClientConfig;
 use hauberk_publish::server::PublishOptions;
-use hauberk_publish::{Cache, Inbox, Products, PublishConfig, StoreSource, SubstituteClient, products};
+use hauberk_publish::{
+    Cache, Inbox, Products, PublishConfig, PushDoor, StoreSource, SubstituteClient, products,
+};
+use hauberk_store::StorePath;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::task::JoinSet;
@@ -31,9 +34,11 @@ use crate::error::ServerError;
 use crate::fetch::{Fetcher, RECEPTIONS, Shelf};
 use crate::heart::{Company, Heart};
 use crate::herald::Herald;
+use crate::identity;
 use crate::logs::{AttemptLogs, LogJanitor, LogReceiver};
 use crate::metrics::{Exporter, Metrics};
 use crate::products::ProductKeeper;
+use crate::pushes::Gate;
 use crate::registry::Registry;
 use crate::settler::Settler;
 use crate::sources::Sources;
@@ -143,7 +148,7 @@ pub async fn run(
     let exporter = std::sync::Arc::new(Exporter::new(&metrics, database.clone()));
     let mut shelves = HashMap::new();
     for store in stores {
-        let Store { config: store, listener, port, cache, pool: local } = store;
+        let Store { config: store, listener, port, cache, pool: local, .. } = store;
         let mut publishing = PublishConfig::new(store.directory.clone());
         publishing.signer = store.signer.clone();
         publishing.cache = Some(cache.clone());
@@ -152,6 +157,14 @@ pub async fn run(
         publishing.inbox = Some(inbox.clone());
         // All of them have all, as a product is found by its content alone.
         publishing.products = Some(products.clone());
+        let gate = Gate { database: database.clone(), server };
+        publishing.pushes = Some(PushDoor::open(
+            &cache.directory().join("pushes"),
+            gate,
+            cache.clone(),
+            store.signer.clone(),
+            config.limits.push,
+        )?);
         // A pool of its own, so that users of the farm never keep its fetcher waiting.
         publishing.store = store
             .daemon
@@ -418,6 +431,8 @@ struct Store {
     port: u16,
     cache: Cache,
     pool: Option<Pool>,
+    /// A path that is in its local store alone.
+    identity: Option<StorePath>,
 }
 
 impl Store {
@@ -439,7 +454,11 @@ impl Store {
             Some(address) => Some(local_store(address, config).await?),
             None => None,
         };
-        Ok(Self { config: config.clone(), listener, port, cache, pool })
+        let identity = match &pool {
+            Some(pool) => identity::settle(pool, cache.directory()).await,
+            None => None,
+        };
+        Ok(Self { config: config.clone(), listener, port, cache, pool, identity })
     }
 
     /// Where others reach it.
@@ -454,6 +473,7 @@ impl Store {
             directory: self.config.directory.to_string(),
             url: self.url(server, host),
             keys: signing_keys(&self.config).into_iter().map(|key| key.key).collect(),
+            identity: self.identity.clone(),
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
 use hauberk_store::{StorePath, StorePathHash};
 
 use super::{directory::Cache, error::CacheError, reader::CacheReader};
+use crate::push::MARK;
 
 /// An item as it lies in a cache.
 #[derive(Debug, Clone)]
@@ -22,6 +23,10 @@ pub struct StoredItem {
     pub bytes: u64,
     /// When it came or was last downloaded, whichever is later.
     pub used_at: SystemTime,
+    /// Whether it came by a push: a derivation, or a source of one.
+    pub pushed: bool,
+    /// When it was last looked for by those who push, or came.
+    pub noted_at: SystemTime,
 }
 
 /// How firmly an item is kept.
@@ -134,6 +139,7 @@ impl CacheReader {
                 continue;
             };
             let (mut bytes, mut used_at) = (metadata.len(), used(&metadata));
+            let noted_at = used_at;
             for place in &narinfo.urls {
                 if let Some(name) = place.url.strip_prefix("nar/")
                     && let Ok((_, metadata)) = self.open_nar(name)
@@ -148,6 +154,8 @@ impl CacheReader {
                 path: narinfo.store_path,
                 bytes,
                 used_at,
+                pushed: narinfo.unknown.iter().any(|(name, _)| name == MARK),
+                noted_at,
             });
         }
         Ok(items)
@@ -175,6 +183,32 @@ impl Cache {
     /// Files that cannot be read or removed.
     pub fn remove(&self, hashes: &[StorePathHash]) -> Result<u64, CacheError> {
         let _alone = self.alone()?;
+        self.remove_alone(hashes)
+    }
+
+    /// Does as [`Self::remove`] with items that came by pushes, until one of them has been looked for since they were listed: somebody is about to
+    /// need it, and with it what it refers to, which stands behind it. Gives the number of items removed, too; when that is less than all,
+    /// what is needed is to be looked at again.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_unused(&self, items: &[&StoredItem]) -> Result<(usize, u64), CacheError> {
+        let _alone = self.alone()?;
+        let mut hashes = Vec::with_capacity(items.len());
+        for item in items {
+            let path = self.reader().narinfo_path(&item.path.hash());
+            let found = metadata(path.symlink_metadata()).map_err(CacheError::io("look at", &path))?;
+            if found.is_some_and(|found| used(&found) != item.noted_at) {
+                break;
+            }
+            hashes.push(item.path.hash());
+        }
+        let bytes = self.remove_alone(&hashes)?;
+        Ok((hashes.len(), bytes))
+    }
+
+    /// Removes items while nobody brings any in.
+    fn remove_alone(&self, hashes: &[StorePathHash]) -> Result<u64, CacheError> {
         let reader = self.reader();
         let mut nars = HashSet::new();
         for hash in hashes {
@@ -229,6 +263,8 @@ mod tests {
             references: references.iter().map(|item| item.path.hash()).collect(),
             bytes,
             used_at: SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400),
+            pushed: false,
+            noted_at: SystemTime::UNIX_EPOCH,
         }
     }
 

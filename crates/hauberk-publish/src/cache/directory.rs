@@ -155,7 +155,7 @@ impl Cache {
     }
 
     /// Gives what the cache says of an item, unless that is malformed or names a nar that is not there.
-    fn intact(&self, hash: &StorePathHash) -> Result<Option<NarInfo>, CacheError> {
+    pub(super) fn intact(&self, hash: &StorePathHash) -> Result<Option<NarInfo>, CacheError> {
         let narinfo = match self.narinfo(hash) {
             Err(error @ CacheError::NarInfo { .. }) => {
                 warn!(error = &error as &dyn std::error::Error, "replacing a malformed narinfo");
@@ -181,6 +181,11 @@ impl Cache {
         self.locked(File::lock)
     }
 
+    /// Keeps other processes from removing items.
+    pub(super) fn shared(&self) -> Result<File, CacheError> {
+        self.locked(File::lock_shared)
+    }
+
     /// Takes the lock between those who bring items in, who may do so together, and those who remove some.
     fn locked(&self, lock: impl FnOnce(&File) -> io::Result<()>) -> Result<File, CacheError> {
         let nars = &self.0.nars;
@@ -195,7 +200,7 @@ impl Cache {
     pub(super) fn replace_narinfos(&self, narinfos: &[NarInfo]) -> Result<(), CacheError> {
         let inner = &*self.0;
         let _one_at_a_time = inner.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        let _nothing_goes = self.locked(File::lock_shared)?;
+        let _nothing_goes = self.shared()?;
         let mut written = Vec::with_capacity(narinfos.len());
         for narinfo in narinfos {
             let path = self.narinfo_path(&narinfo.store_path.hash());
@@ -238,7 +243,7 @@ impl Cache {
     ) -> Result<Vec<Committed>, CacheError> {
         let inner = &*self.0;
         let _one_at_a_time = inner.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        let _nothing_goes = self.locked(File::lock_shared)?;
+        let _nothing_goes = self.shared()?;
         let mut committed: Vec<Committed> = Vec::with_capacity(batch.len());
         let mut first: HashMap<StorePathHash, usize> = HashMap::new();
         let mut fresh = Vec::new();

@@ -91,14 +91,15 @@ impl fmt::Display for Method {
 }
 
 /// Packs what is written into it.
-pub(super) enum Encoder {
+pub(crate) enum Encoder {
     None(NarFile),
     Gzip(flate2::write::GzEncoder<NarFile>),
     Zstd(zstd::Encoder<'static, NarFile>),
 }
 
 impl Encoder {
-    pub(super) fn new(method: Method, file: NarFile) -> io::Result<Self> {
+    /// Packs into `file`.
+    pub(crate) fn new(method: Method, file: NarFile) -> io::Result<Self> {
         Ok(match method {
             Method::None => Self::None(file),
             Method::Gzip(level) => {
@@ -108,7 +109,8 @@ impl Encoder {
         })
     }
 
-    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Packs more.
+    pub(crate) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::None(file) => file.write_all(bytes),
             Self::Gzip(encoder) => encoder.write_all(bytes),
@@ -116,7 +118,8 @@ impl Encoder {
         }
     }
 
-    pub(super) fn finish(self) -> io::Result<FinishedNar> {
+    /// Ends the file.
+    pub(crate) fn finish(self) -> io::Result<FinishedNar> {
         Ok(match self {
             Self::None(file) => file.finish(Compression::None),
             Self::Gzip(encoder) => encoder.finish()?.finish(Compression::Gzip),

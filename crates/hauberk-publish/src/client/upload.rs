@@ -1,17 +1,19 @@
 //! Putting results into the inbox of a server that cannot fetch them.
 
-use std::{
-    io::{self, Read},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use hauberk_store::{StoreDirectory, StorePath, narinfo::Compression};
-use reqwest::{Response, StatusCode, Url};
-use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
+use reqwest::Url;
+use tokio::{sync::mpsc, task::spawn_blocking};
 
-use super::{base_url::BaseUrl, config::ClientConfig, error::ClientError, substitutes::http_client};
+use super::{
+    base_url::BaseUrl,
+    config::ClientConfig,
+    error::ClientError,
+    pieces::{MOST_TURNS, PieceSender, read_pieces},
+};
 use crate::{
     inbox::PIECE,
     server::{StoreError, StoreItem, StoreSource},
@@ -22,9 +24,6 @@ use crate::{
 /// Nars uploaded at once.
 const PARALLEL: usize = 2;
 
-/// How often the end of a piece is looked for where the server says that it is.
-const MOST_TURNS: usize = 8;
-
 /// Where an upload goes.
 #[derive(Clone)]
 pub struct UploadTarget {
@@ -34,6 +33,14 @@ pub struct UploadTarget {
     pub place: String,
     /// What shows that it may.
     pub token: String,
+}
+
+impl UploadTarget {
+    /// Gives the URL of something there.
+    pub(super) fn place(&self, name: &str) -> Result<Url, UploadError> {
+        let name = format!("{}/{name}", self.place);
+        self.base.join(&name).ok_or(UploadError::Place(name))
+    }
 }
 
 impl std::fmt::Debug for UploadTarget {
@@ -100,11 +107,10 @@ impl UploadError {
 /// Uploads items of a local store, signed. What a server has already it does not get again. Clones share connections.
 #[derive(Clone)]
 pub struct Uploader {
-    http: reqwest::Client,
+    pieces: PieceSender,
     store_directory: StoreDirectory,
     store: StoreSource,
     signer: Signer,
-    config: ClientConfig,
 }
 
 impl Uploader {
@@ -118,7 +124,7 @@ impl Uploader {
         signer: Signer,
         config: ClientConfig,
     ) -> Result<Self, ClientError> {
-        Ok(Self { http: http_client(&config)?, store_directory, store, signer, config })
+        Ok(Self { pieces: PieceSender::new(config)?, store_directory, store, signer })
     }
 
     /// Uploads `paths`: what they are first, then their nars, going on where an earlier upload was cut.
@@ -136,9 +142,9 @@ impl Uploader {
                 // That it is not here any more.
                 None => Bytes::new(),
             };
-            let url = place(target, &name)?;
-            if !self.offset(target, &url).await?.complete {
-                self.put(target, &url, 0, text, true).await?;
+            let url = target.place(&name)?;
+            if !self.pieces.offset(target, &url).await?.complete {
+                self.pieces.put(target, &url, 0, text, true).await?;
             }
             if let Some(item) = item {
                 nars.push(Box::pin(self.nar(target, path, item)));
@@ -154,9 +160,9 @@ impl Uploader {
         path: &StorePath,
         item: Arc<StoreItem>,
     ) -> Result<(), UploadError> {
-        let url = place(target, &format!("{}.nar", path.hash()))?;
+        let url = target.place(&format!("{}.nar", path.hash()))?;
         for _ in 0..MOST_TURNS {
-            let here = self.offset(target, &url).await?;
+            let here = self.pieces.offset(target, &url).await?;
             if here.complete || self.rest(target, &url, path, &item, here.at).await? {
                 return Ok(());
             }
@@ -175,11 +181,11 @@ impl Uploader {
     ) -> Result<bool, UploadError> {
         let (sender, mut pieces) = mpsc::channel(1);
         let (item, first) = (Arc::clone(item), at);
-        let reading = spawn_blocking(move || read_pieces(&item, first, &sender));
+        let reading = spawn_blocking(move || read_nar(&item, first, &sender));
         while let Some(piece) = pieces.recv().await {
             let last = piece.len() < PIECE;
             let length = piece.len() as u64;
-            if !self.put(target, url, at, piece, last).await? {
+            if !self.pieces.put(target, url, at, piece, last).await? {
                 return Ok(false);
             }
             at += length;
@@ -191,93 +197,10 @@ impl Uploader {
         read.map_err(|source| UploadError::Read { path: path.clone(), source })?;
         Ok(false)
     }
-
-    async fn offset(&self, target: &UploadTarget, url: &Url) -> Result<Here, UploadError> {
-        let request = self.http.head(url.clone()).bearer_auth(&target.token);
-        let response = self.send(url, request).await?;
-        match response.status() {
-            StatusCode::OK | StatusCode::NO_CONTENT => Ok(Here::of(&response)),
-            _ => Err(refused(url, response).await),
-        }
-    }
-
-    /// Puts a piece. False when it does not join what the server has.
-    async fn put(
-        &self,
-        target: &UploadTarget,
-        url: &Url,
-        at: u64,
-        piece: Bytes,
-        last: bool,
-    ) -> Result<bool, UploadError> {
-        let request = self
-            .http
-            .patch(url.clone())
-            .bearer_auth(&target.token)
-            .header("content-type", "application/partial-upload")
-            .header("upload-offset", at)
-            .header("upload-complete", if last { "?1" } else { "?0" })
-            .body(piece);
-        let response = self.send(url, request).await?;
-        match response.status() {
-            StatusCode::OK | StatusCode::NO_CONTENT => Ok(true),
-            StatusCode::CONFLICT => Ok(false),
-            _ => Err(refused(url, response).await),
-        }
-    }
-
-    async fn send(&self, url: &Url, request: reqwest::RequestBuilder) -> Result<Response, UploadError> {
-        // A piece is no longer than what must pass within this time anyway, sixteen times over.
-        match timeout(self.config.stall_timeout * 4, request.send()).await {
-            Ok(sent) => sent.map_err(|source| UploadError::Unreachable { url: url.to_string(), source }),
-            Err(_) => Err(UploadError::Late { url: url.to_string() }),
-        }
-    }
 }
 
-/// What a server has of an upload.
-struct Here {
-    at: u64,
-    complete: bool,
-}
-
-impl Here {
-    fn of(response: &Response) -> Self {
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        Self {
-            at: header("upload-offset").and_then(|value| value.parse().ok()).unwrap_or(0),
-            complete: header("upload-complete") == Some("?1"),
-        }
-    }
-}
-
-fn place(target: &UploadTarget, name: &str) -> Result<Url, UploadError> {
-    let name = format!("{}/{name}", target.place);
-    target.base.join(&name).ok_or(UploadError::Place(name))
-}
-
-/// Longest text of a refusal that is told on, in characters.
-const LONGEST_REASON: usize = 300;
-
-async fn refused(url: &Url, mut response: Response) -> UploadError {
-    let status = response.status().as_u16();
-    let first = response.chunk().await.ok().flatten().unwrap_or_default();
-    let text = String::from_utf8_lossy(&first).trim().chars().take(LONGEST_REASON).collect();
-    UploadError::Refused { url: url.to_string(), status, text }
-}
-
-/// Reads the packed nar of an item from `first` on, in pieces of which only the last one is shorter.
-fn read_pieces(item: &StoreItem, first: u64, sender: &mpsc::Sender<Bytes>) -> io::Result<()> {
+/// Reads the packed nar of an item from `first` on.
+fn read_nar(item: &StoreItem, first: u64, sender: &mpsc::Sender<Bytes>) -> io::Result<()> {
     let nar = NarReader::open(&item.file)?;
-    let mut packed = packed(nar, item.nar_size())?;
-    // What was packed before comes out the same.
-    io::copy(&mut packed.by_ref().take(first), &mut io::sink())?;
-    loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        packed.by_ref().take(PIECE as u64).read_to_end(&mut piece)?;
-        let last = piece.len() < PIECE;
-        if sender.blocking_send(piece.into()).is_err() || last {
-            return Ok(());
-        }
-    }
+    read_pieces(packed(nar, item.nar_size())?, first, sender)
 }

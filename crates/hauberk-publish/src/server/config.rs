@@ -9,7 +9,7 @@ use super::{
     elsewhere::Elsewhere, log_source::LogSource, metrics_source::MetricsSource, packer::Packing,
     store_source::StoreSource,
 };
-use crate::{cache::Cache, inbox::Inbox, products::Products, signer::Signer};
+use crate::{cache::Cache, inbox::Inbox, products::Products, push::PushDoor, signer::Signer};
 
 /// What a publish server serves, and how.
 #[derive(Clone)]
@@ -35,6 +35,8 @@ pub struct PublishConfig {
     pub elsewhere: Option<Arc<dyn Elsewhere>>,
     /// Build products.
     pub products: Option<Products>,
+    /// Takes derivations and sources that are pushed; nothing is taken without it.
+    pub pushes: Option<PushDoor>,
     /// Build logs.
     pub logs: Option<Arc<dyn LogSource>>,
     /// More figures for `/metrics`.
@@ -64,6 +66,7 @@ impl PublishConfig {
             inbox: None,
             elsewhere: None,
             products: None,
+            pushes: None,
             logs: None,
             metrics: None,
             ttl: None,

@@ -130,7 +130,7 @@ impl Connection {
                 let activity = Arc::clone(&self.activity);
                 let _answering = activity.answering();
                 match request.method {
-                    Method::Patch => Box::pin(self.take(&mut request)).await?,
+                    Method::Patch | Method::Post => Box::pin(self.take(&mut request)).await?,
                     Method::Get | Method::Head | Method::Other => self.shared.handler.handle(&request).await,
                 }
             };
@@ -179,13 +179,12 @@ impl Connection {
 
     /// Takes a request's content, unless that is not wanted: then the connection ends with the answer.
     async fn take(&mut self, request: &mut Request) -> io::Result<Reply> {
-        let desk = self.shared.handler.desk();
-        let reply = match desk.admit(request).await {
+        let reply = match self.shared.handler.admit(request).await {
             Err(reply) => reply,
-            Ok(piece) => {
-                let content = self.content(piece.length()).await?;
+            Ok(intake) => {
+                let content = self.content(intake.length()).await?;
                 request.stays = request.stays_after_content;
-                piece.write(content).await
+                intake.take(content).await
             }
         };
         self.shared.handler.count(request, &reply);

@@ -26,12 +26,13 @@ use super::{
     log_source::{Growing, LogBody, LogName, LogSource},
     metrics::{Kind, Metrics},
     packer::{Meanwhile, Packer},
+    push::{PushDesk, Pushed},
     reply::{self, Endless, Immutable, Reply, Wanted},
     request::{Field, Method, Request},
     route::Route,
     status::Status,
     store_source::StoreItem,
-    upload::UploadDesk,
+    upload::{Piece, UploadDesk},
 };
 use crate::{
     products::media_type,
@@ -57,6 +58,33 @@ pub(super) struct Handler {
     pool: BufferPool,
     metrics: Arc<Metrics>,
     desk: UploadDesk,
+    pushes: PushDesk,
+}
+
+/// Content that may come.
+pub(super) enum Intake {
+    /// A piece of an upload.
+    Upload(Piece),
+    /// Something of a push.
+    Push(Pushed),
+}
+
+impl Intake {
+    /// Bytes it has.
+    pub(super) fn length(&self) -> usize {
+        match self {
+            Self::Upload(piece) => piece.length(),
+            Self::Push(pushed) => pushed.length(),
+        }
+    }
+
+    /// Takes it.
+    pub(super) async fn take(self, content: Vec<u8>) -> Reply {
+        match self {
+            Self::Upload(piece) => piece.write(content).await,
+            Self::Push(pushed) => pushed.take(content).await,
+        }
+    }
 }
 
 /// The nar of an item, wherever it lies.
@@ -92,7 +120,8 @@ impl Handler {
             signing_keys: signing_keys.into(),
             pool: BufferPool::default(),
             packer,
-            desk: UploadDesk::new(config.inbox.clone(), config.store_directory.clone()),
+            desk: UploadDesk::new(config.inbox.clone()),
+            pushes: PushDesk::new(config.pushes.clone(), config.store.clone()),
             metrics,
             config,
         })
@@ -105,16 +134,22 @@ impl Handler {
                 let answered = self.answer(request).await;
                 answered.unwrap_or_else(|failure| failure.into_reply(&request.path, self.config.negative_ttl))
             }
-            // Content is taken by `receive`.
-            Method::Patch | Method::Other => reply::method_not_allowed(),
+            // Content is taken after `admit`.
+            Method::Patch | Method::Post | Method::Other => reply::method_not_allowed(),
         };
         self.metrics.answered(Kind::of(&request.path), reply.status);
         reply
     }
 
-    /// Gives where content is taken.
-    pub(super) fn desk(&self) -> &UploadDesk {
-        &self.desk
+    /// Decides by its head whether a request's content is taken.
+    pub(super) async fn admit(&self, request: &Request) -> Result<Intake, Reply> {
+        match Route::parse(&self.config.store_directory, &request.path) {
+            Route::Upload(name) => self.desk.admit(request, name).await.map(Intake::Upload),
+            Route::Push(evaluation, part) => {
+                self.pushes.admit(request, evaluation, part).await.map(Intake::Push)
+            }
+            _ => Err(reply::method_not_allowed()),
+        }
     }
 
     /// Counts the answer to a request that brought content.
@@ -156,7 +191,10 @@ impl Handler {
             }
             Route::Product(sha256, name) => self.product(request, &sha256, &name),
             Route::Upload(name) if request.method == Method::Head => Ok(self.desk.offset(request, &name)),
-            Route::Upload(_) => Ok(reply::method_not_allowed()),
+            Route::Push(evaluation, part) if request.method == Method::Head => {
+                Ok(self.pushes.offset(request, evaluation, &part).await)
+            }
+            Route::Upload(_) | Route::Push(..) => Ok(reply::method_not_allowed()),
             Route::File(path, hash) => self.fixed_file(request, &path, &hash).await,
             Route::Identity(nonce) => {
                 let lines = self.config.signer.sign_nonce(&nonce);

@@ -20,6 +20,7 @@ mod packer;
 mod places;
 mod publish_server;
 mod pump;
+mod push;
 mod range;
 mod reply;
 mod request;

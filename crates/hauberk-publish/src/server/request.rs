@@ -17,6 +17,8 @@ pub(super) enum Method {
     Head,
     /// Add the content that comes with it.
     Patch,
+    /// Answer what the content asks.
+    Post,
     /// Something that is not done here.
     Other,
 }
@@ -104,6 +106,7 @@ impl Request {
                 "GET" => Method::Get,
                 "HEAD" => Method::Head,
                 "PATCH" => Method::Patch,
+                "POST" => Method::Post,
                 _ => Method::Other,
             },
             path: path_of(target).to_owned(),
@@ -229,7 +232,8 @@ mod tests {
         assert!(request.stays && request.takes_chunks && !request.told_to_stay);
         assert_eq!(parse("HEAD http://h:1/x HTTP/1.1\r\n\r\n").path, "/x");
         assert_eq!(parse("HEAD http://h HTTP/1.1\r\n\r\n").path, "/");
-        assert_eq!(parse("POST /x HTTP/1.1\r\n\r\n").method, Method::Other);
+        assert_eq!(parse("POST /x HTTP/1.1\r\n\r\n").method, Method::Post);
+        assert_eq!(parse("PUT /x HTTP/1.1\r\n\r\n").method, Method::Other);
         assert!(parse("GET / HTTP/1.1\r\nAccept: text/html, application/json;q=0.5\r\n\r\n").takes_json());
         for (value, takes) in
             [("gzip", true), ("br, gzip;q=0", false), ("*;q=0.1", true), ("identity", false)]

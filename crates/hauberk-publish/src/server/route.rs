@@ -8,6 +8,7 @@ use crate::{
     inbox::{Part, UploadName},
     nonce::Nonce,
     products::parse_file_name,
+    push::{ParcelName, Question},
 };
 
 /// Longest request path looked at; a store path's name has at most 211 characters, each perhaps percent-encoded.
@@ -46,6 +47,8 @@ pub(super) enum Route {
     Identity(Nonce),
     /// `/upload/NUMBER/HASH.narinfo` and `/upload/NUMBER/HASH.nar`.
     Upload(UploadName),
+    /// `/push/EVALUATION/…`.
+    Push(u64, PushPart),
     /// `/metrics`.
     Metrics,
     /// `/health`.
@@ -56,6 +59,15 @@ pub(super) enum Route {
     SigningKey,
     /// Anything else.
     Unknown,
+}
+
+/// What of a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum PushPart {
+    /// `missing` or `available`.
+    Question(Question),
+    /// `parcel/NAME`.
+    Parcel(ParcelName),
 }
 
 impl Route {
@@ -75,6 +87,9 @@ impl Route {
             _ => {
                 if let Some(rest) = path.strip_prefix("upload/") {
                     return upload(rest).map_or(Self::Unknown, Self::Upload);
+                }
+                if let Some(rest) = path.strip_prefix("push/") {
+                    return push(rest).unwrap_or(Self::Unknown);
                 }
                 if let Some(hash) = path.strip_suffix(".narinfo") {
                     return StorePathHash::parse(hash).map_or(Self::Unknown, Self::NarInfo);
@@ -136,6 +151,17 @@ fn upload(rest: &str) -> Option<UploadName> {
     let plain = number.bytes().all(|byte| byte.is_ascii_digit());
     let number = plain.then(|| number.parse().ok()).flatten()?;
     Some(UploadName { number, hash: StorePathHash::parse(hash).ok()?, part })
+}
+
+/// Names what of a push comes or is asked.
+fn push(rest: &str) -> Option<Route> {
+    let (evaluation, part) = rest.split_once('/')?;
+    let part = match part {
+        "missing" => PushPart::Question(Question::Missing),
+        "available" => PushPart::Question(Question::Available),
+        _ => PushPart::Parcel(ParcelName::parse(part.strip_prefix("parcel/")?)?),
+    };
+    Some(Route::Push(decimal(evaluation)?, part))
 }
 
 /// Finds the store path of a file by its name and the hash of its content.
@@ -224,6 +250,11 @@ mod tests {
         let name = |part| Route::Upload(UploadName { number: 7, hash, part });
         check(&format!("/upload/7/{HASH}.narinfo"), &name(Part::NarInfo));
         check(&format!("/upload/7/{HASH}.nar"), &name(Part::Nar));
+        check("/push/7/missing", &Route::Push(7, PushPart::Question(Question::Missing)));
+        check("/push/7/available", &Route::Push(7, PushPart::Question(Question::Available)));
+        let parcel = ParcelName::of([]);
+        let path = format!("/push/7/parcel/{}", parcel.as_str());
+        check(&path, &Route::Push(7, PushPart::Parcel(parcel)));
     }
 
     #[test]
@@ -259,6 +290,11 @@ mod tests {
             "/product/1impfw8zdgisxkghq9a3q7cn7jb9zyzgxdydiamp8z2nlyyl0h5h/a%2fb",
             "/product/../a",
             "/product/tmp/a",
+            "/push/7/",
+            "/push/0/missing",
+            "/push/7/parcel/",
+            "/push/7/parcel/../../x",
+            "/push/7/parcel/0000000000000000000000000000000000000000000000000000000000000../",
             "/upload/7/../8",
             "/upload/../7/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0.nar",
             "/upload/+7/x73mwwgn48z7flxzwmsfk9d0fnjcbcj0.nar",

@@ -2,7 +2,7 @@
 
 use std::{error::Error, sync::Arc};
 
-use hauberk_store::{StoreDirectory, narinfo};
+use hauberk_store::narinfo;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
@@ -11,8 +11,7 @@ use tracing::{error, warn};
 
 use super::{
     reply::{self, Reply},
-    request::{Field, Request},
-    route::Route,
+    request::{Field, Method, Request},
     status::Status,
 };
 use crate::inbox::{Inbox, Offset, PIECE, Part, Refusal, Slot, UploadName};
@@ -23,8 +22,37 @@ const PIECES: usize = 32;
 /// Takes uploads.
 pub(super) struct UploadDesk {
     inbox: Option<Inbox>,
-    store_directory: StoreDirectory,
     room: Arc<Semaphore>,
+}
+
+/// What the head of a request says of the piece that comes with it.
+pub(super) struct PieceHead {
+    /// Where it begins.
+    pub(super) at: u64,
+    /// Whether it is the last one.
+    pub(super) last: bool,
+    /// Bytes it has.
+    pub(super) length: usize,
+}
+
+impl PieceHead {
+    /// Reads the head of a request whose content may have `limit` bytes.
+    pub(super) fn of(request: &Request, limit: usize) -> Result<Self, Reply> {
+        let at = request.values(Field::UploadOffset).next().map_or(Ok(0), |value| value.trim().parse());
+        let at = at.map_err(|_| reply::refusal(Status::BadRequest, "this is no offset"))?;
+        let last = match request.values(Field::UploadComplete).next().map(str::trim) {
+            Some("?1") => true,
+            Some("?0") | None => false,
+            Some(_) => return Err(reply::refusal(Status::BadRequest, "an upload is complete by ?1 or ?0")),
+        };
+        let length = request.content.ok_or_else(|| {
+            reply::refusal(Status::LengthRequired, "the length of the content must be told beforehand")
+        })?;
+        let length = usize::try_from(length).ok().filter(|length| *length <= limit).ok_or_else(|| {
+            reply::refusal(Status::ContentTooLarge, format!("a piece may have {limit} bytes"))
+        })?;
+        Ok(Self { at, last, length })
+    }
 }
 
 /// A piece of an upload that may come.
@@ -39,8 +67,8 @@ pub(super) struct Piece {
 
 impl UploadDesk {
     /// Takes uploads into `inbox`.
-    pub(super) fn new(inbox: Option<Inbox>, store_directory: StoreDirectory) -> Self {
-        Self { inbox, store_directory, room: Arc::new(Semaphore::new(PIECES)) }
+    pub(super) fn new(inbox: Option<Inbox>) -> Self {
+        Self { inbox, room: Arc::new(Semaphore::new(PIECES)) }
     }
 
     /// Tells how much is here.
@@ -54,28 +82,16 @@ impl UploadDesk {
     }
 
     /// Decides by its head whether a request's content is taken.
-    pub(super) async fn admit(&self, request: &Request) -> Result<Piece, Reply> {
-        let Route::Upload(name) = Route::parse(&self.store_directory, &request.path) else {
+    pub(super) async fn admit(&self, request: &Request, name: UploadName) -> Result<Piece, Reply> {
+        if request.method != Method::Patch {
             return Err(reply::method_not_allowed());
-        };
+        }
         let slot = self.slot(request, &name)?;
-        let at = request.values(Field::UploadOffset).next().map_or(Ok(0), |value| value.trim().parse());
-        let at = at.map_err(|_| reply::refusal(Status::BadRequest, "this is no offset"))?;
-        let last = match request.values(Field::UploadComplete).next().map(str::trim) {
-            Some("?1") => true,
-            Some("?0") | None => false,
-            Some(_) => return Err(reply::refusal(Status::BadRequest, "an upload is complete by ?1 or ?0")),
-        };
-        let length = request.content.ok_or_else(|| {
-            reply::refusal(Status::LengthRequired, "the length of the content must be told beforehand")
-        })?;
         let limit = match name.part {
             Part::NarInfo => narinfo::MAX_SIZE,
             Part::Nar => PIECE,
         };
-        let length = usize::try_from(length).ok().filter(|length| *length <= limit).ok_or_else(|| {
-            reply::refusal(Status::ContentTooLarge, format!("a piece may have {limit} bytes"))
-        })?;
+        let PieceHead { at, last, length } = PieceHead::of(request, limit)?;
         // Before the content comes: what cannot join need not.
         let here = slot.offset(&name).map_err(|refusal| refuse(&refusal))?;
         if here.complete || here.at != at {

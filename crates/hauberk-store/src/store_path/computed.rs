@@ -53,6 +53,19 @@ impl StorePath {
         Self::of_sorted_text(directory, name, contents, references)
     }
 
+    /// Computes the path of a text of which only the hash is at hand: `text`.
+    ///
+    /// # Errors
+    /// A name that stores do not allow.
+    pub fn of_hashed_text(
+        directory: &StoreDirectory,
+        name: &str,
+        contents: &Sha256,
+        references: &BTreeSet<Self>,
+    ) -> Result<Self, StorePathError> {
+        Self::compute(directory, &with_references("text", references, false), contents, name)
+    }
+
     /// Does as [`Self::of_text`] with references that are sorted.
     pub(crate) fn of_sorted_text<'a>(
         directory: &StoreDirectory,

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::anyhow;
 use clap::Args;
 use hauberk_database::retention::{self, AsOf, Keep, Removal};
-use hauberk_database::{Client, Database, ProductId, ServerId, audit};
+use hauberk_database::{Client, Database, ProductId, ServerId, audit, pushes};
 use hauberk_publish::cache::{CacheReader, Collection, Hold, StoredItem};
 use hauberk_publish::{Cache, Products};
 use hauberk_store::{Sha256, StorePath, StorePathHash};
@@ -28,7 +28,8 @@ const TRIES: u32 = 5;
 /// Kept is what the evaluations need that their specifications keep (`keep-evaluations`, `keep-days`; all, if they say nothing), what builds need
 /// that are not finished, and whatever those refer to. Everything else that the farm has built goes, unless it was downloaded lately. What
 /// goes is built again when an evaluation wants it again. Build products are kept like the outputs they were taken out of, which stay as long as
-/// they do. Run it as the server's user; the server may run meanwhile.
+/// they do. Derivations and sources that registers have pushed go when no unfinished build and no last evaluation needs them. Run it as the server's
+/// user; the server may run meanwhile.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -113,7 +114,9 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
             tracing::info!("an evaluation was published meanwhile: looking again at what is wanted");
             continue;
         }
-        let going: Vec<&StorePath> = outputs.iter().map(|&place| &items[place].path).collect();
+        let (pushed, going): (Vec<&StoredItem>, Vec<&StoredItem>) =
+            outputs.iter().map(|&place| &items[place]).partition(|item| is_pushed(item, &known));
+        let going: Vec<&StorePath> = going.into_iter().map(|item| &item.path).collect();
         let built: Vec<&StorePath> = going.iter().copied().filter(|path| known.contains(*path)).collect();
         if !retention::collect(&mut client, server, as_of, &built).await? {
             tracing::info!("an evaluation was published meanwhile: looking again at what is wanted");
@@ -123,8 +126,16 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         if let Some(products) = &products {
             (removed, bytes) = remove_products(&client, server, products, &going_files).await?;
         }
+        let mut gone = 0;
         for batch in going.chunks(BATCH) {
             let (count, freed) = remove(&mut client, server, &cache, batch, &known).await?;
+            gone += count;
+            bytes += freed;
+        }
+        removed += gone;
+        // What stays after all may refer to some of them.
+        if gone == going.len() {
+            let (count, freed) = remove_pushed(&cache, pushed).await?;
             removed += count;
             bytes += freed;
         }
@@ -267,10 +278,14 @@ async fn look(
     let reader = cache.clone();
     let listed = tokio::task::spawn_blocking(move || reader.inventory()).await.map_err(Failure::other)?;
     let mut items = listed.map_err(Failure::other)?;
+    // Whoever pushes now has looked at what there is, or will, and then it is spared; then come those who have published.
+    let pushing = pushes::under_way(client, server).await?;
     let files = product_files(client, server, products).await?;
     let mut firm = retention::wanted_first(client).await?;
+    firm.extend(retention::needed_derivations(client).await?);
     firm.extend(retention::needed(client).await?);
-    let weak = retention::wanted(client).await?;
+    let mut weak = retention::wanted(client).await?;
+    weak.extend(retention::wanted_derivations(client).await?);
     let paths: Vec<&StorePath> = items.iter().map(|item| &item.path).collect();
     let known = retention::known(client, &paths).await?;
     // A product stands among the items as one that refers to the outputs it was taken out of, so that it goes before them and they stay as
@@ -286,6 +301,8 @@ async fn look(
             references: file.outputs.clone(),
             bytes: file.bytes,
             used_at: file.used_at,
+            pushed: false,
+            noted_at: file.used_at,
         });
     }
     let now = SystemTime::now();
@@ -299,10 +316,11 @@ async fn look(
             Some(Keep::Weakly | Keep::No) => return Hold::Weak,
             None => {}
         }
-        if firm.contains(&item.path) {
+        if firm.contains(&item.path) || pushing && is_pushed(item, &known) {
             return Hold::Firm;
         }
-        let time = if known.contains(&item.path) { options.grace } else { options.others };
+        let ours = item.pushed || known.contains(&item.path);
+        let time = if ours { options.grace } else { options.others };
         if weak.contains(&item.path) || !unused(item, time) { Hold::Weak } else { Hold::None }
     };
     let plan = Collection::plan(&items, hold, options.max_size);
@@ -325,6 +343,32 @@ async fn remove(
     let bytes = removed.map_err(Failure::other)?;
     removal.done().await?;
     Ok((count, bytes))
+}
+
+/// Whether an item came by a push, and not from a worker, which could say so, too.
+fn is_pushed(item: &StoredItem, known: &HashSet<StorePath>) -> bool {
+    item.pushed && !known.contains(&item.path)
+}
+
+/// Removes derivations and sources that registers have pushed, until one of them is looked for. Gives the number of those that went, and their
+/// bytes.
+async fn remove_pushed(cache: &Cache, items: Vec<&StoredItem>) -> Result<(usize, u64), Failure> {
+    let (mut removed, mut bytes) = (0, 0);
+    for batch in items.chunks(BATCH) {
+        let (batch, cache): (Vec<StoredItem>, Cache) =
+            (batch.iter().copied().cloned().collect(), cache.clone());
+        let all = batch.len();
+        let remove = move || cache.remove_unused(&batch.iter().collect::<Vec<_>>());
+        let gone = tokio::task::spawn_blocking(remove).await.map_err(Failure::other)?;
+        let (count, freed) = gone.map_err(Failure::other)?;
+        removed += count;
+        bytes += freed;
+        if count < all {
+            tracing::info!("a register has just looked for what was to go: the rest stays for now");
+            break;
+        }
+    }
+    Ok((removed, bytes))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use hauberk_publish::BaseUrl;
-use hauberk_register::{Config, NixDaemon, specification};
+use hauberk_register::{Config, NixDaemon, PushWhen, ServerUrl, specification};
 
 use crate::command::DatabaseLocation;
 use crate::exit::Failure;
@@ -47,6 +47,19 @@ pub(crate) struct Options {
     /// Substitute servers whose paths need not be built, separated by blanks
     #[arg(long, value_name = "URLS", default_value = "")]
     substitute_urls: String,
+
+    /// Push derivations and their sources to servers before their builds are recorded: `auto`, to those whose store is not this one; `always`;
+    /// or `never`, as all share this store
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    push: PushWhen,
+
+    /// Reach the server's publish port there, and not where it says itself; NAME=URL where the farm has several servers, given for each
+    #[arg(long, value_name = "[NAME=]URL")]
+    server_url: Vec<ServerUrl>,
+
+    /// Try for so long to push to a server that cannot be reached, in seconds; then the evaluation is given up, and made again later
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    push_patience: u64,
 }
 
 /// Registers until a signal comes, or once.
@@ -65,6 +78,9 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         state_directory: options.state_directory,
         daemon,
         substitute_urls,
+        push: options.push,
+        server_urls: options.server_url,
+        push_patience: Duration::from_secs(options.push_patience),
     };
     Ok(hauberk_register::run(config, lifetime::stop_on_signals()?, lifetime::ready).await?)
 }

@@ -10,6 +10,7 @@ use hauberk_daemon::DaemonAddress;
 use hauberk_discovery::Interfaces;
 use hauberk_protocol::keys::CurveKeyPair;
 use hauberk_protocol::socket::ServerAddress;
+use hauberk_publish::push::PushLimits;
 use hauberk_publish::{BaseUrl, Signer};
 use hauberk_server::{Config, HealthPolicy, Limits, RetryPolicy, StoreConfig};
 use hauberk_store::StoreDirectory;
@@ -157,6 +158,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DURATION", default_value = "never", value_parser = parse_ageing)]
     ageing: Ageing,
 
+    /// Take so much of derivations and sources for one evaluation from a register that has a store of its own, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 65_536)]
+    push_limit: u64,
+
     /// Leave paths and shares aside: emergencies, priority and age alone. For measurements of what the rest of the order costs
     #[arg(long, hide = true)]
     priority_and_age_alone: bool,
@@ -265,6 +270,7 @@ impl Options {
                 ageing: self.ageing,
                 priority_and_age_alone: self.priority_and_age_alone,
                 fetches: self.fetches.max(1),
+                push: PushLimits { bytes: self.push_limit.saturating_mul(1 << 20), ..PushLimits::default() },
                 ..Limits::default()
             },
         })
