@@ -175,6 +175,10 @@ async fn the_demonstration_is_built_though_nobody_shares_a_store() -> Result<()>
     assert!(succeeded.iter().any(|name| name.starts_with("image")), "{succeeded:?}");
     let lacking = "select count(*) from attempts where class in ('missing_inputs', 'transfer', 'daemon')";
     assert_eq!(stores.farm.query(lacking, &[]).await?[0].get::<_, i64>(0), 0);
+    // Rows name the server that holds a nar or a log.
+    let nameless = "select (select count(*) from outputs o join builds b on b.id = o.build_id where b.state = 'succeeded' and o.server_id is null) \
+                    + (select count(*) from attempts where log_server_id is null)";
+    assert_eq!(stores.farm.query(nameless, &[]).await?[0].get::<_, i64>(0), 0);
     let first = stores.check_stores().await?;
     let sent = stores.sent(1).await?;
     assert!(sent > i64::try_from(first.len())?, "{sent} paths were sent for {} builds", first.len());

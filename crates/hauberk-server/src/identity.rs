@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use hauberk_daemon::{DaemonError, Pool};
-use hauberk_store::StorePath;
 use hauberk_store::hash::encode_base16;
+use hauberk_store::{Sha256, StorePath};
 use tracing::warn;
 
 /// The name of the path.
@@ -28,10 +28,10 @@ enum IdentityError {
     Daemon(#[from] DaemonError),
 }
 
-/// Puts the path into the store and has it kept; it stays the same as long as the cache `directory` does. Nothing where that cannot be
-/// done: registers then bring what the server already has.
-pub(crate) async fn settle(pool: &Pool, directory: &Path) -> Option<StorePath> {
-    match try_settle(pool, directory).await {
+/// Puts the path of the server `name` into its store and has it kept; it stays the same as long as the cache `directory` does, which several servers may
+/// have together. Nothing where that cannot be done: registers then bring what the server already has.
+pub(crate) async fn settle(pool: &Pool, directory: &Path, name: &str) -> Option<StorePath> {
+    match try_settle(pool, directory, name).await {
         Ok(path) => Some(path),
         Err(error) => {
             warn!(
@@ -43,8 +43,9 @@ pub(crate) async fn settle(pool: &Pool, directory: &Path) -> Option<StorePath> {
     }
 }
 
-async fn try_settle(pool: &Pool, directory: &Path) -> Result<StorePath, IdentityError> {
-    let text = text(&directory.join("store-identity"))?;
+async fn try_settle(pool: &Pool, directory: &Path, name: &str) -> Result<StorePath, IdentityError> {
+    let text = format!("{}This server is {name}.\n", text(&directory.join("store-identity"))?);
+    let digest = Sha256::digest(name.as_bytes()).to_base16();
     let mut daemon = pool.get().await?;
     let path = daemon.add_text(NAME, text.as_bytes(), &Default::default()).await?;
     let fault = |path: &Path| {
@@ -52,7 +53,7 @@ async fn try_settle(pool: &Pool, directory: &Path) -> Result<StorePath, Identity
         move |source| IdentityError::File { path, source }
     };
     let directory = directory.canonicalize().map_err(fault(directory))?;
-    let link = directory.join("store-identity-root");
+    let link = directory.join(format!("store-identity-root-{}", &digest[..16]));
     match fs::remove_file(&link) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(&link)(error)),
         Ok(()) | Err(_) => {}
@@ -73,7 +74,7 @@ fn text(file: &Path) -> Result<String, IdentityError> {
     }
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)?;
-    let text = format!("This is the store of a Hauberk server: {}\n", encode_base16(&bytes));
+    let text = format!("This is the store of a Hauberk server: {}.\n", encode_base16(&bytes));
     let mut written = fs::File::create(file).map_err(fault)?;
     written.write_all(text.as_bytes()).and_then(|()| written.sync_all()).map_err(fault)?;
     Ok(text)

@@ -455,7 +455,7 @@ impl Store {
             None => None,
         };
         let identity = match &pool {
-            Some(pool) => identity::settle(pool, cache.directory()).await,
+            Some(pool) => identity::settle(pool, cache.directory(), &server.name).await,
             None => None,
         };
         Ok(Self { config: config.clone(), listener, port, cache, pool, identity })

@@ -97,7 +97,7 @@ impl Read for Unpacked {
                         }
                         None => match self.items.next() {
                             Some(item) => {
-                                self.part = Part::Header(Cursor::new(header_of(&item)), Some(Box::new(item)))
+                                self.part = Part::Header(Cursor::new(header_of(&item)), Some(Box::new(item)));
                             }
                             None => return Ok(0),
                         },
