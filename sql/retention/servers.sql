@@ -1,3 +1,3 @@
--- Servers, or the one of a name.
--- $1 name, or null
-select id, name from servers where $1::text is null or name = $1 order by id
+-- Servers, or those of these names.
+-- $1 names; none: all
+select id, name from servers where cardinality($1::text[]) = 0 or name = any ($1::text[]) order by id

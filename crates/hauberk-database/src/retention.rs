@@ -30,15 +30,15 @@ impl AsOf {
     }
 }
 
-/// Gives the servers of the farm with their names, or the one of that name.
+/// Gives the servers of the farm with their names, or those of these names if there are any.
 ///
 /// # Errors
 /// [`DatabaseError::Statement`].
 pub async fn servers(
     client: &impl GenericClient,
-    name: Option<&str>,
+    names: &[String],
 ) -> Result<Vec<(ServerId, String)>, DatabaseError> {
-    let records = statement!("retention/servers").all(client, &[&name]).await?;
+    let records = statement!("retention/servers").all(client, &[&names]).await?;
     records.iter().map(|record| Ok((record.get("id")?, record.get("name")?))).collect()
 }
 
@@ -98,14 +98,14 @@ pub async fn known(
     Ok(known)
 }
 
-/// Marks the builds of these outputs as collected, except those that are needed after all. Gives false, and marks no more, when an evaluation
+/// Marks the builds of these outputs, of a cache of `servers`, as collected, except those that are needed after all. Gives false, and marks no more, when an evaluation
 /// has been published since `as_of`, which may want some of them.
 ///
 /// # Errors
 /// [`DatabaseError::Statement`] or [`DatabaseError::Transaction`].
 pub async fn collect(
     client: &mut Client,
-    server: ServerId,
+    servers: &[ServerId],
     as_of: AsOf,
     going: &[&StorePath],
 ) -> Result<bool, DatabaseError> {
@@ -115,7 +115,7 @@ pub async fn collect(
         if AsOf::now(&transaction).await? != as_of {
             return Ok(false);
         }
-        statement!("retention/collect").execute(&transaction, &[&texts(batch), &server]).await?;
+        statement!("retention/collect").execute(&transaction, &[&texts(batch), &servers]).await?;
         commit(transaction).await?;
     }
     Ok(true)
@@ -125,31 +125,31 @@ pub async fn collect(
 #[derive(Debug)]
 pub struct Removal<'a> {
     transaction: Transaction<'a>,
-    server: ServerId,
+    servers: Vec<ServerId>,
     /// What may be removed.
     pub paths: HashSet<StorePath>,
     own: Vec<String>,
 }
 
 impl<'a> Removal<'a> {
-    /// Takes those of `going` that may be removed from a server's cache: their builds are collected, or another server has them.
+    /// Takes those of `going` that may be removed from a cache of `servers`: their builds are collected, or another server has them.
     ///
     /// # Errors
     /// [`DatabaseError::Statement`], [`DatabaseError::BadRow`] or [`DatabaseError::Transaction`].
     pub async fn begin(
         client: &'a mut Client,
-        server: ServerId,
+        servers: &[ServerId],
         going: &[&StorePath],
     ) -> Result<Self, DatabaseError> {
         let transaction = begin(client).await?;
-        let records = statement!("retention/removable").all(&transaction, &[&texts(going), &server]).await?;
+        let records = statement!("retention/removable").all(&transaction, &[&texts(going), &servers]).await?;
         let mut own = Vec::new();
         for record in &records {
             if record.get("own")? {
                 own.push(record.get("path")?);
             }
         }
-        Ok(Self { transaction, server, paths: paths(&records)?, own })
+        Ok(Self { transaction, servers: servers.to_vec(), paths: paths(&records)?, own })
     }
 
     /// Records that they were removed.
@@ -157,7 +157,7 @@ impl<'a> Removal<'a> {
     /// # Errors
     /// [`DatabaseError::Statement`] or [`DatabaseError::Transaction`]; the outputs stay marked, and are looked for in vain, until they are removed again.
     pub async fn done(self) -> Result<(), DatabaseError> {
-        statement!("retention/removed").execute(&self.transaction, &[&self.own, &self.server]).await?;
+        statement!("retention/removed").execute(&self.transaction, &[&self.own, &self.servers]).await?;
         commit(self.transaction).await
     }
 }

@@ -7,6 +7,7 @@ mod farm;
 use std::collections::HashSet;
 
 use farm::{Farm, path};
+use hauberk_database::ServerId;
 use hauberk_database::retention::{self, AsOf, Removal};
 use hauberk_store::StorePath;
 
@@ -19,12 +20,17 @@ impl Farm {
 
     /// Removes the outputs of these; gives which of them went.
     async fn remove(&self, numbers: &[usize]) -> Vec<usize> {
+        self.remove_from(&[self.server], numbers).await
+    }
+
+    /// Removes the outputs of these from the cache of some servers; gives which of them went.
+    async fn remove_from(&self, servers: &[ServerId], numbers: &[usize]) -> Vec<usize> {
         let mut client = self.client().await;
         let paths: Vec<StorePath> = numbers.iter().map(|number| path(*number)).collect();
         let paths: Vec<&StorePath> = paths.iter().collect();
         let as_of = AsOf::now(&client).await.unwrap();
-        assert!(retention::collect(&mut client, self.server, as_of, &paths).await.unwrap());
-        let removal = Removal::begin(&mut client, self.server, &paths).await.unwrap();
+        assert!(retention::collect(&mut client, servers, as_of, &paths).await.unwrap());
+        let removal = Removal::begin(&mut client, servers, &paths).await.unwrap();
         let gone = numbers.iter().copied().filter(|number| removal.paths.contains(&path(*number))).collect();
         removal.done().await.unwrap();
         gone
@@ -39,6 +45,32 @@ impl Farm {
 
 fn paths(numbers: &[usize]) -> HashSet<StorePath> {
     numbers.iter().map(|number| path(*number)).collect()
+}
+
+#[tokio::test]
+async fn a_cache_that_servers_share_is_that_of_all_of_them() {
+    let farm = Farm::with(&[&[]]).await;
+    farm.succeed(0).await;
+    let client = farm.client().await;
+    let other = "insert into servers (name, host, backend_port, log_port, version) values ('second', '', 1, 2, '0') returning id";
+    let second: ServerId = client.query_one(other, &[]).await.unwrap().get(0);
+    client.execute("update outputs set server_id = $1", &[&second]).await.unwrap();
+    let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let ids = async |names: &[&str]| {
+        let found = retention::servers(&farm.client().await, &named(names)).await.unwrap();
+        found.into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&[]).await, [farm.server, second]);
+    assert_eq!(ids(&["second", "absent"]).await, [second]);
+    let held = async || -> i64 {
+        let count = "select count(server_id) from outputs";
+        farm.client().await.query_one(count, &[]).await.unwrap().get(0)
+    };
+    // In a cache of its own, the first has no more than a copy.
+    assert_eq!(farm.remove(&[0]).await, [0]);
+    assert_eq!(held().await, 1);
+    assert_eq!(farm.remove_from(&[farm.server, second], &[0]).await, [0]);
+    assert_eq!(held().await, 0);
 }
 
 #[tokio::test]
@@ -126,5 +158,5 @@ async fn a_publication_meanwhile_is_noticed() {
     let mut client = farm.client().await;
     let as_of = AsOf::now(&client).await.unwrap();
     farm.evaluate(&[&[], &[0]], &[1]).await;
-    assert!(!retention::collect(&mut client, farm.server, as_of, &[&path(0)]).await.unwrap());
+    assert!(!retention::collect(&mut client, &[farm.server], as_of, &[&path(0)]).await.unwrap());
 }

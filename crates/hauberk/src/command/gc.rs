@@ -39,9 +39,9 @@ pub(crate) struct Options {
     #[arg(short, long, value_name = "DIRECTORY", default_value = "/var/cache/hauberk")]
     cache: PathBuf,
 
-    /// The server whose cache it is, where the farm has several
+    /// The server whose cache it is, where the farm has several; repeat it for all that share the cache
     #[arg(long, value_name = "NAME")]
-    server: Option<String>,
+    server: Vec<String>,
 
     /// Only print what would go
     #[arg(short = 'n', long)]
@@ -81,7 +81,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let products = open_products(&options.cache)?;
     let database = Database::connect(&options.location.parse()?, 1).await?;
     let mut client = database.client().await?;
-    let server = server(&client, options.server.as_deref()).await?;
+    let servers = servers(&client, &options.server).await?;
     for _ in 0..TRIES {
         let Seen { as_of, items, files, plan, known } =
             look(&client, (server, cache.reader(), products.as_ref()), &options).await?;
@@ -118,7 +118,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
             outputs.iter().map(|&place| &items[place]).partition(|item| is_pushed(item, &known));
         let going: Vec<&StorePath> = going.into_iter().map(|item| &item.path).collect();
         let built: Vec<&StorePath> = going.iter().copied().filter(|path| known.contains(*path)).collect();
-        if !retention::collect(&mut client, server, as_of, &built).await? {
+        if !retention::collect(&mut client, &servers, as_of, &built).await? {
             tracing::info!("an evaluation was published meanwhile: looking again at what is wanted");
             continue;
         }
@@ -128,7 +128,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         }
         let mut gone = 0;
         for batch in going.chunks(BATCH) {
-            let (count, freed) = remove(&mut client, server, &cache, batch, &known).await?;
+            let (count, freed) = remove(&mut client, &servers, &cache, batch, &known).await?;
             gone += count;
             bytes += freed;
         }
@@ -158,19 +158,22 @@ fn open(directory: &Path) -> Result<Cache, Failure> {
     Cache::open_existing(directory).map_err(Failure::configuration)
 }
 
-async fn server(client: &Client, name: Option<&str>) -> Result<ServerId, Failure> {
-    let servers = retention::servers(client, name).await?;
-    match (servers.as_slice(), name) {
-        ([(id, _)], _) => Ok(*id),
-        ([], Some(name)) => Err(Failure::configuration(anyhow!("there is no server {name}"))),
-        ([], None) => Err(Failure::configuration(anyhow!("no server has run with this database yet"))),
-        (several, _) => {
-            let names: Vec<&str> = several.iter().map(|(_, name)| name.as_str()).collect();
+/// The servers whose cache it is: those of these names, or the farm's only one.
+async fn servers(client: &Client, names: &[String]) -> Result<Vec<ServerId>, Failure> {
+    let servers = retention::servers(client, names).await?;
+    if let Some(absent) = names.iter().find(|name| servers.iter().all(|(_, known)| known != *name)) {
+        return Err(Failure::configuration(anyhow!("there is no server {absent}")));
+    }
+    match servers.as_slice() {
+        [] => Err(Failure::configuration(anyhow!("no server has run with this database yet"))),
+        [_, _, ..] if names.is_empty() => {
+            let known: Vec<&str> = servers.iter().map(|(_, name)| name.as_str()).collect();
             Err(Failure::configuration(anyhow!(
-                "the farm has several servers: give the one whose cache it is by --server ({})",
-                names.join(", ")
+                "the farm has several servers: give the one whose cache it is by --server ({}), or all that share it",
+                known.join(", ")
             )))
         }
+        found => Ok(found.iter().map(|(id, _)| *id).collect()),
     }
 }
 
@@ -330,12 +333,12 @@ async fn look(
 /// Removes those of a batch that nobody wants back.
 async fn remove(
     client: &mut Client,
-    server: ServerId,
+    servers: &[ServerId],
     cache: &Cache,
     batch: &[&StorePath],
     known: &HashSet<StorePath>,
 ) -> Result<(usize, u64), Failure> {
-    let removal = Removal::begin(client, server, batch).await?;
+    let removal = Removal::begin(client, servers, batch).await?;
     let goes = |path: &&&StorePath| removal.paths.contains(**path) || !known.contains(**path);
     let hashes: Vec<StorePathHash> = batch.iter().filter(goes).map(|path| path.hash()).collect();
     let (count, cache) = (hashes.len(), cache.clone());
