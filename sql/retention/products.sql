@@ -1,6 +1,6 @@
--- The products that a server has, the outputs they were taken out of, and how firmly they are kept: 2 for the last evaluations that specifications
+-- The products that servers have, the outputs they were taken out of, and how firmly they are kept: 2 for the last evaluations that specifications
 -- want kept, at least one of each; 1 for others that are to be kept; 0 for the rest.
--- $1 server
+-- $1 servers
 with policies as (
     select id, (definition ->> 'keep-evaluations')::bigint as evaluations, (definition ->> 'keep-days')::integer as days
     from specifications
@@ -26,4 +26,4 @@ from build_products p
 join product_requests r on r.id = p.request_id
 left join wanted w on w.build_id = r.build_id and w.specification_id = r.specification_id
 left join outputs o on o.build_id = r.build_id and o.name = r.output
-where p.server_id = $1
+where p.server_id = any ($1::integer[])

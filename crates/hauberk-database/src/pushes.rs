@@ -99,10 +99,10 @@ pub async fn complete(
     Ok(())
 }
 
-/// Tells whether something is being pushed to a server for an evaluation that is not published yet.
+/// Tells whether something is being pushed to one of some servers for an evaluation that is not published yet.
 ///
 /// # Errors
 /// [`DatabaseError::Statement`].
-pub async fn under_way(client: &impl GenericClient, server: ServerId) -> Result<bool, DatabaseError> {
-    statement!("pushes/under_way").one(client, &[&server]).await?.get("under_way")
+pub async fn under_way(client: &impl GenericClient, servers: &[ServerId]) -> Result<bool, DatabaseError> {
+    statement!("pushes/under_way").one(client, &[&servers]).await?.get("under_way")
 }

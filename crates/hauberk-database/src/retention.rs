@@ -188,15 +188,15 @@ pub struct KeptProduct {
     pub keep: Keep,
 }
 
-/// Gives the products that a server has.
+/// Gives the products that servers have.
 ///
 /// # Errors
 /// As [`needed`].
 pub async fn products(
     client: &impl GenericClient,
-    server: ServerId,
+    servers: &[ServerId],
 ) -> Result<Vec<KeptProduct>, DatabaseError> {
-    let rows = statement!("retention/products").all(client, &[&server]).await?;
+    let rows = statement!("retention/products").all(client, &[&servers]).await?;
     rows.iter()
         .map(|row| {
             let path: Option<&str> = row.get("output_path")?;
@@ -226,7 +226,7 @@ pub async fn products(
 /// [`DatabaseError::Statement`] or [`DatabaseError::Transaction`].
 pub async fn collect_products(
     client: &mut Client,
-    server: ServerId,
+    servers: &[ServerId],
     as_of: AsOf,
     going: &[ProductId],
 ) -> Result<bool, DatabaseError> {
@@ -235,25 +235,25 @@ pub async fn collect_products(
     if AsOf::now(&transaction).await? != as_of {
         return Ok(false);
     }
-    statement!("retention/collect_products").execute(&transaction, &[&going, &server]).await?;
+    statement!("retention/collect_products").execute(&transaction, &[&going, &servers]).await?;
     statement!("retention/unwanted_requests").execute(&transaction, &[]).await?;
     commit(transaction).await?;
     Ok(true)
 }
 
-/// Tells which of these hashes are those of products that a server is to have.
+/// Tells which of these hashes are those of products that servers are to have.
 ///
 /// # Errors
 /// As [`needed`].
 pub async fn named_products(
     client: &impl GenericClient,
-    server: ServerId,
+    servers: &[ServerId],
     asked: &[[u8; 32]],
 ) -> Result<HashSet<[u8; 32]>, DatabaseError> {
     let mut named = HashSet::new();
     for batch in asked.chunks(BATCH) {
         let batch: Vec<&[u8]> = batch.iter().map(<[u8; 32]>::as_slice).collect();
-        let rows = statement!("retention/named_products").all(client, &[&server, &batch]).await?;
+        let rows = statement!("retention/named_products").all(client, &[&servers, &batch]).await?;
         named.extend(hashes(&rows)?);
     }
     Ok(named)

@@ -208,7 +208,7 @@ async fn specifications_want_the_same_file_each_for_itself() {
 
     // The second goes on to something else: what it alone wanted goes, what the first wants stays.
     farm.publish(two, &[2], &["a"]).await;
-    let all = retention::products(&client, SERVER).await.unwrap();
+    let all = retention::products(&client, &[SERVER]).await.unwrap();
     let mut keeps: Vec<_> = all.iter().map(|product| (product.name.as_str(), product.keep)).collect();
     keeps.sort_unstable();
     assert_eq!(keeps, [("a", Keep::No), ("a", Keep::Firmly), ("c", Keep::No)]);
@@ -218,12 +218,12 @@ async fn specifications_want_the_same_file_each_for_itself() {
     let as_of = AsOf::now(&client).await.unwrap();
     farm.publish(one, &[1], &["a"]).await;
     let mut client = farm.test.client().await;
-    assert!(!retention::collect_products(&mut client, SERVER, as_of, &going).await.unwrap());
+    assert!(!retention::collect_products(&mut client, &[SERVER], as_of, &going).await.unwrap());
     let as_of = AsOf::now(&client).await.unwrap();
-    assert!(retention::collect_products(&mut client, SERVER, as_of, &going).await.unwrap());
+    assert!(retention::collect_products(&mut client, &[SERVER], as_of, &going).await.unwrap());
     // Of the first; of the second: both of the build it left, and one that is still to come.
     assert_eq!(farm.states().await, ["taken", "removed", "removed", "wanted"]);
-    let named = retention::named_products(&client, SERVER, &[[1; 32], [2; 32]]).await.unwrap();
+    let named = retention::named_products(&client, &[SERVER], &[[1; 32], [2; 32]]).await.unwrap();
     assert_eq!(named.into_iter().collect::<Vec<_>>(), [[1; 32]]);
     // Wanted again, it is taken again.
     farm.publish(two, &[1], &["a"]).await;

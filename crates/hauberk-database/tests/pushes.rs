@@ -53,23 +53,23 @@ async fn a_token_is_good_for_one_server_and_evaluation_until_it_ends() {
         pushes::admits(&client, evaluation, server, token).await.unwrap()
     };
     assert!(!admits(first, one, &token).await);
-    assert!(!pushes::under_way(&client, one).await.unwrap());
+    assert!(!pushes::under_way(&client, &[one]).await.unwrap());
     pushes::begin(&client, first, one, &token, DAY).await.unwrap();
-    assert!(admits(first, one, &token).await && pushes::under_way(&client, one).await.unwrap());
+    assert!(admits(first, one, &token).await && pushes::under_way(&client, &[one]).await.unwrap());
     assert!(!admits(first, one, &other).await && !admits(first, two, &token).await);
-    assert!(!admits(second, one, &token).await && !pushes::under_way(&client, two).await.unwrap());
+    assert!(!admits(second, one, &token).await && !pushes::under_way(&client, &[two]).await.unwrap());
 
     // A new one ends the one before.
     pushes::begin(&client, first, one, &other, DAY).await.unwrap();
     assert!(!admits(first, one, &token).await && admits(first, one, &other).await);
     // That it has all does not end it: the evaluation is not published yet.
     pushes::complete(&client, first, one, 3, 4).await.unwrap();
-    assert!(admits(first, one, &other).await && pushes::under_way(&client, one).await.unwrap());
+    assert!(admits(first, one, &other).await && pushes::under_way(&client, &[one]).await.unwrap());
     evaluations::end(&client, first, EvaluationStatus::Aborted, "").await.unwrap();
-    assert!(!admits(first, one, &other).await && !pushes::under_way(&client, one).await.unwrap());
+    assert!(!admits(first, one, &other).await && !pushes::under_way(&client, &[one]).await.unwrap());
 
     pushes::begin(&client, second, one, &token, Duration::ZERO).await.unwrap();
-    assert!(!admits(second, one, &token).await && !pushes::under_way(&client, one).await.unwrap());
+    assert!(!admits(second, one, &token).await && !pushes::under_way(&client, &[one]).await.unwrap());
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let servers = servers(&client, &options.server).await?;
     for _ in 0..TRIES {
         let Seen { as_of, items, files, plan, known } =
-            look(&client, (server, cache.reader(), products.as_ref()), &options).await?;
+            look(&client, (&servers, cache.reader(), products.as_ref()), &options).await?;
         let cached = items.len() - files.len();
         if options.dry_run {
             for &place in &plan.remove {
@@ -110,7 +110,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
             plan.remove.iter().partition(|&&place| place < cached);
         let going_files: Vec<&ProductFile> = going_files.iter().map(|place| &files[place - cached]).collect();
         let ids: Vec<ProductId> = going_files.iter().flat_map(|file| file.ids.iter().copied()).collect();
-        if !retention::collect_products(&mut client, server, as_of, &ids).await? {
+        if !retention::collect_products(&mut client, &servers, as_of, &ids).await? {
             tracing::info!("an evaluation was published meanwhile: looking again at what is wanted");
             continue;
         }
@@ -124,7 +124,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         }
         let (mut removed, mut bytes) = (0, 0);
         if let Some(products) = &products {
-            (removed, bytes) = remove_products(&client, server, products, &going_files).await?;
+            (removed, bytes) = remove_products(&client, &servers, products, &going_files).await?;
         }
         let mut gone = 0;
         for batch in going.chunks(BATCH) {
@@ -212,7 +212,7 @@ struct ProductFile {
 /// Looks at the files of products, and at what is recorded of them.
 async fn product_files(
     client: &Client,
-    server: ServerId,
+    servers: &[ServerId],
     products: Option<&Products>,
 ) -> Result<Vec<ProductFile>, Failure> {
     let Some(products) = products else { return Ok(Vec::new()) };
@@ -235,7 +235,7 @@ async fn product_files(
             (stored.sha256, file)
         })
         .collect();
-    for product in retention::products(client, server).await? {
+    for product in retention::products(client, servers).await? {
         if let Some(file) = files.get_mut(&Sha256::from_bytes(product.sha256)) {
             file.ids.push(product.id);
             file.name = product.name;
@@ -252,7 +252,7 @@ async fn product_files(
 /// Removes files of products that nothing is recorded of any more.
 async fn remove_products(
     client: &Client,
-    server: ServerId,
+    servers: &[ServerId],
     products: &Products,
     going: &[&ProductFile],
 ) -> Result<(usize, u64), Failure> {
@@ -260,7 +260,7 @@ async fn remove_products(
     let locked = tokio::task::spawn_blocking(move || directory.alone()).await.map_err(Failure::other)?;
     let lock = locked.map_err(Failure::other)?;
     let hashes: Vec<[u8; 32]> = going.iter().map(|file| *file.sha256.as_bytes()).collect();
-    let named = retention::named_products(client, server, &hashes).await?;
+    let named = retention::named_products(client, servers, &hashes).await?;
     let (mut removed, mut bytes) = (0, 0);
     for file in going.iter().filter(|file| !named.contains(file.sha256.as_bytes())) {
         products.remove(&file.sha256).map_err(Failure::other)?;
@@ -273,7 +273,7 @@ async fn remove_products(
 
 async fn look(
     client: &Client,
-    (server, cache, products): (ServerId, &CacheReader, Option<&Products>),
+    (servers, cache, products): (&[ServerId], &CacheReader, Option<&Products>),
     options: &Options,
 ) -> Result<Seen, Failure> {
     let as_of = AsOf::now(client).await?;
@@ -282,8 +282,8 @@ async fn look(
     let listed = tokio::task::spawn_blocking(move || reader.inventory()).await.map_err(Failure::other)?;
     let mut items = listed.map_err(Failure::other)?;
     // Whoever pushes now has looked at what there is, or will, and then it is spared; then come those who have published.
-    let pushing = pushes::under_way(client, server).await?;
-    let files = product_files(client, server, products).await?;
+    let pushing = pushes::under_way(client, servers).await?;
+    let files = product_files(client, servers, products).await?;
     let mut firm = retention::wanted_first(client).await?;
     firm.extend(retention::needed_derivations(client).await?);
     firm.extend(retention::needed(client).await?);
