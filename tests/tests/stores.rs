@@ -36,12 +36,12 @@ impl Stores {
     /// Starts the server, without any store, and the worker.
     async fn start(&mut self) -> Result<()> {
         let launch = self.farm.server_launch().args(["--daemon", "none"]);
-        self.start_server(launch)?;
+        self.start_server(&launch)?;
         self.farm.start_worker(0)?;
         self.farm.wait_until_joined(0).await
     }
 
-    fn start_server(&mut self, launch: Launch) -> Result<()> {
+    fn start_server(&mut self, launch: &Launch) -> Result<()> {
         let mut server = launch.start("remote-server", self.farm.directory())?;
         server.wait_ready(Deadline::seconds(60))?;
         self.farm.server = Some(server);
@@ -305,7 +305,7 @@ async fn what_a_queued_build_needs_is_not_collected() -> Result<()> {
     let mut stores = Stores::create().await?;
     // The server has a store of its own, which is another one.
     let launch = stores.farm.server_launch();
-    stores.start_server(launch)?;
+    stores.start_server(&launch)?;
     let (repository, specification) =
         stores.farm.repository("stores", r#"first = job "first-1" "cat ${./source} > $out";"#)?;
     repository.write("source", "a source\n")?;
