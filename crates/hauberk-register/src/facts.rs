@@ -63,6 +63,13 @@ pub(crate) enum FactsError {
     },
 }
 
+impl FactsError {
+    /// Whether a path is not in the store that was there a moment ago: a collector has been faster.
+    pub(crate) fn is_collected(&self) -> bool {
+        matches!(self, Self::Daemon(DaemonError::NotValid { .. }))
+    }
+}
+
 /// The store, the database and the substitute servers.
 pub(crate) struct World<'a> {
     pub(crate) location: &'a NixDaemon,

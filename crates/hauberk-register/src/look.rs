@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::closure::{self, Defaults};
 use crate::daemon::NixDaemon;
-use crate::evaluator::{EvaluatorError, Nix};
+use crate::evaluator::{Evaluated, EvaluatorError, Nix};
 use crate::facts::{FactsError, World};
 use crate::git::{Git, GitError};
 use crate::products;
@@ -22,6 +22,9 @@ use crate::roots::{self, RootsError};
 use crate::running::Running;
 use crate::specification::{Evaluator, Specification};
 use crate::stores::{Delivery, Stores, StoresError};
+
+/// How often an evaluation is tried whose derivations a collector takes before they are kept.
+const TRIES: u32 = 5;
 
 /// What looking takes.
 #[derive(Debug)]
@@ -313,13 +316,6 @@ impl Register {
             home: &self.state.join("home"),
             log: &self.state.join(&log),
         };
-        let evaluated = match nix.run(stop).await {
-            Err(EvaluatorError::Child(crate::child::ChildError::Stopped { .. })) => {
-                return Err(EvaluationError::Stopped);
-            }
-            evaluated => evaluated?,
-        };
-
         let mut world = World {
             location: &self.daemon,
             daemon: self.daemon.connect().await.map_err(FactsError::Daemon)?,
@@ -330,20 +326,48 @@ impl Register {
         };
         let defaults =
             Defaults { timeout: specification.timeout.into(), max_silent: specification.max_silent.into() };
-        let closing = async {
-            // They are kept until their lasting roots stand; one that was collected before is found out by reading.
-            let derivations: Vec<_> =
-                evaluated.jobs.iter().map(|job| job.derivation.as_path().clone()).collect();
-            self.keeper.keep(&derivations).await.map_err(FactsError::Daemon)?;
-            let mut registration = closure::close(evaluated, defaults, &mut world).await?;
-            registration.products = products::wanted(&specification.build_outputs, &registration);
-            roots::add(&self.state.join("roots"), evaluation, &registration, world.daemon.as_mut()).await?;
-            Ok(registration)
-        };
-        tokio::select! {
-            registration = closing => registration,
-            () = stop.cancelled() => Err(EvaluationError::Stopped),
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let evaluated = match nix.run(stop).await {
+                Err(EvaluatorError::Child(crate::child::ChildError::Stopped { .. })) => {
+                    return Err(EvaluationError::Stopped);
+                }
+                evaluated => evaluated?,
+            };
+            let closing = self.close(evaluation, specification, evaluated, defaults, &mut world);
+            let closed = tokio::select! {
+                closed = closing => closed,
+                () = stop.cancelled() => return Err(EvaluationError::Stopped),
+            };
+            match closed {
+                Err(EvaluationError::Facts(error)) if error.is_collected() && tries < TRIES => {
+                    tracing::info!(
+                        evaluation.id = %evaluation, specification = %specification.name,
+                        "{}: what it evaluated to was collected as garbage at once: evaluating it again", specification.name
+                    );
+                }
+                closed => return closed,
+            }
         }
+    }
+
+    /// Walks down to what has to be built, and keeps the derivations.
+    async fn close(
+        &self,
+        evaluation: EvaluationId,
+        specification: &Specification,
+        evaluated: Evaluated,
+        defaults: Defaults,
+        world: &mut World<'_>,
+    ) -> Result<Registration, EvaluationError> {
+        // They are kept until their lasting roots stand; one that was collected before is found out by reading.
+        let derivations: Vec<_> = evaluated.jobs.iter().map(|job| job.derivation.as_path().clone()).collect();
+        self.keeper.keep(&derivations).await.map_err(FactsError::Daemon)?;
+        let mut registration = closure::close(evaluated, defaults, world).await?;
+        registration.products = products::wanted(&specification.build_outputs, &registration);
+        roots::add(&self.state.join("roots"), evaluation, &registration, world.daemon.as_mut()).await?;
+        Ok(registration)
     }
 
     /// Brings the derivations of the jobs, and all they need, to the servers that do not share the store.
