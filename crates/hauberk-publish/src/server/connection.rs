@@ -23,7 +23,6 @@ use super::{
     activity::Activity,
     body::Body,
     config::Limits,
-    conversation::{Conversation, Streak, Succession},
     handler::Handler,
     metrics::Metrics,
     pump::{Pump, Still},
@@ -56,37 +55,28 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     /// Ends them.
     pub(super) stop: CancellationToken,
-    /// Knows which of them is the only one that asks.
-    pub(super) succession: Succession,
 }
 
 /// Serves a connection to its end.
 ///
 /// # Errors
 /// A client that is gone or too slow; there is nobody to tell it to but the log.
-pub(super) async fn serve(socket: Socket, shared: &Arc<Shared>, activity: Arc<Activity>) -> io::Result<()> {
+pub(super) async fn serve(socket: Socket, shared: &Shared, activity: Arc<Activity>) -> io::Result<()> {
     let mut connection = Connection {
         socket,
-        shared: Arc::clone(shared),
+        shared,
         activity,
         input: Vec::new(),
         output: Vec::new(),
         timer: Box::pin(sleep(shared.limits.header_timeout)),
-        streak: shared.succession.newcomer(),
     };
-    let mut stopped = pin!(shared.stop.cancelled());
-    loop {
-        connection = match connection.run(stopped.as_mut()).await? {
-            Pause::Over => return Ok(()),
-            // Boxed, so that idle connections have no room for it.
-            Pause::Conversation => Box::pin(connection.converse()).await?,
-        };
-    }
+    let stopped = pin!(shared.stop.cancelled());
+    connection.run(stopped).await
 }
 
-struct Connection {
+struct Connection<'a> {
     socket: Socket,
-    shared: Arc<Shared>,
+    shared: &'a Shared,
     activity: Arc<Activity>,
     /// Bytes received that belong to no request yet.
     input: Vec<u8>,
@@ -94,16 +84,6 @@ struct Connection {
     output: Vec<u8>,
     /// Rings no later than a head is due; set again only when it rings.
     timer: Pin<Box<Sleep>>,
-    /// Requests since anybody else asked.
-    streak: Streak,
-}
-
-/// Why requests are no longer read here.
-enum Pause {
-    /// The connection has ended.
-    Over,
-    /// Nobody but this client asks; all answers are sent.
-    Conversation,
 }
 
 /// What a client sent.
@@ -115,16 +95,13 @@ enum Received {
     End,
 }
 
-impl Connection {
-    async fn run(&mut self, mut stopped: Pin<&mut WaitForCancellationFuture<'_>>) -> io::Result<Pause> {
+impl Connection<'_> {
+    async fn run(&mut self, mut stopped: Pin<&mut WaitForCancellationFuture<'_>>) -> io::Result<()> {
         loop {
             let mut request = match self.receive(stopped.as_mut()).await? {
                 Received::Request(request) => request,
-                Received::Nonsense(status) => {
-                    self.refuse(status).await?;
-                    return Ok(Pause::Over);
-                }
-                Received::End => return Ok(Pause::Over),
+                Received::Nonsense(status) => return self.refuse(status).await,
+                Received::End => return Ok(()),
             };
             let reply = {
                 let activity = Arc::clone(&self.activity);
@@ -150,31 +127,12 @@ impl Connection {
             }
             if last {
                 self.flush().await?;
-                self.linger().await?;
-                return Ok(Pause::Over);
+                return self.linger().await;
             }
             if self.output.len() >= GATHER {
                 self.flush().await?;
             }
-            if self.streak.note(&self.shared.succession) && self.input.is_empty() && self.socket.is_plain() {
-                self.flush().await?;
-                return Ok(Pause::Conversation);
-            }
         }
-    }
-
-    /// Talks with the client on a thread, until it pauses or others ask.
-    async fn converse(self) -> io::Result<Self> {
-        let Self { socket, shared, activity, input, output, timer, streak } = self;
-        let conversation = Conversation { peer: socket.leave()?, input, output };
-        let (with, noted) = (Arc::clone(&shared), Arc::clone(&activity));
-        let talking = spawn_blocking(move || {
-            let conversation = conversation.run(&with, &noted, &streak);
-            (conversation, streak)
-        });
-        let (conversation, streak) = talking.await.map_err(io::Error::other)?;
-        let Conversation { peer, input, output } = conversation?;
-        Ok(Self { socket: peer.settle()?, shared, activity, input, output, timer, streak })
     }
 
     /// Takes a request's content, unless that is not wanted: then the connection ends with the answer.

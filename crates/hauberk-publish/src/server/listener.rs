@@ -1,14 +1,12 @@
 //! Where clients come from.
 
 use std::{
-    fmt,
-    io::{self, Read, Write},
+    fmt, io,
     net::SocketAddr,
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::net as unix,
     },
-    time::Duration,
 };
 
 use nix::sys::socket::{AddressFamily, Backlog, SockaddrLike, SockaddrStorage, getsockname, listen};
@@ -115,22 +113,6 @@ impl From<unix::UnixListener> for Listener {
 }
 
 impl Arrival {
-    /// Has reading and writing wait for so long, or not at all, as a runtime needs it.
-    pub(super) fn block_for(&self, time: Option<Duration>) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => {
-                stream.set_read_timeout(time)?;
-                stream.set_write_timeout(time)?;
-                stream.set_nonblocking(time.is_none())
-            }
-            Self::Unix(stream) => {
-                stream.set_read_timeout(time)?;
-                stream.set_write_timeout(time)?;
-                stream.set_nonblocking(time.is_none())
-            }
-        }
-    }
-
     /// Brings it onto the runtime of this thread.
     pub(super) fn settle(self) -> io::Result<Socket> {
         match self {
@@ -156,27 +138,5 @@ impl fmt::Display for Arrival {
             },
             Self::Unix(_) => f.write_str("a client of this machine"),
         }
-    }
-}
-
-impl Read for Arrival {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buffer),
-            Self::Unix(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Write for Arrival {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            Self::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

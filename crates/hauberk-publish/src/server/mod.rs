@@ -5,7 +5,6 @@ mod body;
 mod cached_narinfos;
 mod config;
 mod connection;
-mod conversation;
 mod date;
 mod elsewhere;
 mod failure;

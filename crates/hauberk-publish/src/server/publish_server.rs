@@ -17,7 +17,6 @@ use super::{
     activity::Activity,
     config::PublishConfig,
     connection::{self, Shared},
-    conversation::Succession,
     handler::Handler,
     listener::{Arrival, Listener, SettledListener},
     metrics::Metrics,
@@ -96,7 +95,6 @@ impl PublishServer {
             metrics,
             limits,
             stop: stop.clone(),
-            succession: Succession::default(),
         });
         let mut posts = Vec::new();
         let mut helpers = Vec::new();

@@ -13,8 +13,6 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::listener::Arrival;
-
 /// A connection of a client.
 pub(super) enum Socket {
     /// By TCP.
@@ -32,23 +30,6 @@ impl Socket {
             Self::Tcp(stream) => Some(stream.as_fd().try_clone_to_owned()),
             Self::Unix(stream) => Some(stream.as_fd().try_clone_to_owned()),
             Self::Tls(_) => None,
-        }
-    }
-
-    /// Tells whether bytes go over it as they are.
-    pub(super) fn is_plain(&self) -> bool {
-        !matches!(self, Self::Tls(_))
-    }
-
-    /// Takes it off the runtime.
-    ///
-    /// # Errors
-    /// `Unsupported` for an encrypted one; what the operating system says.
-    pub(super) fn leave(self) -> io::Result<Arrival> {
-        match self {
-            Self::Tcp(stream) => stream.into_std().map(Arrival::Tcp),
-            Self::Unix(stream) => stream.into_std().map(Arrival::Unix),
-            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
