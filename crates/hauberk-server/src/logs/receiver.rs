@@ -60,6 +60,14 @@ enum State {
     /// The database is being asked whose it is; these messages wait.
     Asked(Vec<(RoutingId, Option<CurvePublicKey>, LogBody)>),
     Open(Open),
+    /// It has all come and is being made durable: nothing is written to it any more.
+    Sealing(Sealing),
+}
+
+struct Sealing {
+    owner: LogOwner,
+    /// Who is told when it is done: its sender may have come back on another connection.
+    from: RoutingId,
 }
 
 struct Open {
@@ -164,6 +172,13 @@ impl LogReceiver {
                     waiting.push((from, user, body));
                 }
             }
+            Some(State::Sealing(sealing)) => {
+                if is_owner(&sealing.owner, user) {
+                    sealing.from = from;
+                } else {
+                    self.refuse(id, from, "the log is another worker's".to_owned(), true);
+                }
+            }
             Some(State::Open(open)) => {
                 if !is_owner(&open.owner, user) {
                     self.refuse(id, from, "the log is another worker's".to_owned(), true);
@@ -181,10 +196,12 @@ impl LogReceiver {
                         self.owed.insert(id);
                     }
                     Ok(Taken::Finished { file, text_bytes }) => {
-                        let offset = open.file.offset();
-                        let sealed = Whole { attempt: id, to: from, file, offset, text_bytes };
+                        let whole = Whole { attempt: id, file, offset: open.file.offset(), text_bytes };
+                        let owner = open.owner.clone();
+                        self.logs.insert(id, State::Sealing(Sealing { owner, from }));
+                        self.owed.remove(&id);
                         // The sealer ends only with the receiver.
-                        let _ = self.whole.send(sealed);
+                        let _ = self.whole.send(whole);
                     }
                     Err(error) => {
                         let path = open.file.path().display().to_string();
@@ -203,8 +220,10 @@ impl LogReceiver {
     fn looked_up(&mut self, looked_up: LookedUp) {
         match looked_up {
             LookedUp::Owner(Found { attempt, owner }) => self.owner_found(attempt, owner),
-            LookedUp::Sealed(Sealed { attempt, to, offset, text_bytes, durable }) => {
-                self.logs.remove(&attempt);
+            LookedUp::Sealed(Sealed { attempt, offset, text_bytes, durable }) => {
+                let Some(State::Sealing(Sealing { from: to, .. })) = self.logs.remove(&attempt) else {
+                    return;
+                };
                 self.metrics.open(self.logs.len());
                 if durable {
                     self.metrics.complete(text_bytes);
@@ -309,7 +328,7 @@ impl LogReceiver {
 
     fn close_idle(&mut self) {
         self.logs.retain(|_, state| match state {
-            State::Asked(_) => true,
+            State::Asked(_) | State::Sealing(_) => true,
             State::Open(open) => open.written.elapsed() < IDLE,
         });
         self.metrics.open(self.logs.len());
@@ -358,5 +377,146 @@ fn stream_end(body: &LogBody) -> u64 {
         LogBody::End(end) => end.stream_bytes,
         LogBody::Chunk(chunk) => chunk.offset.saturating_add(chunk.data.len() as u64),
         LogBody::Open(_) | LogBody::Unknown { .. } => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::path::Path;
+
+    use flate2::read::GzDecoder;
+    use flate2::{Compress, Compression, Crc, FlushCompress};
+    use hauberk_database::testing::TestDatabase;
+    use hauberk_protocol::proto::{LogChunk, LogOpen};
+    use hauberk_protocol::socket::{
+        ClientSecurity, ConnectionEvent, Context, DealerEvent, DealerOptions, DealerSocket, RouterOptions,
+        ServerSecurity,
+    };
+
+    use super::*;
+
+    const TEXT: &[u8] = b"checking for gcc... yes\n";
+
+    /// Two running attempts of a worker that joined without encryption.
+    const ROWS: &str = "
+set session_replication_role = replica;
+insert into workers (id, name) overriding system value values (1, 'kettle');
+insert into attempts (id, build_id, derivation_id, generation, number, kind, worker_id, session, epoch, log_server_id, log_path)
+overriding system value
+select id, id, 1, 1, 1, 'first', 1, 1, 1, 1, '00/' || id || '.gz' from generate_series(1, 2) as t (id);
+";
+
+    async fn soon<T>(future: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(60), future).await.expect("it takes far too long")
+    }
+
+    async fn connect(context: &Context, to: std::net::SocketAddr) -> DealerSocket {
+        let mut dealer =
+            DealerSocket::connect(context, to, ClientSecurity::Insecure, &DealerOptions::logs()).unwrap();
+        while soon(dealer.next()).await.unwrap() != DealerEvent::Connection(ConnectionEvent::Connected) {}
+        dealer
+    }
+
+    fn send(dealer: &mut DealerSocket, attempt: i64, body: LogBody) {
+        dealer.try_send(&LogMessage { attempt, body }.encode().unwrap()).unwrap();
+    }
+
+    async fn reply(dealer: &mut DealerSocket) -> LogReply {
+        loop {
+            if let DealerEvent::Frame(frame) = soon(dealer.next()).await.unwrap() {
+                return LogReply::decode(&frame).unwrap();
+            }
+        }
+    }
+
+    async fn acknowledged(dealer: &mut DealerSocket, attempt: i64) -> LogAck {
+        loop {
+            match reply(dealer).await {
+                LogReply { attempt: of, body: LogReplyBody::Ack(ack) } if of == attempt => return ack,
+                LogReply { body: LogReplyBody::Refused(refused), .. } => panic!("{}", refused.message),
+                _ => {}
+            }
+        }
+    }
+
+    fn text(path: &Path) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        GzDecoder::new(File::open(path)?).read_to_end(&mut text)?;
+        Ok(text)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_comes_again_while_a_log_is_sealed_leaves_it_whole() {
+        let database = TestDatabase::new().await;
+        let mut client = database.client().await;
+        client.batch_execute(ROWS).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let context = Context::new();
+        let socket = RouterSocket::bind(
+            &context,
+            "127.0.0.1:0".parse().unwrap(),
+            ServerSecurity::Insecure,
+            &RouterOptions::logs(),
+        )
+        .unwrap();
+        let endpoint = socket.endpoint();
+        let server = ServerId::new(1);
+        let directory = folder.path().to_owned();
+        let metrics = Metrics::default();
+        let receiver = LogReceiver::new(socket, database.database().clone(), server, directory, &metrics);
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(receiver.run(stop.clone()));
+
+        let mut stream = Vec::with_capacity(100);
+        Compress::new(Compression::default(), false)
+            .compress_vec(TEXT, &mut stream, FlushCompress::Full)
+            .unwrap();
+        let mut crc = Crc::new();
+        crc.update(TEXT);
+        let chunk = || LogBody::Chunk(LogChunk { offset: 0, data: stream.clone().into() });
+        let end = || {
+            LogBody::End(LogEnd {
+                stream_bytes: stream.len() as u64,
+                text_bytes: TEXT.len() as u64,
+                crc32: crc.sum(),
+                truncated: false,
+            })
+        };
+        let open = || LogBody::Open(LogOpen {});
+
+        let mut before = connect(&context, endpoint).await;
+        let mut after = connect(&context, endpoint).await;
+        send(&mut before, 1, open());
+        acknowledged(&mut before, 1).await;
+        send(&mut after, 2, open());
+        acknowledged(&mut after, 2).await;
+        // Nothing can be recorded for now.
+        let held = client.transaction().await.unwrap();
+        held.batch_execute("lock table attempts in access exclusive mode").await.unwrap();
+        send(&mut before, 1, chunk());
+        send(&mut before, 1, end());
+        let path = folder.path().join("00/1.gz");
+        soon(async {
+            while !text(&path).is_ok_and(|text| text == TEXT) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        // The worker comes back on a new connection and does not know that all has come.
+        for body in [open(), chunk(), end()] {
+            send(&mut after, 1, body);
+        }
+        send(&mut after, 2, open());
+        acknowledged(&mut after, 2).await;
+        assert_eq!(text(&path).unwrap(), TEXT);
+        held.rollback().await.unwrap();
+        assert!(acknowledged(&mut after, 1).await.complete, "who came last is told");
+        assert_eq!(text(&path).unwrap(), TEXT);
+        let row =
+            client.query_one("select log_complete, log_bytes from attempts where id = 1", &[]).await.unwrap();
+        assert_eq!((row.get(0), row.get(1)), (true, TEXT.len() as i64));
+        stop.cancel();
+        running.await.unwrap().unwrap();
     }
 }

@@ -6,7 +6,6 @@ use std::io;
 use std::time::Duration;
 
 use hauberk_database::{AttemptId, Database, ServerId, attempts};
-use hauberk_protocol::socket::RoutingId;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -24,8 +23,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Whole {
     /// Its attempt.
     pub(crate) attempt: AttemptId,
-    /// Who sent it.
-    pub(crate) to: RoutingId,
     /// The file.
     pub(crate) file: File,
     /// Bytes of the stream.
@@ -39,8 +36,6 @@ pub(crate) struct Whole {
 pub(crate) struct Sealed {
     /// Its attempt.
     pub(crate) attempt: AttemptId,
-    /// Who sent it.
-    pub(crate) to: RoutingId,
     /// Bytes of the stream.
     pub(crate) offset: u64,
     /// Bytes of the text.
@@ -72,7 +67,7 @@ pub(crate) fn seal_in_background(
 async fn seal(database: &Database, server: ServerId, batch: Vec<Whole>) -> Vec<Sealed> {
     let (files, logs): (Vec<_>, Vec<_>) = batch
         .into_iter()
-        .map(|Whole { attempt, to, file, offset, text_bytes }| (file, (attempt, to, offset, text_bytes)))
+        .map(|Whole { attempt, file, offset, text_bytes }| (file, (attempt, offset, text_bytes)))
         .unzip();
     let recorded = match sync(files).await {
         Ok(()) => record(database, server, &logs).await,
@@ -82,9 +77,9 @@ async fn seal(database: &Database, server: ServerId, batch: Vec<Whole>) -> Vec<S
         }
     };
     logs.into_iter()
-        .map(|(attempt, to, offset, text_bytes)| {
+        .map(|(attempt, offset, text_bytes)| {
             let durable = recorded.contains(&attempt);
-            Sealed { attempt, to, offset, text_bytes, durable }
+            Sealed { attempt, offset, text_bytes, durable }
         })
         .collect()
 }
@@ -94,14 +89,10 @@ async fn sync(files: Vec<File>) -> io::Result<()> {
 }
 
 /// Records what it can, and gives the attempts whose logs are recorded.
-async fn record(
-    database: &Database,
-    server: ServerId,
-    logs: &[(AttemptId, RoutingId, u64, u64)],
-) -> HashSet<AttemptId> {
+async fn record(database: &Database, server: ServerId, logs: &[(AttemptId, u64, u64)]) -> HashSet<AttemptId> {
     let mut rows: Vec<_> = logs
         .iter()
-        .map(|(attempt, _, _, text_bytes)| (*attempt, i64::try_from(*text_bytes).unwrap_or(i64::MAX)))
+        .map(|(attempt, _, text_bytes)| (*attempt, i64::try_from(*text_bytes).unwrap_or(i64::MAX)))
         .collect();
     let mut recorded = HashSet::new();
     for _ in 0..TRIES {
