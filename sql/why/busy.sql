@@ -1,6 +1,7 @@
--- Attempts that workers are at, by worker. Of a size with the farm.
-select a.worker_id, count(*) as attempts
+-- How many attempts workers are at, by worker, as the servers wrote it down last.
+select n.worker_id, count(*) as attempts
 from server_epochs e
-join attempts a on a.epoch = e.epoch and a.ended_at is null and a.built_at is null
+join seats s on s.epoch = e.epoch
+cross join lateral unnest(s.workers) as n (worker_id)
 where e.ended_at is null
-group by a.worker_id
+group by n.worker_id

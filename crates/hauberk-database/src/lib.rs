@@ -27,6 +27,7 @@ pub mod pushes;
 pub mod registration;
 pub mod retention;
 pub mod revival;
+pub mod seats;
 pub mod servers;
 pub mod specifications;
 mod statement;

@@ -4,6 +4,7 @@
 //! question is answered by looking at each. So no question reads the whole history, and the answer says when it did not see all of it.
 
 use deadpool_postgres::GenericClient;
+use tokio_postgres::types::ToSql;
 
 use crate::pages::BuildLine;
 use crate::statement::{Record, Statement, statement};
@@ -65,14 +66,22 @@ pub async fn builds(
     let phases = phases(&filter.states);
     // A question that names the worker and nothing closer is about all it tried.
     let worker = filter.evaluation.and(filter.worker.as_ref());
-    let ask = async |statement: Statement, key: &(dyn tokio_postgres::types::ToSql + Sync)| {
+    let look = async |statement: Statement, key: &(dyn ToSql + Sync), count: i64| {
         let rows = statement
             .all(
                 client,
-                &[&states, &filter.specification, &filter.system, &worker, &like, &limit, &LOOKED_AT, key],
+                &[&states, &filter.specification, &filter.system, &worker, &like, &limit, &count, key],
             )
             .await?;
         listing(&rows)
+    };
+    let ask = async |statement, key: &(dyn ToSql + Sync)| look(statement, key, LOOKED_AT).await;
+    let limited = usize::try_from(limit).unwrap_or(0);
+    // The first of those that are read in the order of the answer are often enough.
+    let first = async |statement, key: &(dyn ToSql + Sync)| {
+        let mut found = look(statement, key, limit.saturating_mul(4).clamp(1, LOOKED_AT)).await?;
+        found.is_partial = false;
+        Ok::<_, DatabaseError>((found.builds.len() >= limited).then_some(found))
     };
     if let Some(evaluation) = &filter.evaluation {
         return ask(statement!("listing/evaluation"), evaluation).await;
@@ -83,15 +92,21 @@ pub async fn builds(
     if let Some(prefix) = &prefix {
         return ask(statement!("listing/name"), prefix).await;
     }
+    if !filter.states.is_empty() && filter.states.iter().all(|state| state.is_final()) {
+        if let Some(found) = first(statement!("listing/finished"), &None::<i64>).await? {
+            return Ok(found);
+        }
+        return ask(statement!("listing/finished"), &None::<i64>).await;
+    }
+    if let Some(found) = first(statement!("listing/newest"), &i64::MAX).await? {
+        return Ok(found);
+    }
     if let Some(phases) = &phases {
         let found = ask(statement!("listing/unfinished"), phases).await?;
         // Of a queue that is longer than that, the newest part.
         if !found.is_partial {
             return Ok(found);
         }
-    }
-    if !filter.states.is_empty() && filter.states.iter().all(|state| state.is_final()) {
-        return ask(statement!("listing/finished"), &None::<i64>).await;
     }
     ask(statement!("listing/newest"), &i64::MAX).await
 }

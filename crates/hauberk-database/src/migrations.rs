@@ -53,10 +53,11 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0012_servers"),
     migration!("0013_products"),
     migration!("0014_stores"),
+    migration!("0015_counts"),
 ];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 14;
+const OLDEST_KNOWN: i32 = 15;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

@@ -1,9 +1,11 @@
 //! The farm at a glance: servers, what waits and for whom, and how fast it goes.
 
+use std::time::Duration;
+
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 
-use crate::statement::statement;
+use crate::statement::{Record, statement};
 use crate::{BuildState, DatabaseError};
 
 /// Builds that wait in the same state for the same workers.
@@ -19,6 +21,22 @@ pub struct Queued {
     pub state: BuildState,
     /// How many.
     pub builds: i64,
+}
+
+/// A queue of more builds is not counted anew for everybody who asks.
+pub const LONG: i64 = 20_000;
+/// Counts are not told any more when they are so old: no server is there that counts.
+const OLD: Duration = Duration::from_secs(120);
+/// Younger ones are not made again.
+const YOUNG: Duration = Duration::from_secs(20);
+
+/// What waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// The builds, by who could build them and by state.
+    pub builds: Vec<Queued>,
+    /// How many seconds ago they were counted; `None`: just now.
+    pub counted: Option<i64>,
 }
 
 /// How many builds ended lately in a state.
@@ -53,23 +71,45 @@ pub struct Server {
     pub silent: Option<i64>,
 }
 
-/// Counts what waits. Reads all of the queue: of a million builds that takes about a second.
+/// Tells what waits. A queue that is long (more than [`LONG`] builds) is told as a server has counted it lately, if one has.
 ///
 /// # Errors
 /// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
-pub async fn queue(client: &impl GenericClient) -> Result<Vec<Queued>, DatabaseError> {
-    let rows = statement!("operators/queue").all(client, &[]).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Queued {
-                store_directory: row.get("store_directory")?,
-                system: row.get("system")?,
-                features: row.get("features")?,
-                state: row.get("state")?,
-                builds: row.get("builds")?,
-            })
+pub async fn queue(client: &impl GenericClient) -> Result<Queue, DatabaseError> {
+    let mut rows = Vec::new();
+    if is_long(client).await? {
+        rows = statement!("operators/queue_counted").all(client, &[&OLD.as_secs_f64()]).await?;
+    }
+    let counted = rows.first().map(|row| row.get("seconds_ago")).transpose()?;
+    if rows.is_empty() {
+        rows = statement!("operators/queue").all(client, &[]).await?;
+    }
+    let read = |row: &Record| {
+        Ok(Queued {
+            store_directory: row.get("store_directory")?,
+            system: row.get("system")?,
+            features: row.get("features")?,
+            state: row.get("state")?,
+            builds: row.get("builds")?,
         })
-        .collect()
+    };
+    Ok(Queue { builds: rows.iter().map(read).collect::<Result<_, DatabaseError>>()?, counted })
+}
+
+/// Counts a long queue for all that ask for it, unless somebody has just done so. Of a million builds that takes a fifth of a second.
+///
+/// # Errors
+/// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
+pub async fn count_queue(client: &impl GenericClient) -> Result<(), DatabaseError> {
+    if is_long(client).await? {
+        statement!("operators/count_queue").execute(client, &[&YOUNG.as_secs_f64()]).await?;
+    }
+    Ok(())
+}
+
+async fn is_long(client: &impl GenericClient) -> Result<bool, DatabaseError> {
+    let row = statement!("operators/queue_length").one(client, &[&(LONG + 1)]).await?;
+    Ok(row.get::<i64>("builds")? > LONG)
 }
 
 /// Counts what ended in the last ten minutes.

@@ -209,7 +209,11 @@ async fn builds_are_found_by_what_is_asked() {
 
     let client = farm.client().await;
     let queue = overview::queue(&client).await.unwrap();
-    assert_eq!(queue.iter().map(|one| (one.state, one.builds)).collect::<Vec<_>>(), [(BuildState::Ready, 1)]);
+    assert_eq!(queue.counted, None);
+    assert_eq!(
+        queue.builds.iter().map(|one| (one.state, one.builds)).collect::<Vec<_>>(),
+        [(BuildState::Ready, 1)]
+    );
     let rates = overview::rates(&client).await.unwrap();
     assert_eq!(rates.iter().map(|rate| rate.minute).sum::<i64>(), 3);
     assert_eq!(overview::servers(&client).await.unwrap()[0].name, "srv");
@@ -242,4 +246,41 @@ async fn urgency_is_handed_down_and_recorded_for_all_it_changes() {
     let nothing = EvaluationId::new(99);
     let refused = operators::set_evaluation_priority(farm.database(), "ben", nothing, None).await;
     assert!(matches!(refused, Err(OperatorError::NoEvaluation(_))));
+}
+
+#[tokio::test]
+async fn a_long_queue_is_counted_by_a_server_and_told_as_it_was() {
+    let farm = Farm::with(&[&[]]).await;
+    let client = farm.client().await;
+    overview::count_queue(&client).await.unwrap();
+    let rows = || client.query("select from queue_counts", &[]);
+    assert!(rows().await.unwrap().is_empty());
+    let more = |count: i64| {
+        format!(
+        "insert into builds (lane_id, derivation_id, name, system, state)
+         select lane_id, derivation_id, name || n, system, 'waiting' from builds, generate_series(1, {count}) n where id = 1"
+    )
+    };
+    client.batch_execute(&more(overview::LONG)).await.unwrap();
+    let counts = async || {
+        let queue = overview::queue(&client).await.unwrap();
+        (queue.counted, queue.builds.iter().map(|one| (one.state, one.builds)).collect::<Vec<_>>())
+    };
+    // Nobody has counted it.
+    let first = vec![(BuildState::Ready, 1), (BuildState::Waiting, overview::LONG)];
+    assert_eq!(counts().await, (None, first.clone()));
+    overview::count_queue(&client).await.unwrap();
+    client.batch_execute(&more(1)).await.unwrap();
+    let (counted, told) = counts().await;
+    assert!(counted.is_some() && told == first);
+    // It is not counted again at once, and then it is; what is old is not told.
+    overview::count_queue(&client).await.unwrap();
+    assert_eq!(counts().await.1, first);
+    let age = "update queue_counts set counted_at = now() - interval '1 hour'";
+    client.batch_execute(age).await.unwrap();
+    let second = vec![(BuildState::Ready, 1), (BuildState::Waiting, overview::LONG + 1)];
+    assert_eq!(counts().await, (None, second.clone()));
+    overview::count_queue(&client).await.unwrap();
+    let (counted, told) = counts().await;
+    assert!(counted.is_some() && told == second);
 }

@@ -8,7 +8,7 @@ use farm::Farm;
 use hauberk_database::dispatch::{AttemptClass, Consequence};
 use hauberk_database::why::{self, Reason, Why};
 use hauberk_database::workers::{self, Description, Direction};
-use hauberk_database::{BuildId, BuildState, usage};
+use hauberk_database::{BuildId, BuildState, seats, usage};
 
 impl Farm {
     async fn why(&self, number: usize) -> Why {
@@ -74,6 +74,7 @@ async fn every_reason_is_told() {
 
     // Its slot is taken.
     let claimed = farm.claim(0).await;
+    seats::keep(&client, farm.epoch, &[(claimed.attempt, farm.worker)]).await.unwrap();
     assert_eq!(kinds(&farm.why(0).await), ["with-worker"]);
     assert_eq!(kinds(&farm.why(2).await), ["no-free-slot"]);
     assert_eq!(kinds(&farm.why(3).await), ["no-free-slot", "behind"]);
@@ -84,6 +85,8 @@ async fn every_reason_is_told() {
 
     // The farm's fault, and the package's.
     farm.end(&claimed, AttemptClass::Transfer, Consequence::Retry { delay: 60.0 }).await;
+    seats::keep(&client, farm.epoch, &[]).await.unwrap();
+    assert_eq!(kinds(&farm.why(2).await), ["next"]);
     let why = farm.why(0).await;
     assert_eq!((kinds(&why), why.state), (vec!["deferred".to_owned()], BuildState::Deferred));
     assert!(why.to_string().contains("the last as transfer (because)"), "{why}");

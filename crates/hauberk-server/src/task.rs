@@ -8,7 +8,7 @@ use hauberk_database::dispatch::{self, AttemptClass, KnownPath, Reached, ReadyBu
 use hauberk_database::listen::{self, Event as Heard, Listener};
 use hauberk_database::{
     AttemptId, BuildId, Client, Database, DatabaseError, Epoch, ServerId, SpecificationId, WorkerId, control,
-    servers, upkeep, usage, workers,
+    overview, seats, servers, upkeep, usage, workers,
 };
 use hauberk_order::{Capabilities, LedgerPolicy};
 use hauberk_protocol::socket::RoutingId;
@@ -81,6 +81,8 @@ enum Answered {
     Window(Option<Vec<Reached>>, Result<Window, DatabaseError>),
     Used(Result<Vec<(SpecificationId, f64)>, DatabaseError>),
     UsageKept(Result<(), DatabaseError>),
+    SeatsKept(Result<(), DatabaseError>),
+    QueueCounted(Result<(), DatabaseError>),
     Woken(Result<Vec<ReadyBuild>, DatabaseError>),
     NextDeferred(Result<Option<f64>, DatabaseError>),
     Swept(Result<upkeep::Swept, DatabaseError>),
@@ -143,6 +145,9 @@ pub(crate) struct Task {
     /// When it was last written down what specifications have used, and whether something has happened since.
     usage_kept: Instant,
     usage_changed: bool,
+    /// What was written down last of what workers have, if that is known, and whether it is still being written.
+    seats: Option<Vec<(AttemptId, WorkerId)>>,
+    keeping_seats: bool,
     /// When leases were last looked at.
     ticked: Instant,
     /// A longer pause between two looks is the server's own.
@@ -194,6 +199,8 @@ impl Task {
             ageing,
             usage_kept: Instant::now(),
             usage_changed: false,
+            seats: Some(Vec::new()),
+            keeping_seats: false,
             ticked: Instant::now(),
             standstill,
             longest_delay,
@@ -288,6 +295,7 @@ impl Task {
         ] {
             self.metrics.wire.waiting(queue, count);
         }
+        self.keep_seats();
         if self.usage_changed && now.saturating_duration_since(self.usage_kept) >= KEEP_USAGE {
             (self.usage_kept, self.usage_changed) = (now, false);
             let (used, server) = (self.dispatcher.used(), self.server);
@@ -296,6 +304,21 @@ impl Task {
                 Answered::UsageKept(kept.await)
             });
         }
+    }
+
+    /// Writes down what workers have in their slots, when it has changed.
+    fn keep_seats(&mut self) {
+        let seats = self.dispatcher.seats();
+        if self.keeping_seats || self.seats.as_ref() == Some(&seats) {
+            return;
+        }
+        self.keeping_seats = true;
+        self.seats = Some(seats.clone());
+        let epoch = self.epoch;
+        self.ask(move |database| async move {
+            let kept = async { seats::keep(&database.client().await?, epoch, &seats).await };
+            Answered::SeatsKept(kept.await)
+        });
     }
 
     fn backend(&mut self, event: FromBackend) {
@@ -438,6 +461,10 @@ impl Task {
         self.ask_strays();
         self.ask_control();
         self.ask_upkeep();
+        self.ask(|database| async move {
+            let counted = async { overview::count_queue(&database.client().await?).await };
+            Answered::QueueCounted(counted.await)
+        });
         if self.company.is_there() {
             self.ask_elsewhere();
         }
@@ -457,7 +484,20 @@ impl Task {
                     "cannot read what specifications have used; all begin alike"
                 );
             }
-            Answered::UsageKept(Ok(())) => {}
+            Answered::UsageKept(Ok(())) | Answered::QueueCounted(Ok(())) => {}
+            Answered::QueueCounted(Err(error)) => {
+                warn!(error = &error as &dyn std::error::Error, "cannot count the queue now");
+            }
+            Answered::SeatsKept(kept) => {
+                self.keeping_seats = false;
+                if let Err(error) = kept {
+                    self.seats = None;
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot write down what workers have in their slots"
+                    );
+                }
+            }
             Answered::UsageKept(Err(error)) => {
                 warn!(
                     error = &error as &dyn std::error::Error,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::BuildLine;
 use crate::statement::{Record, statement};
-use crate::{AttemptId, BuildId, BuildState, DatabaseError};
+use crate::{AttemptId, BuildId, BuildState, DatabaseError, overview};
 
 /// A build that a worker has.
 #[derive(Debug, Clone)]
@@ -133,13 +133,20 @@ pub async fn queue_ready(
         .collect()
 }
 
-/// Counts the unfinished builds by state. Reads the index of all of them: for a very long queue, keep the answer a while.
+/// Counts the unfinished builds by state; those that wait as [`overview::queue`] does. Without a server that counts, it reads the index
+/// of all of them: for a very long queue, keep the answer a while.
 ///
 /// # Errors
 /// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
 pub async fn queue_counts(client: &impl GenericClient) -> Result<BTreeMap<BuildState, i64>, DatabaseError> {
-    let rows = statement!("pages/queue_counts").all(client, &[]).await?;
-    rows.iter().map(|row| Ok((row.get("state")?, row.get("builds")?))).collect()
+    let mut counts = BTreeMap::new();
+    for queued in overview::queue(client).await?.builds {
+        *counts.entry(queued.state).or_default() += queued.builds;
+    }
+    for row in statement!("pages/queue_open").all(client, &[]).await? {
+        counts.insert(row.get("state")?, row.get("builds")?);
+    }
+    Ok(counts)
 }
 
 fn queued(row: &Record) -> Result<QueuedBuild, DatabaseError> {

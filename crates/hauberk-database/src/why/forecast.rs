@@ -14,6 +14,8 @@ use crate::{BuildId, BuildState, DatabaseError, SpecificationId, durations};
 
 /// Builds of the queue that are looked at; what is behind them is reckoned to be alike.
 const LOOKED_AT: i64 = 5000;
+/// Running builds that are looked at on each server, or a few more; the rest is reckoned to be alike.
+const RUNNING: i32 = 200;
 /// Builds below one that are looked at.
 const BELOW: i64 = 2000;
 
@@ -92,7 +94,7 @@ async fn ahead(client: &impl GenericClient, subject: &Subject) -> Result<Duratio
         &subject.specification,
         &subject.remaining_path,
     ];
-    let store: [&(dyn ToSql + Sync); 2] = [&subject.store_directory, &subject.system];
+    let store: [&(dyn ToSql + Sync); 3] = [&subject.store_directory, &subject.system, &RUNNING];
     let (rows, running) = tokio::try_join!(
         statement!("why/queue_before").all(client, &place),
         statement!("why/running").all(client, &store),
@@ -124,7 +126,8 @@ async fn ahead(client: &impl GenericClient, subject: &Subject) -> Result<Duratio
         seconds *= (about / looked_at as f64).max(1.0);
     }
     for row in &running {
-        seconds += remaining(millis(row.get("expected_ms")?), millis(row.get("elapsed_ms")?)).as_secs_f64();
+        let left = remaining(millis(row.get("expected_ms")?), millis(row.get("elapsed_ms")?));
+        seconds += left.as_secs_f64() * f64::from(row.get::<i32>("stands_for")?);
     }
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }

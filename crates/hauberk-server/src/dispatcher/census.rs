@@ -2,12 +2,20 @@
 
 use std::collections::HashMap;
 
-use hauberk_database::WorkerId;
+use hauberk_database::{AttemptId, WorkerId};
 
 use super::Dispatcher;
 use crate::metrics::Census;
 
 impl Dispatcher {
+    /// The attempts that are in the slots of workers, in the order of their number.
+    pub(crate) fn seats(&self) -> Vec<(AttemptId, WorkerId)> {
+        let with_worker = self.attempts.iter().filter(|(_, attempt)| attempt.phase.is_with_worker());
+        let mut seats: Vec<_> = with_worker.map(|(id, attempt)| (*id, attempt.worker)).collect();
+        seats.sort_unstable();
+        seats
+    }
+
     /// Counts sessions, slots and attempts.
     pub(crate) fn census(&self) -> Census {
         let mut busy: HashMap<WorkerId, u64> = HashMap::new();

@@ -43,6 +43,7 @@ struct Status {
     workers: Workers,
     systems: Vec<System>,
     queue: Vec<QueueLine>,
+    queue_counted_seconds_ago: Option<i64>,
     active: BTreeMap<BuildState, usize>,
     rates: Vec<RateObject>,
     specifications: Vec<SpecificationObject>,
@@ -203,7 +204,8 @@ async fn read(client: &impl GenericClient) -> Result<Status, DatabaseError> {
         servers: overview::servers(client).await?.into_iter().map(server).collect(),
         workers: totals(&workers, &open),
         systems: systems(&workers, &open),
-        queue: queue_lines(&queue, &workers),
+        queue: queue_lines(&queue.builds, &workers),
+        queue_counted_seconds_ago: queue.counted,
         active: active(&open),
         rates: overview::rates(client).await?.into_iter().map(rate).collect(),
         specifications: pages::specifications(client).await?.into_iter().map(specification).collect(),
@@ -386,7 +388,11 @@ impl Status {
             self.active.iter().map(|(state, builds)| format!("{builds} {state}")).collect();
         let waiting: i64 = self.queue.iter().map(|line| line.builds).sum();
         let active = if active.is_empty() { "none".to_owned() } else { active.join(", ") };
-        text.push_str(&format!("\nbuilds with a worker: {active}\nbuilds that wait: {waiting}\n"));
+        text.push_str(&format!("\nbuilds with a worker: {active}\nbuilds that wait: {waiting}"));
+        if let Some(seconds) = self.queue_counted_seconds_ago {
+            text.push_str(&format!(" (counted {seconds} s ago)"));
+        }
+        text.push('\n');
         let mut queue = Table::new(&["#BUILDS", "SYSTEM", "WAIT FOR"]);
         for line in &self.queue {
             let features = match line.features.as_slice() {

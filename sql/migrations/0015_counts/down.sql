@@ -1,0 +1,2 @@
+drop table queue_counts;
+drop table seats;
