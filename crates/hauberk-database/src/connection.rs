@@ -1,6 +1,7 @@
 //! The pool of connections, and transactions on them.
 
 use std::fmt;
+use std::ops::Deref;
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -141,6 +142,86 @@ pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, DatabaseError
 /// [`DatabaseError::Transaction`].
 pub async fn commit(transaction: Transaction<'_>) -> Result<(), DatabaseError> {
     transaction.commit().await.map_err(failed("commit"))
+}
+
+/// A transaction (read committed) whose begin and end travel together with the statements next to them. Dropped without
+/// [`commit`](Self::commit), it closes its connection, and changes nothing.
+pub struct BatchTransaction {
+    /// Until it is committed.
+    client: Option<Client>,
+}
+
+/// Begins a transaction, and pins the plans of what follows in it: for arrays of any length, and by keys alone. Made while the tables are
+/// small or have no statistics, others read whole tables, or all open attempts for each row, and are kept. For the same reason the
+/// statements say `id = any (array[x])` where they mean `id = x`: a join by equality could also be a walk through the whole index,
+/// which looks cheap on a table that was empty when it was analyzed.
+const BEGIN: &str = "begin; \
+    set local plan_cache_mode = force_generic_plan; \
+    set local jit = off; \
+    set local enable_seqscan = off; \
+    set local enable_hashjoin = off; \
+    set local enable_mergejoin = off";
+
+impl BatchTransaction {
+    /// One on this connection, which is not begun yet.
+    pub(crate) fn on(client: Client) -> Self {
+        Self { client: Some(client) }
+    }
+
+    /// Begins it. What is sent after the first poll of this is part of it.
+    pub(crate) async fn begin(&self) -> Result<(), DatabaseError> {
+        self.batch_execute(BEGIN).await.map_err(failed("begin"))
+    }
+
+    /// Commits it; gives the connection.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Transaction`].
+    pub async fn commit(self) -> Result<Client, DatabaseError> {
+        self.end("commit").await
+    }
+
+    /// Commits it before it is on the disk: it is seen at once, and what is committed later is not on the disk before it.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Transaction`].
+    pub async fn commit_soon(self) -> Result<Client, DatabaseError> {
+        self.end("set local synchronous_commit = off; commit").await
+    }
+
+    async fn end(mut self, text: &str) -> Result<Client, DatabaseError> {
+        self.batch_execute(text).await.map_err(failed("commit"))?;
+        match self.client.take() {
+            Some(client) => Ok(client),
+            None => unreachable!("whoever ends it has it"),
+        }
+    }
+}
+
+impl Deref for BatchTransaction {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        match &self.client {
+            Some(client) => client,
+            None => unreachable!("it is taken only when it is committed"),
+        }
+    }
+}
+
+impl Drop for BatchTransaction {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            // Nobody else may go on with what was begun.
+            drop(Client::take(client));
+        }
+    }
+}
+
+impl fmt::Debug for BatchTransaction {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("BatchTransaction")
+    }
 }
 
 fn failed(operation: &'static str) -> impl FnOnce(tokio_postgres::Error) -> DatabaseError {

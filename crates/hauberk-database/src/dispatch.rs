@@ -2,7 +2,7 @@
 //!
 //! Every function runs set-based statements (`sql/dispatch/`) on the caller's transaction, guarded by attempt and epoch: a write
 //! about an attempt that has ended, or that another start of a server owns by now, touches nothing. A batch begins with
-//! [`lock_builds`], so that two batches can wait for each other but not in a circle.
+//! [`begin_batch`], so that two batches can wait for each other but not in a circle.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +13,8 @@ use tokio_postgres::types::ToSql;
 use crate::statement::{Record, statement};
 use crate::text_column::text_enum;
 use crate::{
-    AttemptId, BuildId, BuildState, DatabaseError, Epoch, GenericClient, LaneId, ServerId, SpecificationId,
-    WorkerId, control,
+    AttemptId, BatchTransaction, BuildId, BuildState, Database, DatabaseError, Epoch, GenericClient, LaneId,
+    ServerId, SpecificationId, WorkerId, control,
 };
 
 text_enum! {
@@ -319,27 +319,33 @@ pub struct Effects {
     pub deferred: bool,
 }
 
-/// Locks the builds a batch is about to touch, in the order of their id, and pins the plans of what follows in the transaction.
+/// Takes a connection for a batch.
+///
+/// # Errors
+/// [`DatabaseError::Pool`], or any failure of a statement's preparation.
+pub async fn batch(database: &Database) -> Result<BatchTransaction, DatabaseError> {
+    let client = database.client().await?;
+    // What is not prepared would be overtaken by what comes after it.
+    statement!("dispatch/lock_builds").prepare(&client).await?;
+    Ok(BatchTransaction::on(client))
+}
+
+/// Begins a batch, and locks the builds that it is about to touch, in the order of their id. What is sent after the first poll of
+/// this comes after it, and finds them locked.
+///
+/// # Errors
+/// Any failure of the statements.
+pub async fn begin_batch(transaction: &BatchTransaction, builds: &[BuildId]) -> Result<(), DatabaseError> {
+    try_join!(transaction.begin(), lock_builds(&**transaction, builds))?;
+    Ok(())
+}
+
+/// Locks the builds a batch is about to touch, in the order of their id.
 ///
 /// # Errors
 /// Any failure of the statement.
 pub async fn lock_builds(client: &impl GenericClient, builds: &[BuildId]) -> Result<(), DatabaseError> {
-    let builds: &(dyn ToSql + Sync) = &builds;
-    let (settings, locked) = ([], [builds]);
-    // Both travel together, and are carried out in their order.
-    try_join!(
-        statement!("dispatch/settings").execute(client, &settings),
-        statement!("dispatch/lock_builds").execute(client, &locked),
-    )?;
-    Ok(())
-}
-
-/// Lets the transaction be committed before it is on the disk: it is seen at once, and what is committed later is not on the disk before it.
-///
-/// # Errors
-/// Any failure of the statement.
-pub async fn commit_soon(client: &impl GenericClient) -> Result<(), DatabaseError> {
-    statement!("dispatch/commit_soon").execute(client, &[]).await?;
+    statement!("dispatch/lock_builds").execute(client, &[&builds]).await?;
     Ok(())
 }
 

@@ -41,7 +41,7 @@ pub mod why;
 pub mod workers;
 
 pub use build_state::{BuildState, BuildStatus};
-pub use connection::{Database, begin, commit};
+pub use connection::{BatchTransaction, Database, begin, commit};
 pub use connection_string::{ConnectionString, ConnectionStringError};
 pub use deadpool_postgres::{Client, GenericClient, Transaction};
 pub use error::DatabaseError;

@@ -36,6 +36,11 @@ impl Statement {
         Self { name, text }
     }
 
+    /// Prepares the statement, so that its next run is sent at once.
+    pub(crate) async fn prepare(self, client: &impl GenericClient) -> Result<(), DatabaseError> {
+        client.prepare_cached(self.text).await.map(drop).map_err(|source| self.failed(source))
+    }
+
     /// Runs the statement and gives all its rows.
     pub(crate) async fn all(
         self,

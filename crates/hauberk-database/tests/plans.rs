@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use hauberk_database::Client;
+use hauberk_database::dispatch;
 use hauberk_database::testing::TestDatabase;
 use serde_json::Value;
 
@@ -53,9 +53,9 @@ fn scans(plan: &Value, found: &mut Vec<String>) {
     }
 }
 
-async fn check(client: &mut Client) {
-    let transaction = client.transaction().await.unwrap();
-    transaction.batch_execute(&statement("settings")).await.unwrap();
+async fn check(test: &TestDatabase) {
+    let transaction = dispatch::batch(test.database()).await.unwrap();
+    dispatch::begin_batch(&transaction, &[]).await.unwrap();
     let mut bad = String::new();
     for name in HOT {
         let text = statement(name);
@@ -76,21 +76,21 @@ async fn check(client: &mut Client) {
 #[tokio::test]
 async fn a_batch_finds_its_rows_by_keys_on_fresh_tables() {
     let test = TestDatabase::new().await;
-    check(&mut test.client().await).await;
+    check(&test).await;
 }
 
 #[tokio::test]
 async fn a_batch_finds_its_rows_by_keys_on_tables_that_were_analyzed_while_they_were_empty() {
     let test = TestDatabase::new().await;
-    let mut client = test.client().await;
+    let client = test.client().await;
     client.batch_execute("analyze").await.unwrap();
-    check(&mut client).await;
+    check(&test).await;
 }
 
 #[tokio::test]
 async fn a_batch_finds_its_rows_by_keys_when_the_farm_has_one_large_evaluation() {
     let test = TestDatabase::new().await;
-    let mut client = test.client().await;
+    let client = test.client().await;
     client
         .batch_execute(
             "insert into specifications (name, definition) values ('s', '{}');
@@ -108,7 +108,7 @@ async fn a_batch_finds_its_rows_by_keys_when_the_farm_has_one_large_evaluation()
         )
         .await
         .unwrap();
-    check(&mut client).await;
+    check(&test).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! The committers: make the dispatcher's steps durable, as many at a time as have come together.
 //!
-//! There are several, so that one can work while another waits for the disk; all steps of a build go to the same one, in their order.
+//! One records claims and one what workers say, so that a free slot does not wait for results that nobody waits for, and one works while
+//! the other waits for the disk. A claim is made when the steps before it are recorded, and those after it when it is granted, so the
+//! steps of a build keep their order.
 //! While one transaction is on its way to the disk, the next batch gathers. One of successes alone that make builds ready is committed
 //! before it is on the disk: what became ready is claimed at once, and both get there together. A batch that failed because the database is away is
 //! tried again until it is there; every step is guarded by attempt and epoch, so that a transaction whose end was not learned can be
@@ -10,9 +12,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::try_join;
 use hauberk_database::dispatch::{self, AttemptClass, Claim, Effects};
 use hauberk_database::{
-    AttemptId, BuildId, Client, Database, DatabaseError, Epoch, GenericClient, ServerId, begin, commit,
+    AttemptId, BatchTransaction, BuildId, Client, Database, DatabaseError, Epoch, GenericClient, ServerId,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
@@ -28,6 +31,9 @@ use crate::step::{Committed, Op};
 const BATCH: usize = 2000;
 /// How long a result waits for its outputs, so that both are recorded together.
 const LINGER: Duration = Duration::from_millis(2);
+/// How long the word that builders have begun waits for anything else. Nothing follows on it, and a result that comes in the meantime
+/// does not wait for the disk twice.
+const BEGUN_LINGER: Duration = Duration::from_millis(10);
 /// Pages are told that something changed at most so often.
 const CHANGED_INTERVAL: Duration = Duration::from_millis(250);
 /// How long what is committed may wait for a later transaction to take it to the disk.
@@ -35,11 +41,11 @@ const COMPANY: Duration = Duration::from_millis(10);
 /// Pause before a transaction is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Committers of a server: more than two have nothing to wait for but each other.
-const COMMITTERS: usize = 2;
-
 /// The ways to the committers.
-pub(crate) struct Committers(Vec<UnboundedSender<Op>>);
+pub(crate) struct Committers {
+    claims: UnboundedSender<Op>,
+    results: UnboundedSender<Op>,
+}
 
 impl Committers {
     /// Starts them. They end when this is dropped, and then the other thing completes.
@@ -48,12 +54,12 @@ impl Committers {
         epoch: Epoch,
         server: ServerId,
         company: &Company,
-        results: &UnboundedSender<Vec<Committed>>,
+        done: &UnboundedSender<Vec<Committed>>,
         metrics: &Metrics,
     ) -> (Self, JoinSet<()>) {
         let mut running = JoinSet::new();
         let disk = Disk::default();
-        let ways = (0..COMMITTERS).map(|_| {
+        let mut way = || {
             let (way, ops) = unbounded_channel();
             let committer = Committer {
                 database: database.clone(),
@@ -63,17 +69,19 @@ impl Committers {
                 disk: disk.clone(),
                 company: company.clone(),
             };
-            running.spawn(Arc::new(committer).run(ops, results.clone()));
+            running.spawn(Arc::new(committer).run(ops, done.clone()));
             way
-        });
-        (Self(ways.collect()), running)
+        };
+        let ways = Self { claims: way(), results: way() };
+        (ways, running)
     }
 
-    /// Hands a step to the committer of its build. False when that is gone.
+    /// Hands a step to its committer. False when that is gone.
     pub(crate) fn send(&self, op: Op) -> bool {
-        let number = op.build().get().unsigned_abs() % self.0.len() as u64;
-        let way = usize::try_from(number).ok().and_then(|number| self.0.get(number));
-        way.is_some_and(|way| way.send(op).is_ok())
+        match op {
+            Op::Claim(_) => self.claims.send(op).is_ok(),
+            Op::Start { .. } | Op::Built(_) | Op::Succeed(_) | Op::End(_) => self.results.send(op).is_ok(),
+        }
     }
 }
 
@@ -259,14 +267,33 @@ impl Committer {
     }
 
     async fn attempt(&self, batch: &Batch, again: bool) -> Result<Recorded, DatabaseError> {
-        let mut client: Client = self.database.client().await?;
-        let transaction = begin(&mut client).await?;
-        dispatch::lock_builds(&transaction, &batch.builds).await?;
+        let transaction = dispatch::batch(&self.database).await?;
+        // The first statement of what is done travels with the begin.
+        let begun = dispatch::begin_batch(&transaction, &batch.builds);
+        let ((), done) = try_join!(begun, self.steps(&transaction, batch, again))?;
+        // Something can begin that waited for this, and no message of it leaves before a later transaction is on the disk.
+        let is_awaited = done.iter().any(|done| matches!(done, Committed::Effects(e) if !e.ready.is_empty()));
+        if is_awaited && batch.is_final() && !again {
+            let client = transaction.commit_soon().await?;
+            return Ok(Recorded { done, soon: Some(Soon { number: self.disk.commit(), client }) });
+        }
+        let before = self.disk.committed();
+        drop(transaction.commit().await?);
+        self.disk.reached(before);
+        Ok(Recorded { done, soon: None })
+    }
 
+    /// Does what is to be recorded, in a transaction; gives what is done when that is committed.
+    async fn steps(
+        &self,
+        transaction: &BatchTransaction,
+        batch: &Batch,
+        again: bool,
+    ) -> Result<Vec<Committed>, DatabaseError> {
+        let transaction: &Client = transaction;
         let mut done = Vec::with_capacity(batch.len());
         if !batch.claims.is_empty() {
-            let granted =
-                dispatch::claim(&transaction, &batch.claims, self.epoch, self.server, again).await?;
+            let granted = dispatch::claim(transaction, &batch.claims, self.epoch, self.server, again).await?;
             let taken: HashSet<BuildId> = granted.iter().map(|claimed| claimed.build).collect();
             done.extend(granted.into_iter().map(|claimed| Committed::Granted(Box::new(claimed))));
             let refused = batch.claims.iter().filter(|claim| !taken.contains(&claim.build));
@@ -274,21 +301,20 @@ impl Committer {
             self.metrics.dispatch.claimed(taken.len(), batch.claims.len().saturating_sub(taken.len()));
         }
         if !batch.started.is_empty() {
-            dispatch::start(&transaction, &batch.started, self.epoch).await?;
+            dispatch::start(transaction, &batch.started, self.epoch).await?;
         }
         if !batch.built.is_empty() {
-            dispatch::built(&transaction, &batch.built, self.epoch).await?;
+            dispatch::built(transaction, &batch.built, self.epoch).await?;
             done.extend(batch.built.iter().map(|built| Committed::Built(built.attempt)));
         }
         if !batch.ended.is_empty() {
-            let effects = dispatch::end(&transaction, &batch.ended, self.epoch).await?;
+            let effects = dispatch::end(transaction, &batch.ended, self.epoch).await?;
             done.extend(batch.ended.iter().map(|ended| Committed::Ended(ended.attempt)));
             push_effects(&mut done, effects);
         }
         if !batch.finished.is_empty() || !batch.succeeded.is_empty() {
             let (finished, succeeded) = (&batch.finished, &batch.succeeded);
-            let effects =
-                dispatch::finish(&transaction, finished, succeeded, self.epoch, self.server).await?;
+            let effects = dispatch::finish(transaction, finished, succeeded, self.epoch, self.server).await?;
             for (built, fetched) in finished {
                 done.push(Committed::Built(built.attempt));
                 done.push(Committed::Succeeded(fetched.attempt));
@@ -297,19 +323,9 @@ impl Committer {
             push_effects(&mut done, effects);
         }
         if self.company.is_there() {
-            self.mark_moved(&transaction, &mut done).await?;
+            self.mark_moved(transaction, &mut done).await?;
         }
-        // Something can begin that waited for this, and no message of it leaves before a later transaction is on the disk.
-        let is_awaited = done.iter().any(|done| matches!(done, Committed::Effects(e) if !e.ready.is_empty()));
-        if is_awaited && batch.is_final() && !again {
-            dispatch::commit_soon(&transaction).await?;
-            commit(transaction).await?;
-            return Ok(Recorded { done, soon: Some(Soon { number: self.disk.commit(), client }) });
-        }
-        let before = self.disk.committed();
-        commit(transaction).await?;
-        self.disk.reached(before);
-        Ok(Recorded { done, soon: None })
+        Ok(done)
     }
 
     /// Corrects what was said of attempts that another server has taken over: no statement has touched them.
@@ -339,11 +355,20 @@ impl Committer {
 /// Waits a moment if nothing is to be recorded but the word of workers: where their outputs are there soon, both are one record, and
 /// nobody waits for the first alone.
 async fn linger(ops: &mut UnboundedReceiver<Op>, batch: &mut Vec<Op>) {
-    let deadline = Instant::now() + LINGER;
-    while batch.iter().all(|op| matches!(op, Op::Built(_))) {
+    let mut deadline = Instant::now() + BEGUN_LINGER;
+    let mut looked = 0;
+    loop {
+        for op in &batch[looked..] {
+            match op {
+                Op::Start { .. } => {}
+                Op::Built(_) => deadline = deadline.min(Instant::now() + LINGER),
+                Op::Claim(_) | Op::Succeed(_) | Op::End(_) => return,
+            }
+        }
+        looked = batch.len();
         match timeout_at(deadline, ops.recv_many(batch, BATCH)).await {
             Ok(count) if count > 0 => {}
-            Ok(_) | Err(_) => break,
+            Ok(_) | Err(_) => return,
         }
     }
 }
