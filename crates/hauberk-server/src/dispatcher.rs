@@ -29,6 +29,7 @@ use crate::window::{Want, Window};
 use crate::wording::{assign, built_outputs, measures, one_line, result_message, to_i64};
 
 mod attempt;
+mod attempts;
 mod care;
 mod census;
 mod colleagues;
@@ -36,6 +37,7 @@ mod orders;
 mod returns;
 
 use attempt::{Attempt, By, Early, Phase};
+use attempts::Attempts;
 use colleagues::Colleagues;
 use returns::Returns;
 
@@ -49,7 +51,7 @@ pub(crate) struct Dispatcher {
     window: Window,
     sessions: HashMap<SessionId, Session>,
     by_worker: HashMap<WorkerId, SessionId>,
-    attempts: HashMap<AttemptId, Attempt>,
+    attempts: Attempts,
     /// Attempts that workers came back with, and that the database is asked about.
     returns: Returns,
     /// What was decided about attempts before it was heard that they were recorded.
@@ -80,7 +82,7 @@ impl Dispatcher {
             policy,
             sessions: HashMap::new(),
             by_worker: HashMap::new(),
-            attempts: HashMap::new(),
+            attempts: Attempts::default(),
             returns: Returns::new(),
             early: HashMap::new(),
             tried: HashMap::new(),
@@ -239,18 +241,18 @@ impl Dispatcher {
         let running: HashSet<_> = hello.running.iter().map(|r| AttemptId::new(r.attempt)).collect();
         let unacknowledged: HashSet<_> = hello.unacknowledged.iter().map(|a| AttemptId::new(*a)).collect();
         let (mut lost, mut stopping) = (Vec::new(), Vec::new());
-        for (id, attempt) in &mut self.attempts {
-            if attempt.worker == worker && attempt.phase.is_with_worker() {
-                if running.contains(id) || unacknowledged.contains(id) {
+        self.attempts.for_each_of(worker, |id, attempt| {
+            if attempt.phase.is_with_worker() {
+                if running.contains(&id) || unacknowledged.contains(&id) {
                     attempt.phase = Phase::Running;
-                    if attempt.stop_by.is_some() && running.contains(id) {
-                        stopping.push(*id);
+                    if attempt.stop_by.is_some() && running.contains(&id) {
+                        stopping.push(id);
                     }
                 } else {
-                    lost.push(*id);
+                    lost.push(id);
                 }
             }
-        }
+        });
         for id in lost {
             self.end(
                 id,
@@ -321,7 +323,7 @@ impl Dispatcher {
         self.short(id, heartbeat.load.as_ref().map_or("", |load| &load.shortage));
         let Some(session) = self.sessions.get(&id) else { return };
         let (worker, routing, now) = (session.worker, session.routing, session.last_seen());
-        let never_arrived = self.attempts.values().any(|attempt| match attempt.phase {
+        let never_arrived = self.attempts.of(worker).any(|(_, attempt)| match attempt.phase {
             Phase::Assigned { session, sequence, at } => {
                 let waited = now.saturating_duration_since(at);
                 session == id && sequence > heartbeat.last_assign_seen && waited > self.policy.lease
@@ -343,10 +345,9 @@ impl Dispatcher {
         }
         let lost: Vec<_> = self
             .attempts
-            .iter()
+            .of(worker)
             .filter(|(attempt_id, attempt)| {
-                attempt.worker == worker
-                    && !running.contains(attempt_id)
+                !running.contains(attempt_id)
                     && match attempt.phase {
                         Phase::Assigned { session, sequence, .. } => {
                             session != id || sequence <= heartbeat.last_assign_seen
@@ -359,7 +360,7 @@ impl Dispatcher {
                         | Phase::Ending => false,
                     }
             })
-            .map(|(attempt_id, _)| *attempt_id)
+            .map(|(attempt_id, _)| attempt_id)
             .collect();
         for attempt in lost {
             self.end(
@@ -488,11 +489,11 @@ impl Dispatcher {
         warn!(worker.name = %session.name, "{} cannot be reached", session.name);
         self.drop_session(id);
         let until = now + self.policy.lease;
-        for attempt in self.attempts.values_mut() {
-            if attempt.worker == worker && attempt.phase.is_with_worker() {
+        self.attempts.for_each_of(worker, |_, attempt| {
+            if attempt.phase.is_with_worker() {
                 attempt.phase = Phase::Unheard { until };
             }
-        }
+        });
     }
 
     /// Looks for sessions and attempts that were not heard of for a lease. Gives how many sessions that were.
@@ -517,7 +518,7 @@ impl Dispatcher {
             .attempts
             .iter()
             .filter(|(_, attempt)| matches!(attempt.phase, Phase::Unheard { until } if until <= now))
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         for attempt in unheard {
             let message = "its worker did not come back".to_owned();
@@ -786,11 +787,8 @@ impl Dispatcher {
 
     /// Attempts that a worker is at.
     fn attempts_with(&self, worker: WorkerId) -> Vec<AttemptId> {
-        self.attempts
-            .iter()
-            .filter(|(_, attempt)| attempt.worker == worker && attempt.phase.is_with_worker())
-            .map(|(id, _)| *id)
-            .collect()
+        let its = self.attempts.of(worker).filter(|(_, attempt)| attempt.phase.is_with_worker());
+        its.map(|(id, _)| id).collect()
     }
 
     fn drop_session(&mut self, id: SessionId) {

@@ -63,7 +63,7 @@ impl Dispatcher {
         for worker in self.health.due_probes(now) {
             let Some(id) = self.by_worker.get(&worker).copied() else { continue };
             let Some(session) = self.sessions.get_mut(&id) else { continue };
-            if self.attempts.values().any(|attempt| attempt.worker == worker) {
+            if self.attempts.of(worker).next().is_some() {
                 continue;
             }
             info!(worker.name = %session.name, "{}, which is set aside, is tried with one build", session.name);

@@ -11,7 +11,7 @@ impl Dispatcher {
     /// The attempts that are in the slots of workers, in the order of their number.
     pub(crate) fn seats(&self) -> Vec<(AttemptId, WorkerId)> {
         let with_worker = self.attempts.iter().filter(|(_, attempt)| attempt.phase.is_with_worker());
-        let mut seats: Vec<_> = with_worker.map(|(id, attempt)| (*id, attempt.worker)).collect();
+        let mut seats: Vec<_> = with_worker.map(|(id, attempt)| (id, attempt.worker)).collect();
         seats.sort_unstable();
         seats
     }
@@ -19,7 +19,7 @@ impl Dispatcher {
     /// Counts sessions, slots and attempts.
     pub(crate) fn census(&self) -> Census {
         let mut busy: HashMap<WorkerId, u64> = HashMap::new();
-        for attempt in self.attempts.values().filter(|attempt| attempt.phase.is_with_worker()) {
+        for (_, attempt) in self.attempts.iter().filter(|(_, attempt)| attempt.phase.is_with_worker()) {
             *busy.entry(attempt.worker).or_default() += 1;
         }
         let mut census = Census { attempts: self.attempts.len() as u64, ..Census::default() };

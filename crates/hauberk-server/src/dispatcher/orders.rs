@@ -37,7 +37,7 @@ impl Dispatcher {
             .iter()
             .filter(|(_, attempt)| attempt.phase.is_with_worker())
             .filter(|(_, attempt)| attempt.stop_by.is_some_and(|by| by <= now))
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         let seconds = self.policy.stop_patience.as_secs();
         for id in overdue {
@@ -103,9 +103,8 @@ impl Dispatcher {
             | Phase::Fetching => true,
             Phase::GivingUp | Phase::Ending => false,
         };
-        let its = self.attempts.iter().filter(|(_, a)| a.worker == worker && counted(a.phase));
-        let mut its: Vec<_> = its.map(|(id, _)| *id).collect();
-        its.sort_unstable();
+        let its: Vec<_> =
+            self.attempts.of(worker).filter(|(_, a)| counted(a.phase)).map(|(id, _)| id).collect();
         for id in its {
             self.end(id, AttemptClass::Canceled, message.to_owned(), Measures::default(), By::Server);
         }
