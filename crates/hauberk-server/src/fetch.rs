@@ -41,6 +41,9 @@ const TRIES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// A fetch that takes longer than this is shown as a state of its own.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
+/// Others that come within this time are shown together, at most so many.
+const SHOWN_TOGETHER: Duration = Duration::from_millis(100);
+const SHOWN: usize = 1000;
 /// Nars of one attempt that are taken in at once. For fetching, the client has its own bound.
 const NARS: usize = 8;
 /// Nars of one attempt that are checked at once while they are uploaded: each holds a thread.
@@ -179,6 +182,8 @@ type Stored = Result<Vec<Committed>, Arc<CacheError>>;
 impl Fetcher {
     /// Fetches until nobody sends jobs any more.
     pub(crate) async fn run(self, mut jobs: UnboundedReceiver<FetchJob>, done: UnboundedSender<Done>) {
+        let (show, shown) = unbounded_channel();
+        tokio::spawn(show_together(self.database.clone(), self.epoch, shown));
         let permits = Arc::new(Semaphore::new(self.parallel));
         let mut committers = HashMap::new();
         for (directory, shelf) in &self.shelves {
@@ -190,10 +195,10 @@ impl Fetcher {
         let fetcher = Arc::new(self);
         while let Some(job) = jobs.recv().await {
             let (fetcher, permits) = (Arc::clone(&fetcher), Arc::clone(&permits));
-            let (committers, done) = (Arc::clone(&committers), done.clone());
+            let (committers, show, done) = (Arc::clone(&committers), show.clone(), done.clone());
             tokio::spawn(async move {
                 fetcher.metrics.opened();
-                let result = fetcher.persist(&job, &permits, &committers).await;
+                let result = fetcher.persist(&job, &permits, &committers, &show).await;
                 fetcher.metrics.closed();
                 // Nobody listens any more when the server is ending; the next start finds the job again.
                 let _ = done.send((job, result));
@@ -207,6 +212,7 @@ impl Fetcher {
         job: &FetchJob,
         permits: &Semaphore,
         committers: &Committers,
+        show: &UnboundedSender<AttemptId>,
     ) -> Result<Vec<KnownPath>, String> {
         let mut tries = 0;
         let mut pause = FIRST_PAUSE;
@@ -214,7 +220,7 @@ impl Fetcher {
             let permit = permits.acquire().await;
             let began = Instant::now();
             let result = match permit {
-                Ok(permit) => self.shown(job, committers, permit).await,
+                Ok(permit) => self.shown(job, committers, show, permit).await,
                 Err(_) => Err(JobError::Ending),
             };
             let error = match result {
@@ -265,6 +271,7 @@ impl Fetcher {
         &self,
         job: &FetchJob,
         committers: &Committers,
+        show: &UnboundedSender<AttemptId>,
         permit: SemaphorePermit<'_>,
     ) -> Result<Vec<KnownPath>, JobError> {
         let mut fetch = Box::pin(self.fetch(job, committers, permit));
@@ -272,11 +279,8 @@ impl Fetcher {
             result = &mut fetch => return result,
             () = sleep(SHOWN_AFTER) => {}
         }
-        let show =
-            async { dispatch::fetching(&self.database.client().await?, &[job.attempt], self.epoch).await };
-        if let Err(error) = show.await {
-            debug!(error = &error as &dyn std::error::Error, "cannot show a fetch");
-        }
+        // Nobody listens any more when the server is ending.
+        let _ = show.send(job.attempt);
         fetch.await
     }
 
@@ -620,6 +624,19 @@ async fn store_together(
     let (answer, stored) = oneshot::channel();
     store.send(ToStore { items, answer }).map_err(|_| JobError::Ending)?;
     stored.await.map_err(|_| JobError::Ending)?.map_err(JobError::Cache)
+}
+
+/// Shows that fetches take a while: on a server that has too much to do these are many, and have one transaction while the last is made.
+async fn show_together(database: Database, epoch: Epoch, mut slow: UnboundedReceiver<AttemptId>) {
+    let mut batch = Vec::new();
+    while slow.recv_many(&mut batch, SHOWN).await > 0 {
+        let show = async { dispatch::fetching(&database.client().await?, &batch, epoch).await };
+        if let Err(error) = show.await {
+            debug!(error = &error as &dyn std::error::Error, "cannot show {} fetches", batch.len());
+        }
+        batch.clear();
+        sleep(SHOWN_TOGETHER).await;
+    }
 }
 
 /// Makes downloads durable and visible, those of several attempts with one wait for the disk.
