@@ -79,22 +79,29 @@ struct Rates {
     whole: Vec<f64>,
     alone: Vec<f64>,
     parameters: Map<String, Value>,
+    parameters_alone: Map<String, Value>,
 }
 
 impl Rates {
     fn add(&mut self, ordering: Ordering, measured: Measured) {
         match ordering {
-            Ordering::Whole => self.whole.push(measured.rate),
-            Ordering::PriorityAndAge => self.alone.push(measured.rate),
+            Ordering::Whole => {
+                self.whole.push(measured.rate);
+                self.parameters = measured.parameters;
+            }
+            Ordering::PriorityAndAge => {
+                self.alone.push(measured.rate);
+                self.parameters_alone = measured.parameters;
+            }
         }
-        self.parameters = measured.parameters;
     }
 
     fn figure(self, figure: &'static str) -> Figure {
-        let Self { whole, alone, mut parameters } = self;
+        let Self { whole, alone, mut parameters, parameters_alone } = self;
         let rates = |rates: &[f64]| rates.iter().map(|rate| rounded(*rate, 1)).collect::<Vec<_>>();
         parameters.insert("builds_per_second".to_owned(), rates(&whole).into());
         parameters.insert("builds_per_second_alone".to_owned(), rates(&alone).into());
+        parameters.insert("alone".to_owned(), parameters_alone.into());
         // As many of the one as of the other.
         let value = whole.iter().sum::<f64>() / alone.iter().sum::<f64>();
         Figure { scenario: "order", figure, value, unit: "", parameters }
