@@ -32,7 +32,7 @@ impl Second {
         format!("http://{}:5557", self.address)
     }
 
-    fn start(farm: &mut Farm) -> Result<Self> {
+    fn start(farm: &mut Farm, more: &[&str]) -> Result<Self> {
         let keys = farm.directory().join("second");
         fs::create_dir_all(&keys)?;
         farm.hauberk().args(["key", "curve"]).arg(keys.join("curve")).run()?;
@@ -54,6 +54,7 @@ impl Second {
             .arg("--curve-key")
             .arg(keys.join("curve"))
             .args(["--address", &address, "--heartbeat", "1", "--lease", "4"])
+            .args(more)
             .start("second-server", farm.directory())?;
         process.wait_ready(Deadline::seconds(60))?;
         Ok(Self { process, _machine: machine, address, signing_key })
@@ -79,6 +80,32 @@ async fn is_at(farm: &mut Farm, worker: &str, server: &str) -> Result<()> {
         &[&worker, &server],
     )
     .await
+}
+
+/// Starts a worker at each server; the build daemon of the second's trusts these keys.
+async fn start_workers(farm: &mut Farm, first_name: &str, second: &Second, trusted: &[&str]) -> Result<()> {
+    let first_address = farm.publish_url().trim_start_matches("http://").replace(":5557", "");
+    let at = |launch: &hauberk_tests::Launch, address: &str| launch.clone().args(["--server", address]);
+
+    // Both know the first server and its key; the first tells them of the second, whose key is another.
+    let launches = [farm.workers[0].launch.clone(), farm.workers[1].launch.clone()];
+    farm.workers[0].launch = at(&launches[0], &first_address);
+    farm.workers[1].launch = at(&launches[1], &first_address);
+    for worker in 0..2 {
+        farm.start_worker(worker)?;
+    }
+    is_at(farm, "worker-1", first_name).await?;
+    farm.workers[1].process()?.wait_log("the farm has 2 servers", Deadline::seconds(60))?;
+    farm.workers[1].process()?.stop(Deadline::seconds(60))?;
+    trust(&mut farm.workers[1].machine, trusted)?;
+    farm.workers[1].launch = at(&launches[1], &second.address);
+    // Of the two that it knows it would go to either: here it has forgotten where the first is, and keeps the key of the second.
+    let known = farm.workers[1].machine.directory().join("spool/servers");
+    let text = fs::read_to_string(&known)?;
+    let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with(&first_address)).collect();
+    fs::write(&known, kept.join("\n") + "\n")?;
+    farm.start_worker(1)?;
+    is_at(farm, "worker-2", "second").await
 }
 
 /// Runs a command of the operator's, on the first server's machine.
@@ -110,30 +137,9 @@ async fn two_servers_with_keys_caches_and_stores_of_their_own() -> Result<()> {
     let mut farm = Farm::create(FarmConfig { workers: 2, slots: 1, ..FarmConfig::new()? })?;
     farm.start_server()?;
     let first_name: String = farm.query("select name from servers", &[]).await?[0].get(0);
-    let mut second = Second::start(&mut farm)?;
-    let first_address = farm.publish_url().trim_start_matches("http://").replace(":5557", "");
-    let at = |launch: &hauberk_tests::Launch, address: &str| launch.clone().args(["--server", address]);
-
-    // Both know the first server and its key; the first tells them of the second, whose key is another.
-    let launches = [farm.workers[0].launch.clone(), farm.workers[1].launch.clone()];
-    farm.workers[0].launch = at(&launches[0], &first_address);
-    farm.workers[1].launch = at(&launches[1], &first_address);
-    for worker in 0..2 {
-        farm.start_worker(worker)?;
-    }
-    is_at(&mut farm, "worker-1", &first_name).await?;
-    farm.workers[1].process()?.wait_log("the farm has 2 servers", Deadline::seconds(60))?;
-    farm.workers[1].process()?.stop(Deadline::seconds(60))?;
+    let mut second = Second::start(&mut farm, &[])?;
     let keys = (farm.server_signing_key().to_owned(), second.signing_key.clone());
-    trust(&mut farm.workers[1].machine, &[&keys.1])?;
-    farm.workers[1].launch = at(&launches[1], &second.address);
-    // Of the two that it knows it would go to either: here it has forgotten where the first is, and keeps the key of the second.
-    let known = farm.workers[1].machine.directory().join("spool/servers");
-    let text = fs::read_to_string(&known)?;
-    let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with(&first_address)).collect();
-    fs::write(&known, kept.join("\n") + "\n")?;
-    farm.start_worker(1)?;
-    is_at(&mut farm, "worker-2", "second").await?;
+    start_workers(&mut farm, &first_name, &second, &[&keys.1]).await?;
 
     let listed = operate(&farm, &["worker", "list"])?;
     let is_listed = |worker: &str, server: &str| {
@@ -196,5 +202,100 @@ async fn two_servers_with_keys_caches_and_stores_of_their_own() -> Result<()> {
     trust(&mut farm.workers[1].machine, &[&keys.0, &keys.1])?;
     second.process.kill9()?;
     is_at(&mut farm, "worker-2", &first_name).await?;
+    farm.stop_all()
+}
+
+/// Builds that need 6 MB of disk.
+const HUNGRY: &str = r#"
+  eat = name: script: job name "head -c 6000000 /dev/zero > big\n${script}\necho done > $out";
+  one = eat "one-1" "";
+  two = eat "two-1" "";
+  three = eat "three-1" (gate "three");
+"#;
+
+const MORE: &str = r#"
+  eat = name: job name "head -c 6000000 /dev/zero > big\necho done > $out";
+  probe1 = eat "probe1-1";
+  probe2 = eat "probe2-1";
+  probe3 = eat "probe3-1";
+  probe4 = eat "probe4-1";
+  probe5 = eat "probe5-1";
+"#;
+
+const ASIDE: &str =
+    "select exists (select from workers where name = 'worker-1' and paused and set_aside_at is not null)";
+const FAILED: &str = "select count(distinct b.name) >= $2 from attempts a join builds b on b.id = a.build_id
+                      join workers w on w.id = a.worker_id join server_epochs e on e.epoch = a.epoch join servers s on s.id = e.server_id
+                      where a.class = 'disk_full' and w.name = 'worker-1' and b.name like $1 and s.name = $3";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sick_worker_stays_set_aside_at_the_next_server_and_is_never_the_last_of_all() -> Result<()> {
+    let mut farm = Farm::create(FarmConfig { workers: 2, slots: 3, ..FarmConfig::new()? })?;
+    let hasty = ["--sweep", "1", "--retries", "30", "--retry-delay", "1", "--probe-pause", "2"];
+    let mut server = farm
+        .server_launch()
+        .args(["--heartbeat", "1", "--lease", "4"])
+        .args(hasty)
+        .start("remote-server", farm.directory())?;
+    server.wait_ready(Deadline::seconds(60))?;
+    farm.server = Some(server);
+    let first_name: String = farm.query("select name from servers", &[]).await?[0].get(0);
+    let second = Second::start(&mut farm, &hasty)?;
+    let keys = (farm.server_signing_key().to_owned(), second.signing_key.clone());
+    // The first worker's builders run on a disk that is full, which the daemon sees once it starts anew.
+    let builds = farm.workers[0].machine.directory().join("tmp");
+    farm.workers[0].machine.mount_small(&builds, "64m")?;
+    trust(&mut farm.workers[0].machine, &[&keys.0, &keys.1])?;
+    let filler = farm.workers[0].machine.inside(&builds).join("filler");
+    fs::write(&filler, vec![1; 60 << 20])?;
+    let launch = farm.workers[0].launch.clone();
+    farm.workers[0].launch = launch.args(["--minimum-disk-space", "0", "--build-directory"]).arg(&builds);
+    start_workers(&mut farm, &first_name, &second, &[&keys.0, &keys.1]).await?;
+
+    // What fails there does otherwise at the second server, which the first learns from the database.
+    direct(&farm, "pause", "worker-2")?;
+    let (_, hungry) = farm.repository("hungry", HUNGRY)?;
+    farm.start_register(std::slice::from_ref(&hungry))?;
+    let (like, count) = ("%", 3_i64);
+    farm.wait_until("three fail", Deadline::seconds(120), FAILED, &[&like, &count, &first_name]).await?;
+    direct(&farm, "resume", "worker-2")?;
+    for name in ["one-1", "two-1"] {
+        farm.wait_for_build(name, &["succeeded"], Deadline::seconds(120)).await?;
+    }
+    farm.gates.wait_for_arrivals("three", 1, Deadline::seconds(120))?;
+    // From now on the first worker is the last that takes work, of both servers together.
+    direct(&farm, "pause", "worker-2")?;
+    farm.gates.open("three")?;
+    farm.wait_for_build("three-1", &["succeeded"], Deadline::seconds(60)).await?;
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    ensure!(!farm.query(ASIDE, &[]).await?[0].get::<_, bool>(0), "the last worker is set aside");
+    direct(&farm, "resume", "worker-2")?;
+    farm.wait_until("the sick worker is set aside", Deadline::seconds(60), ASIDE, &[]).await?;
+    let shown = operate(&farm, &["worker", "show", "worker-1"])?;
+    ensure!(shown.contains("set aside by the farm: 3 builds in a row failed here"), "{shown}");
+
+    // More work than one worker does, and none for the healthy one.
+    direct(&farm, "pause", "worker-2")?;
+    let (_, more) = farm.repository("more", MORE)?;
+    if let Some(mut register) = farm.register.take() {
+        register.stop(Deadline::seconds(60))?;
+    }
+    farm.start_register(&[hungry, more])?;
+    farm.wait_for_evaluations(2, Deadline::seconds(120)).await?;
+    // The first server dies; its worker goes to the second, and is as sick there: it is tried, and fails.
+    if let Some(mut server) = farm.server.take() {
+        server.kill9()?;
+    }
+    is_at(&mut farm, "worker-1", "second").await?;
+    ensure!(farm.query(ASIDE, &[]).await?[0].get::<_, bool>(0), "the second server gives a sick worker work");
+    let (like, count, name) = ("probe%", 1_i64, "second");
+    farm.wait_until("a probe fails", Deadline::seconds(120), FAILED, &[&like, &count, &name]).await?;
+    ensure!(farm.query(ASIDE, &[]).await?[0].get::<_, bool>(0), "a probe that fails changes nothing");
+    // Once its disk has room, a probe gives it work again.
+    fs::remove_file(&filler)?;
+    let well =
+        "select exists (select from workers where name = 'worker-1' and not paused and set_aside_at is null)";
+    farm.wait_until("the worker takes work again", Deadline::seconds(180), well, &[]).await?;
+    farm.wait_for_the_end(Deadline::seconds(180)).await?;
     farm.stop_all()
 }

@@ -10,6 +10,7 @@ mod statements;
 mod store;
 mod usage;
 mod verdict;
+mod web;
 mod worker_process;
 mod workers;
 
@@ -31,6 +32,7 @@ pub(crate) use server::Server;
 pub(crate) use store::RealStore;
 pub(crate) use usage::{Memory, Usage, processor_seconds};
 pub(crate) use verdict::Verdict;
+pub(crate) use web::WebProcess;
 pub(crate) use worker_process::WorkerProcess;
 pub(crate) use workers::{Crew, Published, Workers};
 
@@ -183,6 +185,13 @@ impl Lab {
     /// Gives the laboratory's directory.
     pub(crate) fn directory(&self) -> &std::path::Path {
         self.directory.path()
+    }
+
+    /// Gives a command of `hauberk` on the farm's database.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Result<std::process::Command> {
+        let mut command = std::process::Command::new(&self.program);
+        command.args(arguments).arg("--database").arg(self.postgres.location()?.reveal());
+        Ok(command)
     }
 
     /// Starts the server, without a build daemon, and waits until it serves.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::farm::{Farm, OutputKind};
 use crate::figure::{Figure, quantile, rounded};
-use crate::lab::{Lab, LabOptions, Memory, Ordering, Queue, Workers};
+use crate::lab::{Lab, LabOptions, Memory, Ordering, Queue, WebProcess, Workers};
 
 /// A very long queue against a short one: what its length costs
 ///
@@ -26,6 +26,9 @@ use crate::lab::{Lab, LabOptions, Memory, Ordering, Queue, Workers};
 /// forecast_ms_median: when it will begin and end.
 ///
 /// idle_why_ms_median, idle_why_ms_p99: the reasons, asked for before there are workers.
+///
+/// idle_command_why_ms, idle_page_ms, idle_json_ms: reasons and forecast, as `hauberk build why`, the build's page and /api/build/ID/why
+/// tell them, before there are workers; medians.
 ///
 /// The queues are recorded once, and kept in --directory for later runs.
 #[derive(Args, Clone, Debug)]
@@ -53,6 +56,10 @@ pub(crate) struct Options {
 
 /// Builds that are asked about, evenly out of the whole queue.
 const ASKED: usize = 200;
+/// Those that are asked about by commands and pages.
+const PEOPLE: usize = 20;
+/// How often they look at what is not of a build.
+const REPEATED: usize = 5;
 
 impl Options {
     /// Such a measurement with a queue of this length.
@@ -97,9 +104,17 @@ pub(crate) async fn run(options: &Options, lab: &LabOptions) -> Result<Vec<Figur
     };
     let more = many.memory.peak.saturating_sub(few.memory.peak) as f64;
     let bytes = more / (options.queued - options.few) as f64;
-    let answers =
-        ["why_ms_median", "why_ms_p99", "forecast_ms_median", "idle_why_ms_median", "idle_why_ms_p99"]
-            .into_iter();
+    let answers = [
+        "why_ms_median",
+        "why_ms_p99",
+        "forecast_ms_median",
+        "idle_why_ms_median",
+        "idle_why_ms_p99",
+        "idle_command_why_ms",
+        "idle_page_ms",
+        "idle_json_ms",
+    ];
+    let answers = answers.into_iter();
     let answers: Vec<_> = answers
         .filter_map(|name| Some(figure(name, many.parameters.get(name)?.as_f64()?, "ms", &many)))
         .collect();
@@ -141,6 +156,7 @@ pub(super) async fn measure(
     let mut parameters = Map::new();
     if !snapshot {
         ask_why(farm.lab.database(), "idle_", &mut parameters).await?;
+        ask_as_people_do(&farm.lab, "idle_", &mut parameters).await?;
     }
     farm.lab.forget_statements().await?;
     farm.start_workers().await?;
@@ -154,6 +170,7 @@ pub(super) async fn measure(
     let rate = rate(&gauge.releases(), options.builds)?;
     if !snapshot {
         ask_why(farm.lab.database(), "", &mut parameters).await?;
+        ask_as_people_do(&farm.lab, "", &mut parameters).await?;
     }
     farm.finish(&mut parameters).await?.require_at_least(options.builds)?;
     Ok(Measured { rate, memory, parameters })
@@ -198,6 +215,57 @@ async fn ask_why(database: &Database, when: &str, parameters: &mut Map<String, V
         parameters.insert(format!("{when}{name}"), rounded(value, 2).into());
     }
     parameters.insert(format!("{when}why_of_the_last"), words.into());
+    Ok(())
+}
+
+/// Asks as people do: by commands, and by pages and JSON of a web process. Notes medians in milliseconds.
+async fn ask_as_people_do(lab: &Lab, when: &str, parameters: &mut Map<String, Value>) -> Result<()> {
+    let client = lab.database().client().await?;
+    let rows = client
+        .query(
+            "select id::text from builds where id % greatest(1, (select max(id) from builds) / $1) = 0",
+            &[&i64::try_from(PEOPLE)?],
+        )
+        .await
+        .context("choosing builds to ask about")?;
+    drop(client);
+    let builds: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let mut note = |name: &str, mut times: Vec<f64>| -> Result<()> {
+        let median = quantile(&mut times, 0.5).context("nobody was asked")?;
+        parameters.insert(format!("{when}{name}"), rounded(median, 2).into());
+        Ok(())
+    };
+    let run = |arguments: &[&str]| -> Result<f64> {
+        let began = Instant::now();
+        let output = lab.command(arguments)?.output().context("running hauberk")?;
+        if !output.status.success() {
+            bail!("hauberk {} fails: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(began.elapsed().as_secs_f64() * 1e3)
+    };
+    let times: Result<_> = builds.iter().map(|build| run(&["build", "why", build])).collect();
+    note("command_why_ms", times?)?;
+    for (name, arguments) in
+        [("command_status_ms", &["status"][..]), ("command_list_ms", &["build", "list"][..])]
+    {
+        let times: Result<_> = (0..REPEATED).map(|_| run(arguments)).collect();
+        note(name, times?)?;
+    }
+    let web = WebProcess::start(lab).await?;
+    let mut client = web.client()?;
+    let mut get = |path: &str| -> Result<f64> {
+        let began = Instant::now();
+        std::io::copy(&mut client.download(path)?, &mut std::io::sink()).context("reading a page")?;
+        Ok(began.elapsed().as_secs_f64() * 1e3)
+    };
+    let times: Result<_> = builds.iter().map(|build| get(&format!("/build/{build}"))).collect();
+    note("page_ms", times?)?;
+    let times: Result<_> = builds.iter().map(|build| get(&format!("/api/build/{build}/why"))).collect();
+    note("json_ms", times?)?;
+    for (name, path) in [("queue_page_ms", "/queue"), ("workers_page_ms", "/workers")] {
+        let times: Result<_> = (0..REPEATED).map(|_| get(path)).collect();
+        note(name, times?)?;
+    }
     Ok(())
 }
 
