@@ -49,6 +49,8 @@ pub struct Config {
     pub publish_port: u16,
     /// How the publish server packs nars while they are sent.
     pub publish_compression: Compression,
+    /// Threads that pack one large nar with zstd while it is sent.
+    pub publish_threads: u32,
     /// Where others reach the publish server, if not at the address the server sees.
     pub publish_url: Option<String>,
     /// Whether results are uploaded to the server in any case, even if it could fetch them.

@@ -189,6 +189,7 @@ fn publish_server(
         signer: Signer::of(&host_name(), [config.signing_key.clone()]),
         store: Some(StoreSource::new(pool(config), root)),
         compression: config.publish_compression.clone(),
+        packing_threads: config.publish_threads,
         metrics: Some(Arc::new(exporter)),
         ..PublishConfig::new(config.store_directory.clone())
     };

@@ -256,6 +256,7 @@ impl Publication {
             store: Some(StoreSource::new(Infos(store), &root)),
             // As real workers do.
             compression: Compression::Zstd,
+            packing_threads: 4,
             ..PublishConfig::new(StoreDirectory::nix())
         };
         let stop = CancellationToken::new();

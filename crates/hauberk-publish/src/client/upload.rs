@@ -18,7 +18,7 @@ use crate::{
     inbox::PIECE,
     server::{StoreError, StoreItem, StoreSource},
     signer::Signer,
-    stream::{NarReader, packed},
+    stream::{NarReader, Packed},
 };
 
 /// Nars uploaded at once.
@@ -111,6 +111,7 @@ pub struct Uploader {
     store_directory: StoreDirectory,
     store: StoreSource,
     signer: Signer,
+    packed: Packed,
 }
 
 impl Uploader {
@@ -124,7 +125,8 @@ impl Uploader {
         signer: Signer,
         config: ClientConfig,
     ) -> Result<Self, ClientError> {
-        Ok(Self { pieces: PieceSender::new(config)?, store_directory, store, signer })
+        let (pieces, packed) = (PieceSender::new(config)?, Packed::by(1));
+        Ok(Self { pieces, store_directory, store, signer, packed })
     }
 
     /// Uploads `paths`: what they are first, then their nars, going on where an earlier upload was cut.
@@ -180,8 +182,8 @@ impl Uploader {
         mut at: u64,
     ) -> Result<bool, UploadError> {
         let (sender, mut pieces) = mpsc::channel(1);
-        let (item, first) = (Arc::clone(item), at);
-        let reading = spawn_blocking(move || read_nar(&item, first, &sender));
+        let (packed, item, first) = (self.packed.clone(), Arc::clone(item), at);
+        let reading = spawn_blocking(move || read_nar(&packed, &item, first, &sender));
         while let Some(piece) = pieces.recv().await {
             let last = piece.len() < PIECE;
             let length = piece.len() as u64;
@@ -200,7 +202,7 @@ impl Uploader {
 }
 
 /// Reads the packed nar of an item from `first` on.
-fn read_nar(item: &StoreItem, first: u64, sender: &mpsc::Sender<Bytes>) -> io::Result<()> {
+fn read_nar(packed: &Packed, item: &StoreItem, first: u64, sender: &mpsc::Sender<Bytes>) -> io::Result<()> {
     let nar = NarReader::open(&item.file)?;
-    read_pieces(packed(nar, item.nar_size())?, first, sender)
+    read_pieces(packed.pack(nar, item.nar_size())?, first, sender)
 }

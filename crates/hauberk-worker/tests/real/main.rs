@@ -123,6 +123,7 @@ impl Farm {
             server: ServerLocation::Addresses(vec![server.backend.endpoint().to_string().parse().unwrap()]),
             publish_listen: [127, 0, 0, 1].into(),
             publish_compression: Compression::Zstd,
+            publish_threads: 2,
             publish_port: worker_port,
             publish_url: None,
             upload: false,

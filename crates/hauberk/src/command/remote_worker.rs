@@ -103,6 +103,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "WAY", value_enum, default_value_t = Packing::Zstd)]
     publish_compression: Packing,
 
+    /// Processors that may pack one large result while it is fetched, where they have nothing else to do
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    publish_threads: u32,
+
     /// The URL under which the server reaches the publish port, if not by this machine's address
     #[arg(long, value_name = "URL")]
     publish_url: Option<String>,
@@ -353,6 +357,7 @@ impl Options {
                 Packing::Zstd => Compression::Zstd,
                 Packing::None => Compression::None,
             },
+            publish_threads: self.publish_threads,
             publish_url: self.publish_url,
             upload: self.upload,
             spool: self.spool,
