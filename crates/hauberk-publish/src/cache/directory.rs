@@ -18,12 +18,16 @@ use tracing::warn;
 
 use super::{
     error::CacheError,
-    nar_file::NarFile,
+    nar_file::{FinishedNar, NarFile},
     pending::Pending,
     reader::{CacheReader, read_bounded},
     scratch::Scratch,
 };
 use crate::{describe::item_nar_url, signer::Signer};
+
+/// Files that are brought to the disk one by one: to bring all there is there at once waits for whatever else is being written to that disk, builds
+/// above all, and pays for many.
+const FEW: usize = 8;
 
 /// A stock Nix binary cache on disk: `nix-cache-info`, `HASH.narinfo`, `nar/…`. Clones are the same cache.
 ///
@@ -222,7 +226,7 @@ impl Cache {
     }
 
     /// Makes the items of `batch` visible, signed by `signer` too, and durable when it returns: one syncfs for all
-    /// nars and narinfos, then the renames, nars first. A path the cache has already keeps the narinfo it has. After
+    /// nars and narinfos, or for a few a sync of each, then the renames, nars first. A path the cache has already keeps the narinfo it has. After
     /// an error or a crash some items may be visible, each of them whole.
     ///
     /// # Errors
@@ -284,9 +288,15 @@ impl Cache {
         }
         let directory =
             File::open(inner.reader.directory()).map_err(CacheError::io("open", inner.reader.directory()))?;
-        nix::unistd::syncfs(&directory)
-            .map_err(io::Error::from)
-            .map_err(CacheError::io("sync", inner.reader.directory()))?;
+        let unsynced = |nars: &[FinishedNar]| nars.iter().filter(|nar| !nar.durable).count() + 1;
+        let synced = match fresh.iter().map(|(nars, ..)| unsynced(nars)).sum::<usize>() {
+            0..=FEW => fresh.iter().try_for_each(|(nars, narinfo, _)| {
+                nars.iter().filter(|nar| !nar.durable).try_for_each(|nar| nar.scratch.sync())?;
+                narinfo.sync()
+            }),
+            _ => nix::unistd::syncfs(&directory).map_err(io::Error::from),
+        };
+        synced.map_err(CacheError::io("sync", inner.reader.directory()))?;
         let mut narinfos = Vec::with_capacity(fresh.len());
         for (nars, narinfo, path) in fresh {
             for nar in nars {

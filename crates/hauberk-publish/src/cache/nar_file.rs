@@ -39,7 +39,7 @@ impl NarFile {
     pub fn finish(self, compression: Compression) -> FinishedNar {
         let (file_hash, file_size) = self.hasher.finish();
         let syncing = self.syncer.map(Syncer::finish);
-        FinishedNar { scratch: self.scratch, file_hash, file_size, compression, syncing }
+        FinishedNar { scratch: self.scratch, file_hash, file_size, compression, syncing, durable: false }
     }
 
     fn stride(&mut self) -> io::Result<()> {
@@ -112,6 +112,8 @@ pub struct FinishedNar {
     pub compression: Compression,
     /// Who brings it to the disk, if it is large.
     syncing: Option<JoinHandle<io::Result<()>>>,
+    /// Whether it is on the disk.
+    pub(super) durable: bool,
 }
 
 impl FinishedNar {
@@ -123,7 +125,9 @@ impl FinishedNar {
         let Some(syncing) = self.syncing.take() else { return Ok(()) };
         syncing
             .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the thread that waits for the disk has ended")))
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that waits for the disk has ended")))?;
+        self.durable = true;
+        Ok(())
     }
 
     /// Gives the name the file gets under `nar/`: the hash of its bytes and a suffix that tells the compression, so

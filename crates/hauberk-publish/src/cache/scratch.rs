@@ -74,6 +74,14 @@ pub(crate) struct ScratchFile {
 }
 
 impl ScratchFile {
+    /// Brings the file's contents to the disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match &self.path {
+            Some(path) => File::open(path)?.sync_data(),
+            None => Ok(()),
+        }
+    }
+
     /// Gives the file its final name.
     pub(crate) fn rename(mut self, to: &Path) -> io::Result<()> {
         if let Some(path) = &self.path {
