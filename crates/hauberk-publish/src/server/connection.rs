@@ -14,7 +14,7 @@ use bytes::BufMut;
 use futures::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    task::spawn_blocking,
+    task::{spawn_blocking, yield_now},
     time::{Instant, Sleep, sleep, timeout_at},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
@@ -24,6 +24,7 @@ use super::{
     body::Body,
     config::Limits,
     handler::Handler,
+    heat::Heat,
     metrics::Metrics,
     pump::{Pump, Still},
     reply::{self, Reply},
@@ -68,6 +69,7 @@ pub(super) async fn serve(socket: Socket, shared: &Shared, activity: Arc<Activit
         activity,
         input: Vec::new(),
         output: Vec::new(),
+        heat: Heat::default(),
         timer: Box::pin(sleep(shared.limits.header_timeout)),
     };
     let stopped = pin!(shared.stop.cancelled());
@@ -82,6 +84,8 @@ struct Connection<'a> {
     input: Vec<u8>,
     /// Answers that are not sent yet.
     output: Vec<u8>,
+    /// How quick the client is.
+    heat: Heat,
     /// Rings no later than a head is due; set again only when it rings.
     timer: Pin<Box<Sleep>>,
 }
@@ -186,7 +190,14 @@ impl Connection<'_> {
                     Err(status) => return Ok(Received::Nonsense(status)),
                 }
             }
-            self.flush().await?;
+            if !self.output.is_empty() {
+                self.flush().await?;
+                self.heat.answered();
+            }
+            let soon = self.soon().await?;
+            if soon > 0 {
+                continue;
+            }
             let due = *due.get_or_insert_with(|| Instant::now() + self.shared.limits.header_timeout);
             let received = tokio::select! {
                 biased;
@@ -204,7 +215,27 @@ impl Connection<'_> {
             if received == 0 {
                 return Ok(Received::End);
             }
+            self.heat.came();
             self.activity.note();
+        }
+    }
+
+    /// Looks for what a client sends at once. Gives the number of bytes that came; where that is none, more is known by who waits.
+    async fn soon(&mut self) -> io::Result<usize> {
+        loop {
+            if let Some(received) = read(&mut self.socket, &mut self.input).now_or_never() {
+                let received = received?;
+                if received > 0 {
+                    self.heat.came();
+                    self.activity.note();
+                }
+                return Ok(received);
+            }
+            if !self.heat.looks_again() {
+                return Ok(0);
+            }
+            // The runtime looks at all sockets meanwhile.
+            yield_now().await;
         }
     }
 
