@@ -13,7 +13,7 @@ with said as (
 update workers w
 set epoch = $1, machine = s.machine, address = s.address, version = s.version, daemon = s.daemon, store_directory = s.store_directory,
     systems = s.systems, features = s.features, mandatory_features = s.mandatory_features, slots = s.slots,
-    publish_url = s.publish_url, shortage = null, connected_at = now(), last_seen_at = now()
+    publish_url = s.publish_url, uploads = null, shortage = null, connected_at = now(), last_seen_at = now()
 from said s
 where w.id = s.id
 returning w.id

@@ -103,6 +103,15 @@ fn server(farm: &mut Farm) -> Result<&mut hauberk_tests::Process> {
 async fn a_worker_behind_a_router_uploads() -> Result<()> {
     let mut farm = hidden_farm().await?;
     server(&mut farm)?.wait_log("it is to upload its results", Deadline::seconds(30))?;
+    // Operators are told.
+    let found = "select uploads from workers";
+    farm.wait_until("it is known to upload", Deadline::seconds(30), found, &[]).await?;
+    let database = farm.postgres.connection_string();
+    let told = |what: &[&str]| farm.hauberk().arg("worker").args(what).args(["--database", &database]).run();
+    let list = told(&["list"])?;
+    assert!(list.contains("RESULTS") && list.contains("uploaded"), "{list}");
+    let shown = told(&["show", "worker-1"])?;
+    assert!(shown.contains("uploaded: the server does not reach it at http://"), "{shown}");
     farm.gates.open("large")?;
     check_the_end(&mut farm).await
 }

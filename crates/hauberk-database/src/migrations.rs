@@ -54,10 +54,11 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0013_products"),
     migration!("0014_stores"),
     migration!("0015_counts"),
+    migration!("0016_uploads"),
 ];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 15;
+const OLDEST_KNOWN: i32 = 16;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

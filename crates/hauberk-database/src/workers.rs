@@ -40,6 +40,8 @@ pub struct Worker {
     pub connected: Option<Connected>,
     /// When it was last heard of.
     pub last_seen_at: Option<Timestamp>,
+    /// Whether it uploads its results, as its server cannot reach it; `None`: nobody has looked yet.
+    pub uploads: Option<bool>,
     /// What it last said of itself; empty before its first Hello.
     pub description: Description,
     /// What it last said about load, memory and disk.
@@ -248,6 +250,20 @@ pub async fn seen(
     Ok(())
 }
 
+/// Records of workers that the server start `epoch` has whether each uploads its results.
+///
+/// # Errors
+/// [`DatabaseError::Statement`].
+pub async fn uploads(
+    client: &impl GenericClient,
+    epoch: Epoch,
+    workers: &[(WorkerId, bool)],
+) -> Result<(), DatabaseError> {
+    let (ids, uploads): (Vec<WorkerId>, Vec<bool>) = workers.iter().copied().unzip();
+    statement!("workers/uploads").execute(client, &[&epoch, &ids, &uploads]).await?;
+    Ok(())
+}
+
 /// Records that workers left the server start `epoch`. Gives how many it had: others are with another start meanwhile.
 ///
 /// # Errors
@@ -423,6 +439,7 @@ fn worker(record: &Record) -> Result<Worker, DatabaseError> {
         shortage: record.get("shortage")?,
         draining: record.get("draining")?,
         connected,
+        uploads: record.get("uploads")?,
         last_seen_at: record.get("last_seen_at")?,
         description: Description {
             machine: record.get("machine")?,

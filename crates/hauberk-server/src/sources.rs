@@ -87,7 +87,7 @@ impl Sources {
         let source = Arc::new(source);
         {
             let mut known = self.known();
-            let look = known.get(&worker).map_or(0, |known| known.look);
+            let look = known.get(&worker).map_or(0, |known| known.look + 1);
             let way = if source.publish_url.is_some() { Way::Fetched } else { Way::Uploaded };
             known.insert(worker, Known { source, way, look });
         }
@@ -147,6 +147,18 @@ impl Sources {
                 Way::Uploaded
             }
         }
+    }
+
+    /// Follows what is found out.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Tells of each worker of which it is known whether it uploads, and a number that changes when it joins anew.
+    pub(crate) fn found(&self) -> HashMap<WorkerId, (u64, bool)> {
+        let known = self.known();
+        let found = known.iter().filter(|(_, known)| known.way != Way::Looking);
+        found.map(|(worker, known)| (*worker, (known.look, known.way == Way::Uploaded))).collect()
     }
 
     /// Gives the publish server of a worker, if it was there when it was looked for.

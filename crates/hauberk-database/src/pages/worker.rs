@@ -37,6 +37,8 @@ pub struct Worker {
     pub set_aside_at: Option<Timestamp>,
     /// What the worker itself says it lacks to take work now.
     pub shortage: Option<String>,
+    /// Whether it uploads its results, as its server cannot reach it; `None`: nobody has looked yet.
+    pub uploads: Option<bool>,
     /// Whether it is to finish what it runs and to leave.
     pub draining: bool,
     /// When its session began.
@@ -139,6 +141,7 @@ pub async fn workers(
                 pause_reason: row.get("pause_reason")?,
                 set_aside_at: row.get("set_aside_at")?,
                 shortage: row.get("shortage")?,
+                uploads: row.get("uploads")?,
                 draining: row.get("draining")?,
                 connected_at: row.get("connected_at")?,
                 last_seen_at: row.get("last_seen_at")?,

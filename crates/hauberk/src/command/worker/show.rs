@@ -65,6 +65,8 @@ struct WorkerObject<'a> {
     slots: i32,
     busy: usize,
     publish_url: Option<&'a str>,
+    /// Whether it uploads its results, as it cannot be reached.
+    uploads: Option<bool>,
     public_key: Option<&'a str>,
     signing_key: Option<&'a str>,
     #[serde(serialize_with = "at")]
@@ -147,6 +149,7 @@ fn object(worker: &Worker, busy: usize) -> WorkerObject<'_> {
         slots: said.slots,
         busy,
         publish_url: said.publish_url.as_deref(),
+        uploads: worker.uploads,
         public_key: worker.public_key.as_deref(),
         signing_key: worker.signing_key.as_deref(),
         enrolled_at: worker.enrolled_at,
@@ -179,6 +182,10 @@ pub(super) async fn list(options: List) -> Result<(), Failure> {
         if servers.len() > 1 {
             heads.insert(SERVER, "SERVER");
         }
+        let results = objects.iter().any(|one| one.uploads == Some(true));
+        if results {
+            heads.insert(heads.len() - 1, "RESULTS");
+        }
         let mut table = Table::new(&heads);
         for one in &objects {
             let mut row = vec![
@@ -191,6 +198,14 @@ pub(super) async fn list(options: List) -> Result<(), Failure> {
                 ago(one.last_seen_at),
                 one.pause_reason.or(one.shortage).unwrap_or_default().to_owned(),
             ];
+            if results {
+                let way = match one.uploads {
+                    Some(true) => "uploaded",
+                    Some(false) => "fetched",
+                    None => "",
+                };
+                row.insert(row.len() - 1, way.to_owned());
+            }
             if servers.len() > 1 {
                 row.insert(SERVER, one.server.unwrap_or_default().to_owned());
             }
@@ -263,7 +278,13 @@ fn text(whole: &Whole<'_>, past: &[WorkerAttempt], history: &[Entry]) -> String 
     fact("systems", &one.systems.join(", "));
     fact("features", &one.features.join(", "));
     fact("slots", &format!("{} of {} busy", one.busy, one.slots));
-    fact("results from", one.publish_url.unwrap_or_default());
+    match (one.uploads, one.publish_url) {
+        (Some(true), Some(url)) => {
+            fact("results", &format!("uploaded: the server does not reach it at {url}"));
+        }
+        (Some(true), None) => fact("results", "uploaded"),
+        (Some(false) | None, url) => fact("results from", url.unwrap_or_default()),
+    }
     fact("enrolled", &format!("{} by {}", moment(Some(one.enrolled_at)), one.enrolled_by));
     fact("connected", &moment(one.connected_at));
     fact("server", one.server.unwrap_or_default());
