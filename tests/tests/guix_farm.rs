@@ -248,3 +248,89 @@ async fn a_worker_whose_daemon_does_not_trust_the_server_says_what_mends_it() ->
     }
     farm.stop_all()
 }
+
+/// A base that is worth a connection is built by one worker of Guix, and what needs it by the other, after `meddle` had its way with the first one. Gives the
+/// log of the second, and the base.
+async fn with_a_base_of_another(
+    meddle: impl FnOnce(&Farm, &Machine, &str) -> Result<()>,
+) -> Result<Option<(Farm, String, String)>> {
+    let roots = GuixRoot::all()?;
+    let (Some(newest), Some(oldest)) = (roots.first(), roots.last()) else { return Ok(None) };
+    let guix = GuixFarm { server: newest.clone(), workers: vec![oldest.clone(), newest.clone()] };
+    let mut farm = Farm::create(FarmConfig { workers: 0, guix: Some(guix), ..FarmConfig::new()? })?;
+    for host in &farm.workers {
+        authorize(&farm, &host.machine)?;
+    }
+    farm.start_server()?;
+    farm.start_worker(0)?;
+    farm.wait_until_joined(0).await?;
+    let mut store = GuixStore::open(&farm.server_machine.guix_address()).await?;
+    let script = "dd if=/dev/urandom of=$out bs=1M count=2";
+    let (base, outputs) = store.derivation(&Recipe { name: "base-1", script, ..Recipe::default() }).await?;
+    let database = farm.postgres.connection_string();
+    store.register(&database, "guix", &[&base]).await?;
+    farm.wait_for_build("base-1", &["succeeded"], Deadline::seconds(120)).await?;
+    farm.hauberk()
+        .args(["worker", "pause", &worker_of(&farm, "base-1").await?, "--database", &database])
+        .run()?;
+    let output = outputs[&OutputName::OUT].to_string();
+    meddle(&farm, &farm.workers[0].machine, &output)?;
+    farm.start_worker(1)?;
+    farm.wait_until_joined(1).await?;
+    // What is made is registered, so it is made only now.
+    let top = Recipe {
+        name: "top-1",
+        script: "cat $base > $out; echo $base >> $out",
+        inputs: &[("base", &base)],
+        ..Recipe::default()
+    };
+    let (top, _) = store.derivation(&top).await?;
+    store.register(&database, "guix", &[&base, &top]).await?;
+    farm.wait_for_build("top-1", &["succeeded"], Deadline::seconds(180)).await?;
+    let attempts: i64 = farm.query("select count(*) from attempts", &[]).await?[0].get(0);
+    assert_eq!(attempts, 2, "{}", farm.describe_builds().await);
+    let log = farm.workers[1].process()?.log_text();
+    assert!(log.contains(&format!("the build daemon fetched {output}")), "{log}");
+    Ok(Some((farm, log, output)))
+}
+
+#[tokio::test]
+async fn an_input_comes_from_its_builder() -> Result<()> {
+    let Some((mut farm, log, base)) = with_a_base_of_another(|_, _, _| Ok(())).await? else { return Ok(()) };
+    let from = format!("the build daemon gets {base} from http://{}:5558", farm.workers[0].address);
+    assert!(log.contains(&from), "{log}");
+    farm.stop_all()
+}
+
+#[tokio::test]
+async fn an_input_comes_from_the_server_if_its_builder_cannot_be_reached() -> Result<()> {
+    let hide = |farm: &Farm, machine: &Machine, _: &str| {
+        // The server reaches the first worker, the second does not.
+        let table = format!(
+            "table inet neighbours {{\nchain input {{\ntype filter hook input priority 0\nip saddr {} tcp dport 5558 drop\n}}\n}}",
+            farm.workers[1].address
+        );
+        machine.command("nft").arg(table).run().map(|_| ())
+    };
+    let Some((mut farm, log, base)) = with_a_base_of_another(hide).await? else { return Ok(()) };
+    assert!(!log.contains(&format!("the build daemon gets {base}")), "{log}");
+    farm.stop_all()
+}
+
+#[tokio::test]
+async fn an_input_comes_from_the_server_if_its_builder_gives_something_else() -> Result<()> {
+    let tamper = |_: &Farm, machine: &Machine, base: &str| -> Result<()> {
+        let file = machine.outside(base);
+        let mut bytes = fs::read(&file)?;
+        bytes[1_000_000] ^= 1;
+        let times = fs::metadata(&file)?;
+        fs::remove_file(&file)?;
+        fs::write(&file, bytes)?;
+        fs::set_permissions(&file, times.permissions())?;
+        Ok(())
+    };
+    let Some((mut farm, log, base)) = with_a_base_of_another(tamper).await? else { return Ok(()) };
+    assert!(log.contains(&format!("the build daemon gets {base} from http://")), "{log}");
+    assert!(log.contains("and gets it from the server"), "{log}");
+    farm.stop_all()
+}

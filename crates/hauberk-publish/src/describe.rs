@@ -21,7 +21,7 @@ pub(crate) fn describe(info: &PathInfo) -> NarInfo {
 }
 
 /// Gives the URL, relative to the server, under which an item is served by name, as Guix has it.
-pub(crate) fn item_nar_url(compression: &Compression, item: &StorePath) -> String {
+pub fn item_nar_url(compression: &Compression, item: &StorePath) -> String {
     let mut url = String::from("nar/");
     if *compression != Compression::None {
         url.push_str(compression.as_str());

@@ -14,8 +14,9 @@ pub mod stream;
 
 pub use cache::Cache;
 pub use client::{BaseUrl, SubstituteClient};
+pub use describe::item_nar_url;
 pub use inbox::Inbox;
 pub use products::Products;
 pub use push::PushDoor;
-pub use server::{PublishConfig, PublishServer, StoreSource};
+pub use server::{PublishConfig, PublishServer, Relay, StoreSource};
 pub use signer::{Signer, TrustedKeys};

@@ -21,6 +21,7 @@ use super::{
     error::{ClientError, FetchError},
     fetch,
     transfer::Transfer,
+    unchecked::UncheckedNar,
     verify::{Expected, choose},
 };
 use crate::{
@@ -163,7 +164,7 @@ impl SubstituteClient {
     pub async fn nar(&self, base: &BaseUrl, narinfo: &NarInfo) -> Result<NarDownload, FetchError> {
         let (expected, response) = self.request_nar(base, narinfo).await?;
         let (sender, chunks) = mpsc::channel(AHEAD);
-        let transfer = self.transfer(&expected, response);
+        let transfer = self.transfer(&expected.path, response);
         let pump = tokio::spawn(async move { transfer.pump(&sender).await });
         Ok(NarDownload::start(expected, chunks, pump.abort_handle()))
     }
@@ -193,7 +194,7 @@ impl SubstituteClient {
             .begin()
             .map_err(|source| FetchError::Store { path: path.clone(), source: Box::new(source) })?;
         let (sender, chunks) = mpsc::channel(AHEAD);
-        let transfer = self.transfer(&expected, response);
+        let transfer = self.transfer(&expected.path, response);
         let kept = trusted.kept(narinfo);
         let storing = spawn_blocking(move || fetch::store(&expected, kept, chunks, file));
         transfer.pump(&sender).await;
@@ -201,8 +202,25 @@ impl SubstituteClient {
         storing.await.unwrap_or_else(|_| Err(FetchError::Abandoned { path: path.clone() }))
     }
 
-    fn transfer(&self, expected: &Expected, response: Response) -> Transfer {
-        Transfer::new(self.http.clone(), expected.path.clone(), response, self.config)
+    /// Begins to download what has this name on a server, which is to be the nar of `path`, for somebody who checks it.
+    ///
+    /// # Errors
+    /// A server that cannot be reached or refuses, a name that may mean something elsewhere.
+    pub async fn unchecked_nar(
+        &self,
+        base: &BaseUrl,
+        path: &StorePath,
+        name: &str,
+    ) -> Result<UncheckedNar, FetchError> {
+        let response = self.request_file(base, path, name).await?;
+        let (sender, chunks) = mpsc::channel(AHEAD);
+        let transfer = self.transfer(path, response);
+        let pump = tokio::spawn(async move { transfer.pump(&sender).await });
+        Ok(UncheckedNar::new(chunks, pump.abort_handle()))
+    }
+
+    fn transfer(&self, path: &StorePath, response: Response) -> Transfer {
+        Transfer::new(self.http.clone(), path.clone(), response, self.config)
     }
 
     /// Gives a file of at most a narinfo's size, within the time for one.
@@ -236,9 +254,17 @@ impl SubstituteClient {
         narinfo: &NarInfo,
     ) -> Result<(Expected, Response), FetchError> {
         let place = choose(narinfo)?;
-        let Some(url) = base.join(&place.url) else {
-            return Err(FetchError::ForeignUrl { path: narinfo.store_path.clone() });
-        };
+        let response = self.request_file(base, &narinfo.store_path, &place.url).await?;
+        Ok((Expected::of(narinfo)?, response))
+    }
+
+    async fn request_file(
+        &self,
+        base: &BaseUrl,
+        path: &StorePath,
+        name: &str,
+    ) -> Result<Response, FetchError> {
+        let url = base.join(name).ok_or_else(|| FetchError::ForeignUrl { path: path.clone() })?;
         let limit = self.config.stall_timeout;
         let response = match timeout(limit, self.http.get(url.clone()).send()).await {
             Ok(sent) => sent.map_err(|source| FetchError::Unreachable { url: url.to_string(), source })?,
@@ -247,8 +273,7 @@ impl SubstituteClient {
         if response.status() != StatusCode::OK {
             return Err(FetchError::Refused { url: url.into(), status: response.status().as_u16() });
         }
-        let expected = Expected::of(narinfo)?;
-        Ok((expected, response))
+        Ok(response)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! It takes no nar on the word of a narinfo's signature. Texts (derivations above all) and sources follow from their contents, so they
 //! are added as such. Everything else it substitutes itself, from the farm's server first, by keys of its own list; it is only told
-//! to when a server is known to have the path, as it remembers for a while what was not there.
+//! to when a server is known to have the path, as it remembers for a while what was not there. What another worker has built it gets by a
+//! [`Relay`].
 
 use std::collections::BTreeSet;
 
@@ -19,6 +20,7 @@ use tokio::net::UnixStream;
 use tracing::{debug, info};
 
 use super::inputs::{InputError, Sources, path_info};
+use super::relay::{Passed, Passing, Relay};
 
 /// Nars that a session substitutes at once.
 const PARALLEL: u32 = 4;
@@ -39,31 +41,69 @@ pub(crate) struct GuixInputs<'f> {
     pub(crate) connect: &'f ConnectOptions,
     /// Where things may be had.
     pub(crate) sources: &'f Sources,
+    /// Passes on what other workers have, where that is worth it.
+    pub(crate) relay: Option<&'f Relay>,
 }
 
 impl GuixInputs<'_> {
     /// Makes `missing` valid, which must be in the order of their references.
-    pub(crate) async fn add_all(&self, missing: Vec<MissingPath>) -> Result<(), InputError> {
+    pub(crate) async fn add_all(&self, missing: &[MissingPath]) -> Result<(), InputError> {
+        let passing = self.relay.map(|relay| relay.pass_on(self.passed(missing)));
+        let added = self.try_all(missing, passing.as_ref()).await;
+        match (added, passing) {
+            (Err(error @ InputError::Transfer { .. }), Some(passing)) => {
+                info!(
+                    error = &error as &dyn std::error::Error,
+                    "the build daemon takes nothing of what other workers have built, and gets it from the server"
+                );
+                passing.avoid_givers();
+                drop(passing);
+                self.try_all(missing, None).await
+            }
+            (added, _) => added,
+        }
+    }
+
+    /// Gives what other workers have. Only of what the farm's own server vouches for: others name their own nars.
+    fn passed(&self, missing: &[MissingPath]) -> Vec<Passed> {
+        let Some(server) = self.sources.narinfos.first() else { return Vec::new() };
+        let passed = |item: &MissingPath| {
+            let narinfo = item.narinfo.clone();
+            let places = self.sources.nars.get(&narinfo.store_path)?.clone();
+            Some(Passed { narinfo, server: server.url.clone(), places })
+        };
+        missing.iter().filter(|item| item.source == 0).filter_map(passed).collect()
+    }
+
+    async fn try_all(
+        &self,
+        missing: &[MissingPath],
+        passing: Option<&Passing<'_>>,
+    ) -> Result<(), InputError> {
         let Some(first) = missing.first() else { return Ok(()) };
         let path = first.narinfo.store_path.clone();
-        let mut daemon =
-            self.connected().await.map_err(|source| InputError::Daemon { path: path.clone(), source })?;
+        let mut daemon = self
+            .connected(passing)
+            .await
+            .map_err(|source| InputError::Daemon { path: path.clone(), source })?;
         let mut waiting: BTreeSet<StorePath> = BTreeSet::new();
         for item in missing {
             let needs_waiting = item.narinfo.references.iter().any(|other| waiting.contains(other));
             if needs_waiting && may_be_text(&item.narinfo) {
                 self.substitute(std::mem::take(&mut waiting), &mut daemon).await?;
             }
-            if !self.add(&item, &mut daemon).await? {
-                waiting.insert(item.narinfo.store_path);
+            if !self.add(item, &mut daemon).await? {
+                waiting.insert(item.narinfo.store_path.clone());
             }
         }
         self.substitute(waiting, &mut daemon).await
     }
 
-    async fn connected(&self) -> Result<Connection<UnixStream>, DaemonError> {
+    async fn connected(&self, passing: Option<&Passing<'_>>) -> Result<Connection<UnixStream>, DaemonError> {
         let mut daemon = Connection::connect(self.address, self.connect).await?;
-        let urls = self.sources.narinfos.iter().map(|source| source.url.to_string()).collect();
+        let relay = passing.map(|passing| passing.url().to_owned());
+        let urls = self.sources.narinfos.iter().map(|source| source.url.to_string());
+        let urls = relay.into_iter().chain(urls).collect();
         let options = ClientOptions {
             use_substitutes: true,
             substitute_urls: Some(urls),

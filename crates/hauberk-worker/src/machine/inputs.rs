@@ -6,8 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -23,15 +22,14 @@ use hauberk_store::{NarInfo, Sha256, StorePath};
 use tracing::{debug, info, warn};
 
 use super::guix_inputs::GuixInputs;
+use super::relay::Relay;
+use super::silence::Silence;
 
 /// Connections by which inputs are added, for all attempts together.
 const ADDERS: usize = 8;
 
 /// Nars fetched at once for one attempt.
 const PARALLEL: usize = 4;
-
-/// How long a worker that did not answer is not asked.
-const SILENCE: Duration = Duration::from_secs(300);
 
 /// Most paths that a message lists.
 const LISTED: usize = 5;
@@ -96,8 +94,10 @@ pub(crate) struct Sources {
 pub(crate) struct Fetcher {
     client: SubstituteClient,
     neighbours: SubstituteClient,
-    /// Other workers that could not be reached, and when.
-    silent: Arc<Mutex<HashMap<BaseUrl, Instant>>>,
+    /// Other workers that could not be reached.
+    silence: Silence,
+    /// By what a Guix daemon gets what other workers have; started when it is needed first, nothing where it cannot be.
+    relay: Arc<OnceLock<Option<Relay>>>,
     pool: Pool,
     address: DaemonAddress,
     connect: ConnectOptions,
@@ -122,8 +122,8 @@ impl Fetcher {
         connect: ConnectOptions,
     ) -> Self {
         let pool = Pool::to_socket(address.clone(), connect.clone(), ClientOptions::default(), ADDERS);
-        let (silent, flights) = (Arc::default(), Arc::default());
-        Self { client, neighbours, silent, pool, address, connect, flights }
+        let (silence, relay, flights) = (Silence::default(), Arc::default(), Arc::default());
+        Self { client, neighbours, silence, relay, pool, address, connect, flights }
     }
 
     /// Makes `roots` and their closures valid. `keeper` keeps everything from being collected for as long as it stands;
@@ -160,7 +160,8 @@ impl Fetcher {
                 Dialect::Nix => self.add_all(missing, sources).await?,
                 Dialect::Guix => {
                     let (client, address, connect) = (&self.client, &self.address, &self.connect);
-                    GuixInputs { client, address, connect, sources }.add_all(missing).await?;
+                    let relay = self.relay(&missing, sources);
+                    GuixInputs { client, address, connect, sources, relay }.add_all(&missing).await?;
                 }
             }
         }
@@ -224,7 +225,7 @@ impl Fetcher {
                 Ok(None) => continue,
                 Err(error) => {
                     debug!(store.path = %path, error = &error as &dyn std::error::Error, "{base} does not give {path}");
-                    self.note_silence(&base, &error);
+                    self.silence.note(&base, &error);
                     failure = Some(error);
                     continue;
                 }
@@ -240,7 +241,7 @@ impl Fetcher {
                         Some(Ok(error)) => *error,
                         _ => FetchError::Abandoned { path: path.clone() },
                     };
-                    self.note_silence(&base, &error);
+                    self.silence.note(&base, &error);
                     failure = Some(error);
                     if !daemon.is_usable() {
                         daemon.discard();
@@ -294,7 +295,7 @@ impl Fetcher {
         // Only for what the farm's own server vouches for: others name their own nars.
         if item.source == 0 {
             let others = sources.nars.get(&item.narinfo.store_path).into_iter().flatten();
-            places.extend(others.filter(|base| !self.is_silent(base)).cloned());
+            places.extend(others.filter(|base| !self.silence.holds(base)).cloned());
         }
         places.extend(sources.narinfos.get(item.source).map(|source| source.url.clone()));
         places
@@ -324,24 +325,23 @@ impl Fetcher {
         self.neighbours.nar(base, &theirs).await.map(Some)
     }
 
-    /// Takes note of another worker that does not answer, or gives up in the middle, so that the next inputs need not wait for it.
-    fn note_silence(&self, base: &BaseUrl, error: &FetchError) {
-        let silent = matches!(
-            error,
-            FetchError::Unreachable { .. }
-                | FetchError::Late { .. }
-                | FetchError::Stalled { .. }
-                | FetchError::Truncated { .. }
-        );
-        if silent {
-            self.silent.lock().unwrap_or_else(PoisonError::into_inner).insert(base.clone(), Instant::now());
+    /// Gives what passes on to a Guix daemon what other workers have, if any of `missing` is such.
+    fn relay(&self, missing: &[MissingPath], sources: &Sources) -> Option<&Relay> {
+        if !missing.iter().any(|item| self.places(item, sources).len() > 1) {
+            return None;
         }
-    }
-
-    fn is_silent(&self, base: &BaseUrl) -> bool {
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        silent.retain(|_, since| since.elapsed() < SILENCE);
-        silent.contains_key(base)
+        let start = || {
+            let started = Relay::start(self.client.clone(), self.neighbours.clone(), self.silence.clone());
+            started
+                .inspect_err(|error| {
+                    warn!(
+                        error = error as &dyn std::error::Error,
+                        "cannot pass inputs on to the build daemon"
+                    );
+                })
+                .ok()
+        };
+        self.relay.get_or_init(start).as_ref()
     }
 
     fn flight(&self, path: &StorePath) -> Arc<tokio::sync::Mutex<()>> {
