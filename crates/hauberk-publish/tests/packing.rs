@@ -71,6 +71,17 @@ fn the_first_client_is_served_at_once_and_later_ones_from_the_cache() {
     // Not worth a file of its own.
     assert!(ask(&server, &tiny).text().contains("\nCompression: none\n"));
     assert_eq!(fs::read_dir(directory.path().join("nar")).unwrap().count(), 1);
+    // What the cache alone has is listed just as the store's items are.
+    let mut config = PublishConfig::new(StoreDirectory::nix());
+    config.cache = Some(Cache::open(directory.path(), &StoreDirectory::nix()).unwrap());
+    let without_store = Server::start(config);
+    let path = format!("/{}.ls", item.hash_part());
+    let listing = server.get(&path).text();
+    assert!(listing.contains("narOffset"), "{listing}");
+    for _ in 0..2 {
+        assert_eq!(without_store.get(&path).text(), listing);
+    }
+    assert_eq!(without_store.get(&format!("/{}.ls", tiny.hash_part())).status, 404);
 }
 
 #[test]
@@ -102,6 +113,31 @@ fn what_is_not_what_the_store_says_is_not_packed() {
     assert_eq!(ask(&server, &item).status, 200);
     assert!(ask(&server, &item).text().contains("\nCompression: none\n"));
     assert_eq!(fs::read_dir(directory.path().join("nar")).unwrap().count(), 1);
+    // Those who watch are told; what the directory holds is counted from the first time they ask on.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let size = fs::read_dir(directory.path().join("nar"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .metadata()
+        .unwrap()
+        .len();
+    let lines = [
+        "hauberk_publish_packing 0\n",
+        "hauberk_publish_packed_total{result=\"done\"} 1\n",
+        "hauberk_publish_packed_total{result=\"failed\"} 1\n",
+        "hauberk_publish_cache_items 1\n",
+        &format!("hauberk_publish_cache_nars_bytes {size}\n"),
+    ];
+    loop {
+        let text = server.get("/metrics").text();
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        if lines.iter().all(|line| text.contains(line)) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+    }
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub struct Config {
     pub announce: Option<Interfaces>,
     /// A substitute server that is asked for each output once it is fetched; what it answers does not matter.
     pub trigger: Option<BaseUrl>,
+    /// Whether outputs are added to the stores of this machine as well.
+    pub add_to_store: bool,
     /// Times and limits.
     pub limits: Limits,
 }

@@ -32,6 +32,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::metrics::{FetchMetrics, Fetched};
+use crate::sink::StoreSink;
 use crate::sources::{Source as ResultSource, Sources, Way};
 use crate::step::{FetchJob, UploadRequest};
 
@@ -172,6 +173,8 @@ pub(crate) struct Shelf {
     pub(crate) signer: Signer,
     /// The local store, if the server has one.
     pub(crate) store: Option<Pool>,
+    /// Adds them to that store as well, if that is wanted.
+    pub(crate) sink: Option<StoreSink>,
 }
 
 type Done = (FetchJob, Result<Vec<KnownPath>, String>);
@@ -328,6 +331,7 @@ impl Fetcher {
         };
         let committed = store_together(store, pending).await?;
         let outputs = shelf.outputs_in_cache(&wanted.reported, &committed);
+        shelf.add_to_store(&outputs).await;
         self.trigger(shelf, &outputs);
         Ok(outputs)
     }
@@ -477,6 +481,23 @@ impl Fetcher {
 }
 
 impl Shelf {
+    /// Adds outputs to the store, if that is wanted. The cache has them: a result is not given up because the store does not take it.
+    async fn add_to_store(&self, outputs: &[KnownPath]) {
+        let Some(sink) = &self.sink else { return };
+        for output in outputs {
+            match sink.add(&output.path).await {
+                Ok(()) => debug!(store.path = %output.path, "added {} to the store", output.path),
+                Err(error) => {
+                    warn!(
+                        store.path = %output.path, error = &error as &dyn std::error::Error,
+                        "cannot add {} to the store of this machine (--add-to-store); its daemon must trust this server's signing key",
+                        output.path
+                    );
+                }
+            }
+        }
+    }
+
     /// What the cache has of the outputs; where it had one before, that one stays.
     fn outputs_in_cache(&self, reported: &[BuiltOutput], committed: &[Committed]) -> Vec<KnownPath> {
         let new: BTreeMap<_, _> =

@@ -26,10 +26,12 @@ mod registry;
 mod server;
 mod session;
 mod settler;
+mod sink;
 mod sources;
 mod step;
 mod task;
 mod trust;
+mod ways;
 mod window;
 mod wording;
 

@@ -41,10 +41,12 @@ use crate::products::ProductKeeper;
 use crate::pushes::Gate;
 use crate::registry::Registry;
 use crate::settler::Settler;
+use crate::sink::StoreSink;
 use crate::sources::Sources;
 use crate::step::Policy;
 use crate::task::{Channels, Task};
 use crate::trust;
+use crate::ways;
 
 /// Connections to the database.
 const DATABASE_POOL: usize = 16;
@@ -199,7 +201,13 @@ pub async fn run(
             .map_err(|source| ServerError::Listen { address: address(port), source })?;
         parts.spawn(async { ("publish server", running.join().await.map_err(ServerError::from)) });
         let client = SubstituteClient::new(store.directory.clone(), ClientConfig::farm())?;
-        shelves.insert(store.directory, Shelf { client, cache, inbox, signer: store.signer, store: local });
+        let own_url = store.publish_url.clone().unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
+        let sink = store
+            .daemon
+            .filter(|_| config.add_to_store)
+            .map(|daemon| StoreSink::new(cache.clone(), &store.directory, daemon, own_url));
+        let shelf = Shelf { client, cache, inbox, signer: store.signer, store: local, sink };
+        shelves.insert(store.directory, shelf);
     }
 
     let (product_events, wanted_products) = unbounded_channel();
@@ -265,6 +273,12 @@ pub async fn run(
     parts.spawn(async move {
         keeper.run(requests, answers_sender).await;
         ("registry", Ok(()))
+    });
+
+    let (found, recording, end) = (sources.clone(), database.clone(), core.clone());
+    parts.spawn(async move {
+        ways::record(found, recording, epoch, end).await;
+        ("record of ways", Ok(()))
     });
 
     let (fetches, jobs) = unbounded_channel();

@@ -7,7 +7,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     elsewhere::Elsewhere, log_source::LogSource, metrics_source::MetricsSource, packer::Packing,
-    store_source::StoreSource,
+    relay::Relay, store_source::StoreSource,
 };
 use crate::{cache::Cache, inbox::Inbox, products::Products, push::PushDoor, signer::Signer};
 
@@ -27,12 +27,16 @@ pub struct PublishConfig {
     /// How nars of the store are packed while they are sent: none, gzip or zstd. None by default, which costs least and
     /// tells clients sizes; packing pays on slow networks.
     pub compression: Compression,
+    /// Threads that pack a large nar with zstd while it is sent, where as many processors are idle: each holds some 6 MiB. One by default.
+    pub packing_threads: u32,
     /// How items of the store get into the cache when they are asked for. They do not without it, or without a cache.
     pub packing: Option<Packing>,
     /// Where results go that are uploaded; nothing is taken without it.
     pub inbox: Option<Inbox>,
     /// Where items come from that are neither in the cache nor in the store. Needs a cache.
     pub elsewhere: Option<Arc<dyn Elsewhere>>,
+    /// Items of others that are passed on; what it does not know is looked for in cache and store.
+    pub relay: Option<Arc<dyn Relay>>,
     /// Build products.
     pub products: Option<Products>,
     /// Takes derivations and sources that are pushed; nothing is taken without it.
@@ -62,9 +66,11 @@ impl PublishConfig {
             cache: None,
             store: None,
             compression: Compression::None,
+            packing_threads: 1,
             packing: None,
             inbox: None,
             elsewhere: None,
+            relay: None,
             products: None,
             pushes: None,
             logs: None,

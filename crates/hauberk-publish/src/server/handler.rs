@@ -14,6 +14,7 @@ use hauberk_store::{
     NarHash, NarInfo, Sha256, StorePath, StorePathHash, cache_info::CacheInfo, narinfo::Compression,
 };
 
+use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,7 +23,9 @@ use super::{
     config::PublishConfig,
     elsewhere::Brought,
     failure::Failure,
+    holdings::Holdings,
     json,
+    listings::Listings,
     log_source::{Growing, LogBody, LogName, LogSource},
     metrics::{Kind, Metrics},
     packer::{Meanwhile, Packer},
@@ -36,7 +39,7 @@ use super::{
 };
 use crate::{
     products::media_type,
-    stream::{BufferPool, NarReader, decoder, list, packed, packed_tag},
+    stream::{BufferPool, NarReader, Packed, decoder, list},
 };
 
 /// Level of gzip for what is compressed while it is sent.
@@ -55,7 +58,10 @@ pub(super) struct Handler {
     cached_narinfos: Option<CachedNarInfos>,
     signing_keys: Bytes,
     packer: Option<Packer>,
+    holdings: Option<Holdings>,
+    listings: Listings,
     pool: BufferPool,
+    packed: Packed,
     metrics: Arc<Metrics>,
     desk: UploadDesk,
     pushes: PushDesk,
@@ -117,8 +123,11 @@ impl Handler {
         Ok(Self {
             cache_info: cache_info.to_string().into(),
             cached_narinfos: config.cache.clone().map(CachedNarInfos::new),
+            holdings: config.cache.clone().map(Holdings::new),
             signing_keys: signing_keys.into(),
+            listings: Listings::new(),
             pool: BufferPool::default(),
+            packed: Packed::by(config.packing_threads),
             packer,
             desk: UploadDesk::new(config.inbox.clone()),
             pushes: PushDesk::new(config.pushes.clone(), config.store.clone()),
@@ -168,6 +177,9 @@ impl Handler {
     }
 
     async fn answer(&self, request: &Request) -> Result<Reply, Failure> {
+        if let Some(passed) = self.passed_on(request).await {
+            return Ok(passed);
+        }
         match Route::parse(&self.config.store_directory, &request.path) {
             Route::Home => Ok(reply::bytes(reply::TEXT, self.home())),
             Route::CacheInfo => Ok(reply::bytes(reply::CACHE_INFO, self.cache_info.clone())),
@@ -205,13 +217,43 @@ impl Handler {
                     Some(more) => more.render().await,
                     None => String::new(),
                 };
-                self.metrics.render(&mut text);
+                self.metrics.render(&mut text, &self.figures());
                 Ok(reply::never_kept(reply::bytes(reply::METRICS, text.into())))
             }
             Route::Health => Ok(reply::bytes(reply::TEXT, Bytes::from_static(b"ok\n"))),
             Route::Version => Ok(reply::bytes(reply::TEXT, Bytes::from_static(VERSION.as_bytes()))),
             Route::SigningKey => Ok(reply::bytes(reply::TEXT, self.signing_keys.clone())),
             Route::Unknown => Err(Failure::NotFound("nothing has this name here")),
+        }
+    }
+
+    /// Gives figures of cache and packer.
+    fn figures(&self) -> Registry {
+        let mut registry = Registry::with_prefix("hauberk_publish");
+        if let Some(holdings) = &self.holdings {
+            holdings.register(&mut registry);
+        }
+        if let Some(packer) = &self.packer {
+            packer.register(&mut registry);
+        }
+        registry
+    }
+
+    /// Answers with what is passed on.
+    async fn passed_on(&self, request: &Request) -> Option<Reply> {
+        let relay = self.config.relay.as_ref()?;
+        match Route::parse(&self.config.store_directory, &request.path) {
+            Route::NarInfo(hash) => {
+                relay.narinfo(&hash).map(|text| reply::narinfo(reply::NARINFO, text, self.config.ttl))
+            }
+            Route::StoreNar(..) | Route::ItemNar(..) | Route::CachedNar(_) => {
+                let source = match request.method {
+                    Method::Get => relay.nar(request.path.trim_start_matches('/')).await?,
+                    _ => Box::new(io::empty()),
+                };
+                Some(reply::stream(reply::NAR, Body::Read { source, length: None }))
+            }
+            _ => None,
         }
     }
 
@@ -266,9 +308,17 @@ impl Handler {
         }
     }
 
-    /// Lists what is inside a store item. What only the cache has is not listed: it would have to be unpacked.
+    /// Lists what is inside an item. What only the cache has is unpacked for it.
     async fn listing(&self, hash: &StorePathHash) -> Result<Reply, Failure> {
-        let item = self.in_store(hash).await?.ok_or(Failure::NotFound("no listing of this path"))?;
+        let Some(item) = self.in_store(hash).await? else {
+            let nar = self.in_cache(hash)?.ok_or(Failure::NotFound("no listing of this path"))?;
+            let (nar_hash, size) = (nar.hash(), nar.size().unwrap_or(u64::MAX));
+            let listing = match self.listings.known(hash, &nar_hash) {
+                Some(listing) => listing,
+                None => self.listings.make(*hash, nar_hash, self.open(&nar).await?, size).await?,
+            };
+            return Ok(reply::bytes(reply::JSON, listing));
+        };
         let listed = tokio::task::spawn_blocking(move || list(&item.file)).await;
         Ok(reply::bytes(reply::JSON, listed.map_err(io::Error::other).flatten()?.into()))
     }
@@ -339,10 +389,10 @@ impl Handler {
     /// Sends a nar packed with zstd, whose length is known when it has been sent. A client that was cut off gets the rest: it is packed anew
     /// from the start, which comes out the same, and what the client has is passed over.
     async fn packed(&self, request: &Request, nar: Nar) -> Result<Reply, Failure> {
-        let content = Endless { tag: packed_tag(&nar.hash()), kind: reply::NAR };
+        let content = Endless { tag: self.packed.tag(&nar.hash(), nar.size()), kind: reply::NAR };
         match content.wanted(request) {
             Some(from) if request.method != Method::Head => {
-                let mut source: Source = Box::new(packed(self.open(&nar).await?, nar.size())?);
+                let mut source: Source = Box::new(self.packed.pack(self.open(&nar).await?, nar.size())?);
                 if from.first > 0 {
                     source = Box::new(Skipping { inner: source, skip: from.first });
                 }

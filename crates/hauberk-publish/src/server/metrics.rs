@@ -126,8 +126,12 @@ impl Metrics {
     }
 
     /// Writes all counts in the OpenMetrics text format, and its end.
-    pub(super) fn render(&self, text: &mut String) {
+    ///
+    /// `more` are figures of this moment.
+    pub(super) fn render(&self, text: &mut String, more: &Registry) {
         // Writing into a string does not fail.
-        let _ = text::encode(text, &self.registry);
+        let _ = text::encode_registry(text, &self.registry);
+        let _ = text::encode_registry(text, more);
+        let _ = text::encode_eof(text);
     }
 }

@@ -12,6 +12,11 @@ use std::{
 };
 
 use hauberk_store::StorePathHash;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -70,6 +75,13 @@ struct State {
     /// Items that wait or are being packed.
     waiting: Mutex<HashSet<StorePathHash>>,
     failed: Recent<StorePathHash, Instant>,
+    packed: Family<Outcome, Counter>,
+}
+
+/// How packing an item ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    result: &'static str,
 }
 
 impl Packer {
@@ -82,7 +94,11 @@ impl Packer {
     ) -> io::Result<Self> {
         let (queue, items) = sync_channel(packing.queue.max(1));
         let items = Arc::new(Mutex::new(items));
-        let state = Arc::new(State { waiting: Mutex::default(), failed: Recent::new(FAILURES) });
+        let state = Arc::new(State {
+            waiting: Mutex::default(),
+            failed: Recent::new(FAILURES),
+            packed: Family::default(),
+        });
         for number in 0..packing.threads.max(1) {
             let worker = Worker {
                 items: Arc::clone(&items),
@@ -98,6 +114,20 @@ impl Packer {
                 .spawn(move || span.in_scope(|| worker.run()))?;
         }
         Ok(Self { packing, queue, state })
+    }
+
+    /// Adds what waits, and what was done, to `registry`.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let waiting: Gauge = Gauge::default();
+        let count = self.state.waiting.lock().unwrap_or_else(PoisonError::into_inner).len();
+        waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
+        registry.register(
+            "packing",
+            "Items of the store that wait to be packed, or are being packed",
+            waiting,
+        );
+        let help = "Items of the store that were packed into the cache, or could not be";
+        registry.register("packed", help, self.state.packed.clone());
     }
 
     /// Has an item packed, unless it is too small or cannot be. Says what the client gets meanwhile.
@@ -147,6 +177,7 @@ impl Worker {
             let began = Instant::now();
             match self.pack(&item) {
                 Ok(()) => {
+                    self.state.packed.get_or_create(&Outcome { result: "done" }).inc();
                     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                     debug!(store.path = %path, duration_ms, "packed {path} into the cache");
                 }
@@ -157,6 +188,7 @@ impl Worker {
                         CacheError::Damaged { .. } => error!(error = failure_ref, "cannot pack {path}"),
                         _ => warn!(error = failure_ref, "cannot pack {path}"),
                     }
+                    self.state.packed.get_or_create(&Outcome { result: "failed" }).inc();
                     self.state.failed.insert(hash, Instant::now());
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CStr,
-    io,
+    io::{self, Read},
     os::{fd::AsFd, unix::ffi::OsStrExt},
     path::Path,
 };
@@ -12,6 +12,8 @@ use nix::{
     fcntl::{AtFlags, readlinkat},
     sys::stat::fstatat,
 };
+
+use hauberk_store::nar::{Limits, Listing, ListingEntry};
 
 use super::nar_reader::{self, Level, MAX_DEPTH};
 
@@ -30,6 +32,61 @@ pub fn list(path: &Path) -> io::Result<String> {
     lister.node(&parent, &name, None, 0)?;
     lister.json.push('}');
     Ok(lister.json)
+}
+
+/// Lists a nar of at most `size` bytes in the same format.
+///
+/// # Errors
+/// A reader that fails, or gives no nar; a listing of more than 128 MiB.
+pub(crate) fn list_nar(nar: impl Read, size: u64) -> io::Result<String> {
+    let listing = Listing::read(nar, Limits::with_size(size))?;
+    let mut json = String::from("{\"version\":1,\"root\":");
+    // The paths of the directories that are open, and whether they have an entry.
+    let mut open: Vec<(&[u8], bool)> = Vec::new();
+    for (path, entry) in &listing.entries {
+        while let Some((directory, _)) = open.last()
+            && !is_below(path, directory)
+        {
+            json.push_str("}}");
+            open.pop();
+        }
+        if let Some((directory, has_entries)) = open.last_mut() {
+            if std::mem::replace(has_entries, true) {
+                json.push(',');
+            }
+            let name = path.get(directory.len()..).unwrap_or_default();
+            json.push_str(&text(name.strip_prefix(b"/").unwrap_or(name))?);
+            json.push(':');
+        }
+        match entry {
+            ListingEntry::File { executable, size, offset, .. } => {
+                json.push_str(&format!("{{\"type\":\"regular\",\"size\":{size},\"narOffset\":{offset}"));
+                json.push_str(if *executable { ",\"executable\":true}" } else { "}" });
+            }
+            ListingEntry::Symlink { target } => {
+                json.push_str(&format!("{{\"type\":\"symlink\",\"target\":{}}}", text(target)?));
+            }
+            ListingEntry::Directory => {
+                json.push_str("{\"type\":\"directory\",\"entries\":{");
+                open.push((path, false));
+            }
+        }
+        if json.len() > MAX_SIZE {
+            return Err(io::Error::other("too many files for a listing"));
+        }
+    }
+    open.iter().for_each(|_| json.push_str("}}"));
+    json.push('}');
+    Ok(json)
+}
+
+fn is_below(path: &[u8], directory: &[u8]) -> bool {
+    directory.is_empty() || path.strip_prefix(directory).is_some_and(|rest| rest.first() == Some(&b'/'))
+}
+
+/// Gives a JSON string; bytes that are no text are shown as well as can be.
+fn text(bytes: &[u8]) -> io::Result<String> {
+    Ok(serde_json::to_string(&String::from_utf8_lossy(bytes))?)
 }
 
 struct Lister {
@@ -111,9 +168,36 @@ impl Lister {
         Ok(())
     }
 
-    /// Adds a JSON string; bytes that are no text are shown as well as can be.
     fn text(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.json.push_str(&serde_json::to_string(&String::from_utf8_lossy(bytes))?);
+        self.json.push_str(&text(bytes)?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+    use crate::stream::NarReader;
+
+    #[test]
+    fn a_nar_is_listed_as_its_files_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("item");
+        for folder in ["a/b/c", "a-b", "empty", "z"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        for (name, contents) in
+            [("a/b/c/file", "words"), ("a/x", ""), ("a-b/\u{e9}\"", "12345678"), ("z/last", "x")]
+        {
+            fs::write(root.join(name), contents).unwrap();
+        }
+        symlink("a/x", root.join("a/b/link")).unwrap();
+        for item in [root.clone(), root.join("a/b/c/file"), root.join("a/b/link"), root.join("empty")] {
+            let nar = NarReader::open(&item).unwrap();
+            assert_eq!(list_nar(nar, 1 << 20).unwrap(), list(&item).unwrap(), "{}", item.display());
+        }
+        list_nar(&b"no nar"[..], 100).unwrap_err();
     }
 }

@@ -10,5 +10,6 @@ pub(crate) use buffer::{Buffer, BufferPool};
 pub use decode::Unsupported;
 pub(crate) use decode::decoder;
 pub use listing::list;
+pub(crate) use listing::list_nar;
 pub use nar_reader::NarReader;
-pub(crate) use packed::{packed, packed_tag};
+pub(crate) use packed::Packed;

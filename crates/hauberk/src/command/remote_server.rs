@@ -107,6 +107,11 @@ pub(crate) struct Options {
     #[arg(short = 'T', long, value_name = "URL")]
     trigger_substitute_url: Option<BaseUrl>,
 
+    /// Add outputs, once they are fetched, to the stores of this machine as well, whose daemons must trust the signing keys. Nothing keeps them there
+    /// from being collected
+    #[arg(long)]
+    add_to_store: bool,
+
     /// A worker shows life so often, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
     heartbeat: u32,
@@ -236,6 +241,11 @@ impl Options {
         let curve = self.curve_key.as_deref().map(CurveKeyPair::read).transpose()?;
         let name = self.name.clone().unwrap_or_else(host_name);
         let stores = self.stores(&name)?;
+        if self.add_to_store && stores.iter().any(|store| store.daemon.is_none()) {
+            return Err(Failure::configuration(anyhow!(
+                "--add-to-store needs the daemon of each store, and --daemon none says that there is none"
+            )));
+        }
         Ok(Config {
             database: self.location.parse()?,
             name,
@@ -250,6 +260,7 @@ impl Options {
             curve,
             announce: self.announce,
             trigger: self.trigger_substitute_url,
+            add_to_store: self.add_to_store,
             limits: Limits {
                 heartbeat: Duration::from_secs(self.heartbeat.max(1).into()),
                 lease: Duration::from_secs(self.lease.max(2).into()),
