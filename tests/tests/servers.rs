@@ -299,3 +299,34 @@ async fn a_sick_worker_stays_set_aside_at_the_next_server_and_is_never_the_last_
     farm.wait_for_the_end(Deadline::seconds(180)).await?;
     farm.stop_all()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_are_added_to_the_store_of_the_server() -> Result<()> {
+    let mut farm = Farm::create(FarmConfig { workers: 1, slots: 1, ..FarmConfig::new()? })?;
+    let key = farm.server_signing_key().to_owned();
+    trust(&mut farm.server_machine, &[&key])?;
+    let launch = farm.server_launch().arg("--add-to-store");
+    let mut server = launch.start("remote-server", farm.directory())?;
+    server.wait_ready(Deadline::seconds(60))?;
+    farm.server = Some(server);
+    farm.start_worker(0)?;
+    farm.wait_until_joined(0).await?;
+    let graph = r#"
+      low = job "low-1" "echo low > $out";
+      high = job "high-1" "mkdir $out; ln -s ${low} $out/low; ln -s $out $out/self";
+    "#;
+    let (_, specification) = farm.repository("servers", graph)?;
+    farm.start_register(&[specification])?;
+    farm.wait_for_build("high-1", &["succeeded"], Deadline::seconds(120)).await?;
+    for build in ["low-1", "high-1"] {
+        let output = farm.output_of(build).await?;
+        farm.server_machine.command("nix-store").args(["--check-validity", &output]).run()?;
+        farm.server_machine.command("nix-store").args(["--verify-path", &output]).run()?;
+    }
+    let output = farm.output_of("high-1").await?;
+    assert_eq!(fs::read_to_string(farm.server_machine.outside(&farm.output_of("low-1").await?))?, "low\n");
+    let references =
+        farm.server_machine.command("nix-store").args(["--query", "--references", &output]).run()?;
+    assert_eq!(references.lines().count(), 2, "{references}");
+    farm.stop_all()
+}

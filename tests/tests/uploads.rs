@@ -104,7 +104,7 @@ async fn a_worker_behind_a_router_uploads() -> Result<()> {
     let mut farm = hidden_farm().await?;
     server(&mut farm)?.wait_log("it is to upload its results", Deadline::seconds(30))?;
     // Operators are told.
-    let found = "select uploads from workers";
+    let found = "select coalesce(bool_or(uploads), false) from workers";
     farm.wait_until("it is known to upload", Deadline::seconds(30), found, &[]).await?;
     let database = farm.postgres.connection_string();
     let told = |what: &[&str]| farm.hauberk().arg("worker").args(what).args(["--database", &database]).run();
