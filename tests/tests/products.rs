@@ -312,3 +312,77 @@ async fn what_nobody_wants_is_removed(farm: &Farm) -> Result<()> {
     assert_eq!(sha256(&place)?, hash);
     Ok(())
 }
+
+/// An image of this many bytes, as installation images are.
+const IMAGE: u64 = 800_000_000;
+
+/// Most anonymous memory that the server may have with it, in KiB.
+const MEMORY_KIB: u64 = 160 * 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs 4 GB of disk, and a minute: cargo test -p hauberk-tests --test products -- --ignored --nocapture"]
+async fn a_large_image_is_offered() -> Result<()> {
+    let graph = format!(
+        r#"
+          image = job "image-1" ''
+            mkdir $out
+            dd if=/dev/urandom bs=1000000 count={} of=$out/system-1.img
+            sha256sum < $out/system-1.img > $out/sum
+          '';
+        "#,
+        IMAGE / 1_000_000
+    );
+    let mut farm = Farm::create(FarmConfig { workers: 1, ..FarmConfig::new()? })?;
+    farm.start_all().await?;
+    let (_, specification) = farm.repository("products", &graph)?;
+    let build_outputs = vec![["image", "iso", "out", "*.img"]];
+    farm.start_register(&[Specification { build_outputs, ..specification }])?;
+    farm.wait_for_build("image-1", &["succeeded"], Deadline::seconds(400)).await?;
+    let succeeded = std::time::Instant::now();
+    farm.wait_until("its product is taken", Deadline::seconds(200), DECIDED, &[&"image-1"]).await?;
+    let taken = succeeded.elapsed();
+    let (_, hash, size) = product(&farm, "system-1.img").await?;
+    assert_eq!(size, i64::try_from(IMAGE)?);
+    let output = farm.output_of("image-1").await?;
+    let sum = fs::read_to_string(farm.workers[0].machine.outside(&output).join("sum"))?;
+    assert_eq!(sum.split_whitespace().next(), Some(hash.as_str()));
+
+    // Half of it, and then the rest; a middle.
+    let (web, directory) = ("http://127.0.0.1:8080", farm.directory().to_owned());
+    let mut pages = farm
+        .hauberk_on_server()
+        .args(["web", "--database", &farm.postgres.connection_string(), "--port", "8080"])
+        .start("web", &directory)?;
+    pages.wait_ready(Deadline::seconds(60))?;
+    let (id, ..) = product(&farm, "system-1.img").await?;
+    let url = format!("{web}/download/{id}");
+    let place = directory.join("image");
+    let name = place.display().to_string();
+    let began = std::time::Instant::now();
+    curl(&farm, &["--fail", "--location", "--range", "0-399999999", "--output", &name], &url)?;
+    curl(&farm, &["--fail", "--location", "--continue-at", "-", "--output", &name], &url)?;
+    let downloaded = began.elapsed();
+    assert_eq!(sha256(&place)?, hash);
+    let part = directory.join("part").display().to_string();
+    curl(&farm, &["--fail", "--location", "--range", "600000000-600000999", "--output", &part], &url)?;
+    let whole = File::open(&place)?;
+    let mut expected = vec![0; 1000];
+    std::os::unix::fs::FileExt::read_exact_at(&whole, &mut expected, 600_000_000)?;
+    assert!(fs::read(&part)? == expected);
+
+    let server = farm.server.as_ref().context("the server runs")?.id();
+    let status = fs::read_to_string(format!("/proc/{server}/status"))?;
+    let kib = |name: &str| -> Option<u64> {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse().ok())
+    };
+    let (now, most) = (kib("RssAnon:").context("its memory is told")?, kib("VmHWM:").unwrap_or_default());
+    println!(
+        "taken {taken:.1?} after the build succeeded, downloaded in {downloaded:.1?}; server: {now} KiB of anonymous memory, at most {most} KiB of any"
+    );
+    ensure!(now < MEMORY_KIB, "the server holds {now} KiB");
+    pages.stop(Deadline::seconds(40))?;
+    farm.stop_all()
+}

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use hauberk_tests::{Deadline, Farm, FarmConfig, Machine, MachineConfig, Process};
+use hauberk_tests::{Deadline, Farm, FarmConfig, Machine, MachineConfig, Process, Specification};
 
 const GRAPH: &str = r#"
   source = builtins.toFile "source-1" "the source\n";
@@ -328,5 +328,152 @@ async fn outputs_are_added_to_the_store_of_the_server() -> Result<()> {
     let references =
         farm.server_machine.command("nix-store").args(["--query", "--references", &output]).run()?;
     assert_eq!(references.lines().count(), 2, "{references}");
+    farm.stop_all()
+}
+
+/// An image with its checksum.
+fn image(version: u32) -> String {
+    format!(
+        r#"
+          image = job "image-{version}" ''
+            mkdir $out
+            head -c 3M /dev/urandom > $out/system-{version}.img
+            sha256sum < $out/system-{version}.img > $out/sum
+          '';
+        "#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_product_comes_from_the_server_that_has_it() -> Result<()> {
+    let mut farm = Farm::create(FarmConfig { workers: 1, slots: 1, ..FarmConfig::new()? })?;
+    farm.start_server()?;
+    let mut second = Second::start(&mut farm, &[])?;
+    let first_address = farm.publish_url().trim_start_matches("http://").replace(":5557", "");
+    let launch = farm.workers[0].launch.clone();
+    farm.workers[0].launch = launch.clone().args(["--server", &first_address]);
+    farm.start_worker(0)?;
+    farm.workers[0].process()?.wait_log("the farm has 2 servers", Deadline::seconds(60))?;
+    let (repository, specification) = farm.repository("servers", &image(1))?;
+    let build_outputs = vec![["image", "image", "out", "*.img"]];
+    farm.start_register(&[Specification { build_outputs, ..specification }])?;
+    let taken = "select exists (select from build_products where name = $1)";
+    farm.wait_until("the first has a product", Deadline::seconds(120), taken, &[&"system-1.img"]).await?;
+
+    // The worker moves to the second server, which then has the next one.
+    farm.workers[0].process()?.stop(Deadline::seconds(60))?;
+    trust(&mut farm.workers[0].machine, &[&second.signing_key])?;
+    let known = farm.workers[0].machine.directory().join("spool/servers");
+    let text = fs::read_to_string(&known)?;
+    let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with(&first_address)).collect();
+    fs::write(&known, kept.join("\n") + "\n")?;
+    farm.workers[0].launch = launch.args(["--server", &second.address]);
+    farm.start_worker(0)?;
+    is_at(&mut farm, "worker-1", "second").await?;
+    repository.write("release.nix", &hauberk_tests::jobs(&image(2)))?;
+    repository.commit("Go on")?;
+    farm.look_now("servers").await?;
+    farm.wait_until("the second has a product", Deadline::seconds(120), taken, &[&"system-2.img"]).await?;
+
+    // Pages on a machine with neither's cache lead to whoever has it.
+    let user = farm.register_machine()?;
+    let location = farm.postgres.connection_string();
+    let mut web = user
+        .command(hauberk_tests::hauberk_program()?)
+        .args(["web", "--database", &location, "--port", "8080"])
+        .start("web", farm.directory())?;
+    web.wait_ready(Deadline::seconds(60))?;
+    for (number, url) in [(1, farm.publish_url()), (2, second.url())] {
+        let name = format!("system-{number}.img");
+        let row = farm.query("select id from build_products where name = $1", &[&name]).await?;
+        let page = format!("http://127.0.0.1:8080/download/{}", row[0].get::<_, i64>(0));
+        let curl =
+            |options: &[&str], url: &str| user.command("curl").arg("--silent").args(options).arg(url).run();
+        let head = curl(&["--head"], &page)?.to_lowercase();
+        ensure!(head.contains(&format!("location: {url}/product/").to_lowercase()), "{name}: {head}");
+        let script = format!("curl --silent --fail --location {page} | sha256sum");
+        let sum = user.command("sh").args(["-c", &script]).run()?;
+        let output = farm.output_of(&format!("image-{number}")).await?;
+        let expected = fs::read_to_string(farm.workers[0].machine.outside(&output).join("sum"))?;
+        assert_eq!(sum, expected, "{name}");
+        // The other has nothing of it.
+        let other = if number == 1 { second.url() } else { farm.publish_url() };
+        let location =
+            head.lines().find_map(|line| line.strip_prefix("location: ")).context("it leads somewhere")?;
+        let path = location.trim().trim_start_matches(&url.to_lowercase());
+        let code =
+            curl(&["--output", "/dev/null", "--write-out", "%{http_code}"], &format!("{other}{path}"))?;
+        assert_eq!(code, "404", "{name}");
+    }
+    web.stop(Deadline::seconds(40))?;
+    second.process.stop(Deadline::seconds(60))?;
+    farm.stop_all()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_register_elsewhere_brings_every_server_what_it_needs() -> Result<()> {
+    let mut farm = Farm::create(FarmConfig { workers: 1, slots: 1, ..FarmConfig::new()? })?;
+    farm.start_server()?;
+    let mut second = Second::start(&mut farm, &[])?;
+    let register = farm.register_machine()?;
+    let first_address = farm.publish_url().trim_start_matches("http://").replace(":5557", "");
+    let launch = farm.workers[0].launch.clone();
+    farm.workers[0].launch = launch.clone().args(["--server", &first_address]);
+    farm.start_worker(0)?;
+    farm.workers[0].process()?.wait_log("the farm has 2 servers", Deadline::seconds(60))?;
+
+    let source = |version: u32| {
+        format!(
+            r#"first = job "first-{version}" "cat ${{builtins.toFile "text-{version}" "words\n"}} > $out";"#
+        )
+    };
+    let (repository, specification) = farm.repository("servers", &source(1))?;
+    let launched = farm
+        .register_launch_on(&register, std::slice::from_ref(&specification))?
+        .args(["--push-patience", "2"]);
+    let mut process = launched.start("register", farm.directory())?;
+    process.wait_ready(Deadline::seconds(60))?;
+    farm.register = Some(process);
+    farm.wait_for_build("first-1", &["succeeded"], Deadline::seconds(120)).await?;
+    let pushed = "select count(*) filter (where completed_at is not null), count(distinct bytes), min(paths) from pushes";
+    let row = farm.query(pushed, &[]).await?;
+    assert_eq!((row[0].get::<_, i64>(0), row[0].get::<_, i64>(1)), (2, 1), "both have all of it");
+    assert!(row[0].get::<_, Option<i64>>(2).is_some_and(|paths| paths >= 2));
+    let caches = [farm.cache(), farm.directory().join("second-cache")];
+    let has = |cache: &std::path::Path, path: &str| {
+        let hash = path.trim_start_matches("/nix/store/").split('-').next().unwrap_or_default();
+        cache.join(format!("{hash}.narinfo")).exists()
+    };
+    let derivations =
+        |rows: Vec<tokio_postgres::Row>| rows.iter().map(|row| row.get(0)).collect::<Vec<String>>();
+    let all = derivations(farm.query("select path from derivations", &[]).await?);
+    for (cache, path) in caches.iter().flat_map(|cache| all.iter().map(move |path| (cache, path))) {
+        ensure!(has(cache, path), "{} has no {path}", cache.display());
+    }
+
+    // One is down: the other gets what is new, and the evaluation is published.
+    second.process.kill9()?;
+    repository.write("release.nix", &hauberk_tests::jobs(&source(2)))?;
+    repository.commit("Go on")?;
+    farm.look_now("servers").await?;
+    farm.wait_for_build("first-2", &["succeeded"], Deadline::seconds(120)).await?;
+    let new = derivations(farm.query("select path from derivations order by id desc limit 1", &[]).await?);
+    ensure!(has(&caches[0], &new[0]) && !has(&caches[1], &new[0]), "{new:?}");
+
+    // It comes back, and its worker gets what it lacks.
+    second.process.restart()?;
+    second.process.wait_ready(Deadline::seconds(60))?;
+    let (answer, url) = (["--silent", "--output", "/dev/null", "--write-out", "%{http_code}"], second.url());
+    let hash =
+        new[0].trim_start_matches("/nix/store/").split('-').next().context("it has a hash")?.to_owned();
+    let narinfo = format!("{url}/{hash}.narinfo");
+    let code = register
+        .command("curl")
+        .args(answer)
+        .arg("--retry-all-errors")
+        .args(["--retry", "10", &narinfo])
+        .run()?;
+    assert_eq!(code, "200");
+    second.process.stop(Deadline::seconds(60))?;
     farm.stop_all()
 }

@@ -344,3 +344,54 @@ async fn whoever_shares_the_store_is_sent_nothing() -> Result<()> {
     assert!(!narinfo(&farm, &derivations[0].get::<_, String>(0)).exists());
     farm.stop_all()
 }
+
+/// Derivations of a large evaluation.
+const MANY: usize = 2000;
+
+/// Tells at which second of its day a line of a log was written.
+fn time_of(log: &str, text: &str) -> Result<f64> {
+    let line =
+        log.lines().find(|line| line.contains(text)).with_context(|| format!("no line has {text:?}"))?;
+    let time = line.split(['T', 'Z']).nth(1).with_context(|| format!("no time is in {line:?}"))?;
+    time.split(':').try_fold(0.0, |sum, part| Ok(sum * 60.0 + part.parse::<f64>()?))
+}
+
+/// Not a test of whether it works: tells what a push takes beside `nix copy` of the same closure.
+#[tokio::test]
+#[ignore = "a measurement: cargo test -p hauberk-tests --test stores -- --ignored --nocapture"]
+async fn a_push_beside_nix_copy() -> Result<()> {
+    let mut stores = Stores::create().await?;
+    let graph = format!(
+        r#"
+          copy = job "copy-1" "cp ${{./large}} $out";
+          many = job "many-1" (builtins.concatStringsSep "\n" (builtins.genList
+            (number: "cat ${{job "one-${{toString number}}" "echo ${{toString number}} > $out"}} >> $out") {MANY}));
+        "#
+    );
+    let (repository, specification) = stores.farm.repository("stores", &graph)?;
+    fs::write(repository.path().join("large"), noise(LARGE_BYTES))?;
+    repository.commit("Add a source")?;
+    let launch = stores.farm.server_launch().args(["--daemon", "none"]);
+    stores.start_server(&launch)?;
+    stores.start_register(&specification, &[])?;
+    stores.farm.wait_for_evaluations(1, Deadline::seconds(240)).await?;
+    let row = stores.farm.query("select paths, bytes from pushes", &[]).await?.remove(0);
+    let (paths, bytes): (i64, i64) = (row.get(0), row.get(1));
+    let log = stores.farm.register.as_ref().map(Process::log_text).unwrap_or_default();
+    let seconds = (time_of(&log, "pushed ")? - time_of(&log, " lacks ")?).rem_euclid(24.0 * 3600.0);
+
+    let roots =
+        stores.farm.query("select path from derivations where path ~ '(many|copy)-1.drv'", &[]).await?;
+    let roots: Vec<String> = roots.iter().map(|row| row.get(0)).collect();
+    let began = std::time::Instant::now();
+    stores
+        .register
+        .command("nix")
+        .args(["--extra-experimental-features", "nix-command", "copy", "--derivation"])
+        .args(["--to", "file:///tmp/copied?compression=zstd"])
+        .args(&roots)
+        .run()?;
+    let copied = began.elapsed().as_secs_f64();
+    println!("push: {paths} paths, {bytes} bytes in {seconds:.2} s; nix copy --to file://: {copied:.2} s");
+    stores.farm.stop_all()
+}

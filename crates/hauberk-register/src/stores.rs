@@ -23,6 +23,8 @@ const LATELY: Duration = Duration::from_secs(60);
 
 /// How long a token is good. The evaluation's end ends it before.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a server that is away holds up others.
+const GLANCE: Duration = Duration::from_secs(5);
 
 /// When derivations are pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -230,19 +232,27 @@ impl Delivery<'_> {
         }
         let mut available = HashSet::new();
         let (mut asked, mut failure) = (false, None);
-        for target in &self.targets {
-            match self.pusher.available(&target.place, paths).await {
-                Ok(found) => {
-                    asked = true;
-                    available.extend(found);
+        for pusher in self.pushers() {
+            for target in &self.targets {
+                match pusher.available(&target.place, paths).await {
+                    Ok(found) => {
+                        asked = true;
+                        available.extend(found);
+                    }
+                    Err(source) => failure = Some(target.failed(source)),
                 }
-                Err(source) => failure = Some(target.failed(source)),
+            }
+            if asked {
+                return Ok(Some(available));
             }
         }
-        match failure {
-            Some(error) if !asked => Err(error),
-            _ => Ok(Some(available)),
-        }
+        failure.map_or(Ok(Some(available)), Err)
+    }
+
+    /// Those to try all servers with, one after the other until a server is reached: one that is away holds the others up for a moment only, and is
+    /// waited for where there is no other.
+    fn pushers(&self) -> [Pusher; 2] {
+        [self.pusher.at_most(GLANCE), self.pusher.clone()]
     }
 
     /// Brings `roots`, and all they refer to, to the servers that lack them, so that one has them at least when it returns.
@@ -256,32 +266,35 @@ impl Delivery<'_> {
         let roots: Vec<StorePath> = roots.iter().cloned().collect();
         let mut infos = BTreeMap::new();
         let (mut brought, mut failure) = (self.shared, None);
-        for target in &self.targets {
-            match self.bring_to(target, &roots, location, daemon, &mut infos).await {
-                Ok((paths, bytes)) => {
-                    pushes::complete(client, self.evaluation, target.server, paths, bytes).await?;
-                    brought = true;
+        for pusher in self.pushers() {
+            for target in &self.targets {
+                match self.bring_to(&pusher, target, &roots, location, daemon, &mut infos).await {
+                    Ok((paths, bytes)) => {
+                        pushes::complete(client, self.evaluation, target.server, paths, bytes).await?;
+                        brought = true;
+                    }
+                    Err(error @ StoresError::Push { .. }) => {
+                        tracing::warn!(
+                            error = &error as &dyn Error,
+                            "server {} does not have all derivations",
+                            target.name
+                        );
+                        failure = Some(error);
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error @ StoresError::Push { .. }) => {
-                    tracing::warn!(
-                        error = &error as &dyn Error,
-                        "server {} does not have all derivations",
-                        target.name
-                    );
-                    failure = Some(error);
-                }
-                Err(error) => return Err(error),
+            }
+            if brought {
+                return Ok(());
             }
         }
-        match failure {
-            Some(error) if !brought => Err(error),
-            _ => Ok(()),
-        }
+        failure.map_or(Ok(()), Err)
     }
 
     /// Brings them to one server. Gives the number of paths sent, and of their bytes.
     async fn bring_to(
         &self,
+        pusher: &Pusher,
         target: &Target,
         roots: &[StorePath],
         location: &NixDaemon,
@@ -289,7 +302,7 @@ impl Delivery<'_> {
         infos: &mut BTreeMap<StorePath, PathInfo>,
     ) -> Result<(u64, u64), StoresError> {
         let missing = |paths: Vec<StorePath>| async move {
-            let missing = self.pusher.missing(&target.place, &paths).await;
+            let missing = pusher.missing(&target.place, &paths).await;
             missing.map_err(|source| target.failed(source))
         };
         let lacking = missing(roots.to_vec()).await?;
@@ -306,7 +319,7 @@ impl Delivery<'_> {
             .collect();
         tracing::info!(evaluation.id = %self.evaluation, "server {} lacks {} of {} derivations and sources of evaluation {}",
             target.name, items.len(), closure.len(), self.evaluation);
-        let sent = self.pusher.send(&target.place, items).await.map_err(|source| target.failed(source))?;
+        let sent = pusher.send(&target.place, items).await.map_err(|source| target.failed(source))?;
         tracing::info!(evaluation.id = %self.evaluation, "pushed {} derivations and sources of evaluation {} to server {}, {} bytes",
             sent.items, self.evaluation, target.name, sent.bytes);
         Ok((sent.items as u64, sent.bytes))

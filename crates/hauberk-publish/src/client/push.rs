@@ -72,6 +72,12 @@ impl Pusher {
         Ok(Self { pieces: PieceSender::new(config)?, patience })
     }
 
+    /// Gives one that shares connections with this one and tries for `patience` at most.
+    #[must_use]
+    pub fn at_most(&self, patience: Duration) -> Self {
+        Self { pieces: self.pieces.clone(), patience: self.patience.min(patience) }
+    }
+
     /// Asks which of `paths` a server has no copy of its own of, with all that they refer to.
     ///
     /// # Errors

@@ -57,7 +57,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "[NAME=]URL")]
     server_url: Vec<ServerUrl>,
 
-    /// Try for so long to push to a server that cannot be reached, in seconds; then the evaluation is given up, and made again later
+    /// Try for so long to push where no server can be reached, in seconds; then the evaluation is given up, and made again later
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     push_patience: u64,
 }
