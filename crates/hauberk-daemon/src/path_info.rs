@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use hauberk_store::{NarHash, StorePath};
+use hauberk_store::{NarHash, NarInfo, StorePath};
 
 /// What a store knows of one of its valid paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,23 @@ pub struct PathInfo {
     pub signatures: BTreeSet<String>,
     /// What its contents hash to, where the path follows from that (Nix), as in `text:sha256:…`.
     pub content_address: Option<String>,
+}
+
+/// What a daemon needs to know of a path that is yet to be added, as a narinfo describes it.
+impl From<&NarInfo> for PathInfo {
+    fn from(narinfo: &NarInfo) -> Self {
+        Self {
+            path: narinfo.store_path.clone(),
+            deriver: narinfo.deriver.clone(),
+            nar_hash: narinfo.nar_hash,
+            references: narinfo.references.clone(),
+            registration_time: 0,
+            nar_size: narinfo.nar_size,
+            ultimate: false,
+            signatures: narinfo.signatures.iter().map(ToString::to_string).collect(),
+            content_address: narinfo.ca.clone(),
+        }
+    }
 }
 
 /// What substitute servers know of a path that is not valid here.

@@ -84,7 +84,7 @@ impl StoreSink {
         while let Some((path, found)) = waiting.pop() {
             if let Some(narinfo) = found {
                 let mut nar = self.cache.unpacked(&narinfo)?;
-                daemon.add_nar(&path_info(&narinfo), &mut nar, false).await.map_err(failed(&path))?;
+                daemon.add_nar(&PathInfo::from(&narinfo), &mut nar, false).await.map_err(failed(&path))?;
                 continue;
             }
             if !seen.insert(path.clone()) || daemon.is_valid_path(&path).await.map_err(failed(&path))? {
@@ -110,18 +110,4 @@ struct Nobody;
 #[async_trait]
 impl LogSink for Nobody {
     async fn event(&mut self, _: LogEvent<'_>) {}
-}
-
-fn path_info(narinfo: &NarInfo) -> PathInfo {
-    PathInfo {
-        path: narinfo.store_path.clone(),
-        deriver: narinfo.deriver.clone(),
-        nar_hash: narinfo.nar_hash,
-        references: narinfo.references.clone(),
-        registration_time: 0,
-        nar_size: narinfo.nar_size,
-        ultimate: false,
-        signatures: narinfo.signatures.iter().map(ToString::to_string).collect(),
-        content_address: narinfo.ca.clone(),
-    }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use hauberk_daemon::{
     BuildDaemon, BuildMode, BuildTarget, ClientOptions, ConnectOptions, Connection, DaemonAddress,
-    DaemonError, LogEvent, LogSink,
+    DaemonError, LogEvent, LogSink, PathInfo,
 };
 use hauberk_publish::client::{FetchError, MissingPath, SubstituteClient};
 use hauberk_store::nar::{Limits, Node};
@@ -19,7 +19,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tracing::{debug, info};
 
-use super::inputs::{InputError, Sources, path_info};
+use super::inputs::{InputError, Sources};
 use super::relay::{Passed, Passing, Relay};
 
 /// Nars that a session substitutes at once.
@@ -132,7 +132,7 @@ impl GuixInputs<'_> {
         let place = place.ok_or_else(|| lost(FetchError::Abandoned { path: path.clone() }))?;
         let mut nar = self.client.nar(&place.url, narinfo).await.map_err(lost)?;
         if is_source {
-            return match daemon.add_nar(&path_info(narinfo), &mut nar, false).await {
+            return match daemon.add_nar(&PathInfo::from(narinfo), &mut nar, false).await {
                 Ok(()) => {
                     info!(store.path = %path, "fetched {path} from {}", place.url);
                     Ok(true)

@@ -18,7 +18,7 @@ use hauberk_publish::client::{
     AskError, BaseUrl, Closure, ClosureError, ClosureLimits, FetchError, MissingPath, NarDownload, Source,
     SubstituteClient, ValidPaths,
 };
-use hauberk_store::{NarInfo, Sha256, StorePath};
+use hauberk_store::{Sha256, StorePath};
 use tracing::{debug, info, warn};
 
 use super::guix_inputs::GuixInputs;
@@ -217,7 +217,7 @@ impl Fetcher {
         if daemon.is_valid_path(&path).await.map_err(daemon_error)? {
             return Ok(path);
         }
-        let info = path_info(&item.narinfo);
+        let info = PathInfo::from(&item.narinfo);
         let mut failure: Option<FetchError> = None;
         for base in self.places(&item, sources) {
             let mut nar = match self.open(&base, &item, sources).await {
@@ -284,7 +284,7 @@ impl Fetcher {
         };
         let mut nar = self.client.nar(&server.url, &narinfo).await.map_err(transfer)?;
         let mut daemon = self.pool.get().await.map_err(daemon_error)?;
-        daemon.add_nar(&path_info(&narinfo), &mut nar, true).await.map_err(daemon_error)?;
+        daemon.add_nar(&PathInfo::from(&narinfo), &mut nar, true).await.map_err(daemon_error)?;
         let here = daemon.query_path_info(path).await.map_err(daemon_error)?;
         Ok(here.is_some_and(|here| here.nar_hash == hash))
     }
@@ -366,20 +366,5 @@ impl ValidPaths for Kept<'_> {
             self.0.add_temp_root(path).await?;
         }
         Ok(self.0.query_valid_paths(&paths).await?)
-    }
-}
-
-/// What a daemon needs to know of a path that is described by a narinfo.
-pub(crate) fn path_info(narinfo: &NarInfo) -> PathInfo {
-    PathInfo {
-        path: narinfo.store_path.clone(),
-        deriver: narinfo.deriver.clone(),
-        nar_hash: narinfo.nar_hash,
-        references: narinfo.references.clone(),
-        registration_time: 0,
-        nar_size: narinfo.nar_size,
-        ultimate: false,
-        signatures: narinfo.signatures.iter().map(ToString::to_string).collect(),
-        content_address: narinfo.ca.clone(),
     }
 }

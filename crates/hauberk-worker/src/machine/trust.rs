@@ -1,9 +1,8 @@
 //! Finds out whether the build daemon accepts what a server signs.
 
-use hauberk_daemon::{BuildDaemon, DaemonError, Dialect};
+use hauberk_daemon::{BuildDaemon, DaemonError, Dialect, PathInfo};
 use hauberk_store::{NarInfo, StoreDirectory};
 
-use super::inputs::path_info;
 use crate::builder::{Server, Unaccepted};
 
 /// Adds the server's probe, a path that nobody needs. The daemon checks its signature whether or not it has the path: Nix's that of the
@@ -22,7 +21,7 @@ pub(crate) async fn check(
         Dialect::Nix => {
             let narinfo = NarInfo::parse(directory, &probe.narinfo)
                 .map_err(|source| Unaccepted::Unknown { source: Box::new(source) })?;
-            daemon.add_nar(&path_info(&narinfo), &mut probe.nar.as_ref(), false).await
+            daemon.add_nar(&PathInfo::from(&narinfo), &mut probe.nar.as_ref(), false).await
         }
         Dialect::Guix if probe.export.is_empty() => {
             let message =
