@@ -249,38 +249,41 @@ async fn urgency_is_handed_down_and_recorded_for_all_it_changes() {
 }
 
 #[tokio::test]
-async fn a_long_queue_is_counted_by_a_server_and_told_as_it_was() {
+async fn a_long_queue_is_counted_once_for_all_who_ask() {
     let farm = Farm::with(&[&[]]).await;
     let client = farm.client().await;
-    overview::count_queue(&client).await.unwrap();
-    let rows = || client.query("select from queue_counts", &[]);
-    assert!(rows().await.unwrap().is_empty());
     let more = |count: i64| {
         format!(
         "insert into builds (lane_id, derivation_id, name, system, state)
          select lane_id, derivation_id, name || n, system, 'waiting' from builds, generate_series(1, {count}) n where id = 1"
     )
     };
-    client.batch_execute(&more(overview::LONG)).await.unwrap();
     let counts = async || {
         let queue = overview::queue(&client).await.unwrap();
         (queue.counted, queue.builds.iter().map(|one| (one.state, one.builds)).collect::<Vec<_>>())
     };
-    // Nobody has counted it.
+    // A short queue is never told from what was written down.
+    overview::queue(&client).await.unwrap();
+    assert!(client.query("select from queue_counts", &[]).await.unwrap().is_empty());
+    client.batch_execute(&more(overview::LONG)).await.unwrap();
     let first = vec![(BuildState::Ready, 1), (BuildState::Waiting, overview::LONG)];
-    assert_eq!(counts().await, (None, first.clone()));
-    overview::count_queue(&client).await.unwrap();
-    client.batch_execute(&more(1)).await.unwrap();
-    let (counted, told) = counts().await;
-    assert!(counted.is_some() && told == first);
-    // It is not counted again at once, and then it is; what is old is not told.
-    overview::count_queue(&client).await.unwrap();
-    assert_eq!(counts().await.1, first);
-    let age = "update queue_counts set counted_at = now() - interval '1 hour'";
-    client.batch_execute(age).await.unwrap();
     let second = vec![(BuildState::Ready, 1), (BuildState::Waiting, overview::LONG + 1)];
-    assert_eq!(counts().await, (None, second.clone()));
-    overview::count_queue(&client).await.unwrap();
+    assert_eq!(counts().await, (Some(0), first.clone()));
+    client.batch_execute(&more(1)).await.unwrap();
+    assert_eq!(counts().await.1, first, "it is not counted again at once");
+    // Somebody counts anew: what is not very old is told meanwhile, and what is is counted for this one alone.
+    let mut other = farm.client().await;
+    let age = async |by: &str| {
+        let sql = format!("update queue_counts set counted_at = now() - interval '{by}'");
+        client.batch_execute(&sql).await.unwrap();
+    };
+    let counting = other.transaction().await.unwrap();
+    counting.execute("select pg_advisory_xact_lock(4826391004)", &[]).await.unwrap();
+    age("1 minute").await;
     let (counted, told) = counts().await;
-    assert!(counted.is_some() && told == second);
+    assert!(counted.is_some_and(|seconds| seconds >= 60) && told == first);
+    age("1 hour").await;
+    assert_eq!(counts().await, (None, second.clone()));
+    counting.rollback().await.unwrap();
+    assert_eq!(counts().await, (Some(0), second));
 }

@@ -8,7 +8,7 @@ use hauberk_database::dispatch::{self, AttemptClass, KnownPath, Reached, ReadyBu
 use hauberk_database::listen::{self, Event as Heard, Listener};
 use hauberk_database::{
     AttemptId, BuildId, Client, Database, DatabaseError, Epoch, ServerId, SpecificationId, WorkerId, control,
-    overview, seats, servers, upkeep, usage, workers,
+    seats, servers, upkeep, usage, workers,
 };
 use hauberk_order::{Capabilities, LedgerPolicy};
 use hauberk_protocol::socket::RoutingId;
@@ -82,7 +82,6 @@ enum Answered {
     Used(Result<Vec<(SpecificationId, f64)>, DatabaseError>),
     UsageKept(Result<(), DatabaseError>),
     SeatsKept(Result<(), DatabaseError>),
-    QueueCounted(Result<(), DatabaseError>),
     Woken(Result<Vec<ReadyBuild>, DatabaseError>),
     NextDeferred(Result<Option<f64>, DatabaseError>),
     Swept(Result<upkeep::Swept, DatabaseError>),
@@ -461,10 +460,6 @@ impl Task {
         self.ask_strays();
         self.ask_control();
         self.ask_upkeep();
-        self.ask(|database| async move {
-            let counted = async { overview::count_queue(&database.client().await?).await };
-            Answered::QueueCounted(counted.await)
-        });
         if self.company.is_there() {
             self.ask_elsewhere();
         }
@@ -484,10 +479,7 @@ impl Task {
                     "cannot read what specifications have used; all begin alike"
                 );
             }
-            Answered::UsageKept(Ok(())) | Answered::QueueCounted(Ok(())) => {}
-            Answered::QueueCounted(Err(error)) => {
-                warn!(error = &error as &dyn std::error::Error, "cannot count the queue now");
-            }
+            Answered::UsageKept(Ok(())) => {}
             Answered::SeatsKept(kept) => {
                 self.keeping_seats = false;
                 if let Err(error) = kept {

@@ -133,8 +133,7 @@ pub async fn queue_ready(
         .collect()
 }
 
-/// Counts the unfinished builds by state; those that wait as [`overview::queue`] does. Without a server that counts, it reads the index
-/// of all of them: for a very long queue, keep the answer a while.
+/// Counts the unfinished builds by state; those that wait as [`overview::queue`] does.
 ///
 /// # Errors
 /// [`DatabaseError::Statement`] or [`DatabaseError::BadRow`].
