@@ -406,6 +406,18 @@ async fn a_product_comes_from_the_server_that_has_it() -> Result<()> {
         assert_eq!(code, "404", "{name}");
     }
     web.stop(Deadline::seconds(40))?;
+
+    // Without the second the worker looks at the first, whose key its daemon does not accept any more, and waits for the second.
+    second.process.kill9()?;
+    let shunned = "another server is looked for";
+    farm.workers[0].process()?.wait_log(shunned, Deadline::seconds(60))?;
+    second.process.restart()?;
+    second.process.wait_ready(Deadline::seconds(60))?;
+    is_at(&mut farm, "worker-1", "second").await?;
+    repository.write("release.nix", &hauberk_tests::jobs(&image(3)))?;
+    repository.commit("Go on")?;
+    farm.look_now("servers").await?;
+    farm.wait_until("the second has another", Deadline::seconds(120), taken, &[&"system-3.img"]).await?;
     second.process.stop(Deadline::seconds(60))?;
     farm.stop_all()
 }

@@ -44,6 +44,9 @@ const REMINDER: Duration = Duration::from_secs(60);
 /// How long mDNS may find nothing before that is told.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a server is left alone whose signatures the build daemon does not accept.
+const SHUNNED: Duration = Duration::from_secs(60);
+
 /// Most addresses that are tried; anybody on the network can announce any number.
 const MOST_ENDPOINTS: usize = 32;
 
@@ -73,6 +76,17 @@ pub(crate) struct Finder {
     turn: usize,
     /// Where a server was found last: it is tried first when it is lost.
     last: Mutex<Option<Place>>,
+    /// Where servers are left alone, and until when.
+    shunned: Mutex<Vec<(Place, Instant)>>,
+}
+
+/// Why no server was reached.
+#[derive(Debug, thiserror::Error)]
+enum Unreached {
+    #[error(transparent)]
+    Race(#[from] RaceError),
+    #[error("the build daemon accepts the signatures of no server that is known")]
+    Shunned,
 }
 
 impl Finder {
@@ -91,7 +105,15 @@ impl Finder {
             require_curve().map_err(WorkerError::Socket)?;
         }
         let turn = name.bytes().fold(0_usize, |turn, byte| turn.wrapping_mul(31).wrapping_add(byte.into()));
-        Ok(Arc::new(Self { location, security, context, neighbours, turn, last: Mutex::new(None) }))
+        Ok(Arc::new(Self {
+            location,
+            security,
+            context,
+            neighbours,
+            turn,
+            last: Mutex::new(None),
+            shunned: Mutex::default(),
+        }))
     }
 
     /// Waits for `pause`, then looks for a server until a handshake with one succeeds.
@@ -106,13 +128,28 @@ impl Finder {
         }
     }
 
+    /// Leaves the server that was found last alone for a while, as what it signs is not accepted.
+    pub(crate) fn shun(&self) {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut shunned = self.shunned.lock().unwrap_or_else(PoisonError::into_inner);
+        shunned.extend(last.map(|place| (place, Instant::now() + SHUNNED)));
+    }
+
+    /// Those of `places` that are not left alone.
+    fn welcome(&self, places: &[Place]) -> Vec<Place> {
+        let mut shunned = self.shunned.lock().unwrap_or_else(PoisonError::into_inner);
+        shunned.retain(|(_, until)| *until > Instant::now());
+        let is_shunned = |place: &Place| shunned.iter().any(|(other, _)| other == place);
+        places.iter().filter(|place| !is_shunned(place)).copied().collect()
+    }
+
     async fn connect_to(&self, addresses: &[ServerAddress]) -> Result<Connection, WorkerError> {
         let (mut pauses, mut complaints) = (Pauses::new(), Complaints::default());
         loop {
             let (places, mut failures) = self.places(addresses).await;
             match self.connect_first(&places).await {
                 Ok(connection) => return Ok(connection),
-                Err(RaceError::Socket(error)) => return Err(WorkerError::Socket(error)),
+                Err(Unreached::Race(RaceError::Socket(error))) => return Err(WorkerError::Socket(error)),
                 Err(failure) if !places.is_empty() => failures.push(failure.to_string()),
                 Err(_) => {}
             }
@@ -202,7 +239,7 @@ impl Finder {
                 connected = &mut attempt => {
                     match connected {
                         Ok(connection) => return Ok(connection),
-                        Err(RaceError::Socket(error)) => return Err(WorkerError::Socket(error)),
+                        Err(Unreached::Race(RaceError::Socket(error))) => return Err(WorkerError::Socket(error)),
                         Err(failure) => {
                             let failure = failure.to_string();
                             complaints.tell(&failure, || warn!("cannot reach the announced server, trying on: {failure}"));
@@ -233,7 +270,7 @@ impl Finder {
     }
 
     /// Waits for `pause` and connects to one of `places`; for ever, if there are none.
-    async fn connect_after(&self, pause: Duration, places: Vec<Place>) -> Result<Connection, RaceError> {
+    async fn connect_after(&self, pause: Duration, places: Vec<Place>) -> Result<Connection, Unreached> {
         if places.is_empty() {
             std::future::pending::<()>().await;
         }
@@ -241,7 +278,12 @@ impl Finder {
         self.connect_first(&places).await
     }
 
-    async fn connect_first(&self, places: &[Place]) -> Result<Connection, RaceError> {
+    async fn connect_first(&self, places: &[Place]) -> Result<Connection, Unreached> {
+        let known = places.len();
+        let places = self.welcome(places);
+        if places.is_empty() && known > 0 {
+            return Err(Unreached::Shunned);
+        }
         let securities: Vec<Security> =
             places.iter().map(|place| self.security.with_server(place.key)).collect();
         let candidates: Vec<_> = places

@@ -528,6 +528,13 @@ impl Worker {
         match verdict {
             Ok(()) => {}
             Err(Unaccepted::Refused { message }) => match self.trust_check {
+                // It has worked for another: what runs goes on, and may be told there.
+                TrustCheck::Require if self.accepted.is_some() => {
+                    error!("{message}; until then another server is looked for");
+                    self.finder.shun();
+                    self.reconnect(Duration::ZERO);
+                    return Ok(());
+                }
                 TrustCheck::Require => return Err(WorkerError::Untrusted { message }),
                 TrustCheck::Warn => warn!("{message}"),
             },
