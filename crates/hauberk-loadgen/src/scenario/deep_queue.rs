@@ -154,7 +154,8 @@ pub(super) async fn measure(
     let workers = Workers { count: options.workers, slots: options.slots, ahead: 0 };
     let mut farm = Farm::on(lab, lab_options, workers, work, OutputKind::Cached, Duration::ZERO).await?;
     let mut parameters = Map::new();
-    if !snapshot {
+    let asks = !snapshot && ordering.is_none();
+    if asks {
         ask_why(farm.lab.database(), "idle_", &mut parameters).await?;
         ask_as_people_do(&farm.lab, "idle_", &mut parameters).await?;
     }
@@ -168,7 +169,7 @@ pub(super) async fn measure(
     }
     drop(session);
     let rate = rate(&gauge.releases(), options.builds)?;
-    if !snapshot {
+    if asks {
         ask_why(farm.lab.database(), "", &mut parameters).await?;
         ask_as_people_do(&farm.lab, "", &mut parameters).await?;
     }

@@ -22,7 +22,11 @@ const SPECIFICATIONS: usize = 4;
 ///
 /// deep_queue_over_alone: the same while a million wait.
 ///
-/// With priority and age alone, the indexes that only the rest of the order asks are not there either. Both are measured in turn.
+/// flat_processor_over_alone, deep_queue_processor_over_alone: the processor time of server and PostgreSQL in these runs, for each
+/// attempt, likewise. It is what bounds the rates, and it varies less.
+///
+/// With priority and age alone, the indexes that only the rest of the order asks are not there either. Both are measured in turn, and
+/// each turn begins with the other.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Builds; the rate is that of the middle eight tenths
@@ -51,60 +55,90 @@ pub(crate) async fn run(options: &Options, lab: &LabOptions) -> Result<Vec<Figur
     let mut figures = Vec::new();
     if options.builds > 0 {
         let mut rates = Rates::default();
-        for _ in 0..options.turns.max(1) {
-            for ordering in [Ordering::PriorityAndAge, Ordering::Whole] {
-                rates.add(ordering, measure(options, lab, ordering).await?);
-            }
+        for ordering in turns(options.turns) {
+            rates.add(ordering, measure(options, lab, ordering).await?);
         }
-        figures.push(rates.figure("flat_over_alone"));
+        figures.extend(rates.figures(["flat_over_alone", "flat_processor_over_alone"]));
     }
     if options.queued > 0 {
         let queue = Queue::of(options.queued, lab).await?;
         let shape = deep_queue::Options::of(options.queued, options.slots, options.workers);
         let mut rates = Rates::default();
-        for _ in 0..options.turns.max(1) {
-            for ordering in [Ordering::PriorityAndAge, Ordering::Whole] {
-                let measured = deep_queue::measure(&shape, lab, &queue, false, Some(ordering)).await?;
-                rates.add(ordering, measured);
-            }
+        for ordering in turns(options.turns) {
+            let measured = deep_queue::measure(&shape, lab, &queue, false, Some(ordering)).await?;
+            rates.add(ordering, measured);
         }
-        figures.push(rates.figure("deep_queue_over_alone"));
+        figures.extend(rates.figures(["deep_queue_over_alone", "deep_queue_processor_over_alone"]));
     }
     Ok(figures)
 }
 
-/// Rates under both orders, and how the last was measured.
+/// Both orders as often as said, alone and whole, whole and alone, so that a machine that becomes slower makes neither look so.
+fn turns(count: usize) -> impl Iterator<Item = Ordering> {
+    let (alone, whole) = (Ordering::PriorityAndAge, Ordering::Whole);
+    [[alone, whole], [whole, alone]].into_iter().cycle().take(count.max(1)).flatten()
+}
+
+/// What was measured under both orders.
 #[derive(Default)]
 struct Rates {
-    whole: Vec<f64>,
-    alone: Vec<f64>,
+    whole: Side,
+    alone: Side,
+}
+
+/// What was measured under one order.
+#[derive(Default)]
+struct Side {
+    rates: Vec<f64>,
+    processor_us: Vec<f64>,
+    /// How the last was measured.
     parameters: Map<String, Value>,
-    parameters_alone: Map<String, Value>,
+}
+
+impl Side {
+    fn add(&mut self, measured: Measured) {
+        self.rates.push(measured.rate);
+        let of = |name: &str| measured.parameters.get(name).and_then(Value::as_f64).unwrap_or_default();
+        let seconds: f64 = ["cpu_seconds_server", "cpu_seconds_postgres"].into_iter().map(of).sum();
+        self.processor_us.push(seconds * 1e6 / of("rows_attempts").max(1.0));
+        self.parameters = measured.parameters;
+    }
 }
 
 impl Rates {
     fn add(&mut self, ordering: Ordering, measured: Measured) {
         match ordering {
-            Ordering::Whole => {
-                self.whole.push(measured.rate);
-                self.parameters = measured.parameters;
-            }
-            Ordering::PriorityAndAge => {
-                self.alone.push(measured.rate);
-                self.parameters_alone = measured.parameters;
-            }
+            Ordering::Whole => self.whole.add(measured),
+            Ordering::PriorityAndAge => self.alone.add(measured),
         }
     }
 
-    fn figure(self, figure: &'static str) -> Figure {
-        let Self { whole, alone, mut parameters, parameters_alone } = self;
-        let rates = |rates: &[f64]| rates.iter().map(|rate| rounded(*rate, 1)).collect::<Vec<_>>();
-        parameters.insert("builds_per_second".to_owned(), rates(&whole).into());
-        parameters.insert("builds_per_second_alone".to_owned(), rates(&alone).into());
-        parameters.insert("alone".to_owned(), parameters_alone.into());
+    /// The two figures, of rates and of processor time.
+    fn figures(self, [rate, processor]: [&'static str; 2]) -> [Figure; 2] {
+        let Self { whole, alone } = self;
+        let rounded =
+            |values: &[f64], digits| values.iter().map(|value| rounded(*value, digits)).collect::<Vec<_>>();
+        let mut parameters = whole.parameters;
+        for (name, side) in
+            [("", (&whole.rates, &whole.processor_us)), ("_alone", (&alone.rates, &alone.processor_us))]
+        {
+            parameters.insert(format!("builds_per_second{name}"), rounded(side.0, 1).into());
+            parameters.insert(format!("processor_us_per_attempt{name}"), rounded(side.1, 1).into());
+        }
+        parameters.insert("alone".to_owned(), alone.parameters.into());
         // As many of the one as of the other.
-        let value = whole.iter().sum::<f64>() / alone.iter().sum::<f64>();
-        Figure { scenario: "order", figure, value, unit: "", parameters }
+        let ratio = |whole: &[f64], alone: &[f64]| whole.iter().sum::<f64>() / alone.iter().sum::<f64>();
+        let figure = |figure, value| Figure {
+            scenario: "order",
+            figure,
+            value,
+            unit: "",
+            parameters: parameters.clone(),
+        };
+        [
+            figure(rate, ratio(&whole.rates, &alone.rates)),
+            figure(processor, ratio(&whole.processor_us, &alone.processor_us)),
+        ]
     }
 }
 
