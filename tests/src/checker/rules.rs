@@ -63,9 +63,12 @@ pub(super) const RULES: &[Rule] = &[
             or (b.state in ('built', 'fetching') and a.built_at is null)",
     ),
     always(
-        "a build succeeded more than once",
-        "select 'build ' || build_id || ': attempts ' || string_agg(id::text, ', ' order by id) from attempts
-         where class = 'succeeded' and kind <> 'check' group by build_id, generation having count(*) > 1",
+        "a build ended more than once",
+        "select 'build ' || build_id || ' in generation ' || generation || ': ' || string_agg('attempt ' || id || ' ' || class, ', ' order by id)
+         from attempts
+         where class in ('succeeded', 'build_failed', 'timed_out', 'silent', 'log_limit', 'output_limit', 'not_deterministic')
+           and kind <> 'check'
+         group by build_id, generation having count(*) > 1",
     ),
     always(
         "a build succeeded without an attempt that did",
@@ -80,6 +83,14 @@ pub(super) const RULES: &[Rule] = &[
          from attempts a join builds b on b.id = a.build_id
          where a.class = 'succeeded' and a.kind <> 'check' and a.generation = b.generation
            and (b.state <> 'succeeded' or b.attempt_id is distinct from a.id)",
+    ),
+    always(
+        "an attempt failed by the package's fault whose build did not",
+        "select 'attempt ' || a.id || ' (' || a.class || ') of build ' || b.id || ', which is ' || b.state
+         from attempts a join builds b on b.id = a.build_id
+         where a.class in ('build_failed', 'timed_out', 'silent', 'log_limit', 'output_limit', 'not_deterministic')
+           and a.kind <> 'check' and a.generation = b.generation
+           and (b.state <> 'failed' or b.attempt_id is distinct from a.id)",
     ),
     always(
         "an output of a build that succeeded is not known",

@@ -41,7 +41,36 @@ const PLANTED: &[(&str, &str)] = &[
         "insert into attempts (build_id, derivation_id, generation, number, kind, worker_id, session, epoch, ended_at, class)
          select build_id, derivation_id, generation, number + 1, 'retry', worker_id, session, epoch, now(), 'succeeded'
          from attempts where class = 'succeeded'",
-        "a build succeeded more than once",
+        "a build ended more than once",
+    ),
+    (
+        "insert into attempts (build_id, derivation_id, generation, number, kind, worker_id, session, epoch, ended_at, class)
+         select build_id, derivation_id, generation, number + 1, 'retry', worker_id, session, epoch, now(), 'silent'
+         from attempts where class = 'build_failed'",
+        "a build ended more than once",
+    ),
+    // A failure, and in the same generation a success: that of an older one is not a fault any more.
+    (
+        "update attempts set class = 'timed_out' where class = 'build_failed';
+         insert into attempts (build_id, derivation_id, generation, number, kind, worker_id, session, epoch, ended_at, class)
+         select build_id, derivation_id, generation, number + 1, 'retry', worker_id, session, epoch, now(), 'succeeded'
+         from attempts where class = 'timed_out';
+         update builds set generation = 2, state = 'ready', attempt_id = null, finished_at = null where state = 'failed'",
+        "a build ended more than once",
+    ),
+    (
+        "update builds b set state = 'succeeded' from attempts a where b.state = 'failed' and a.id = b.attempt_id",
+        "an attempt failed by the package's fault whose build did not",
+    ),
+    (
+        "insert into attempts (build_id, derivation_id, generation, number, kind, worker_id, session, epoch, ended_at, class)
+         select build_id, derivation_id, generation, number + 1, 'retry', worker_id, session, epoch, now(), 'output_limit'
+         from attempts where class = 'succeeded'",
+        "an attempt failed by the package's fault whose build did not",
+    ),
+    (
+        "update builds set state = 'ready', attempt_id = null, finished_at = null where state = 'failed'",
+        "an attempt failed by the package's fault whose build did not",
     ),
     ("delete from attempts where class = 'succeeded'", "a build succeeded without an attempt that did"),
     (
