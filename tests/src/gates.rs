@@ -56,4 +56,13 @@ impl Gates {
         fs::write(self.directory.join(format!("{gate}.open")), "")
             .with_context(|| format!("opening gate {gate}"))
     }
+
+    /// Lets builders wait again, from now on.
+    ///
+    /// # Errors
+    /// The gate is not open.
+    pub fn close(&self, gate: &str) -> Result<()> {
+        fs::remove_file(self.directory.join(format!("{gate}.open")))
+            .with_context(|| format!("closing gate {gate}"))
+    }
 }

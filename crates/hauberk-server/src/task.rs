@@ -349,6 +349,11 @@ impl Task {
             }
             body => body,
         };
+        if let WorkerBody::Unknown { tag } = body {
+            let what = format_args!("a message of kind {tag}, which is not known here");
+            self.metrics.wire.ignored("backend", "unknown").inc();
+            self.unknown.count(peer_address, Instant::now(), &what);
+        }
         let session = SessionId::from_wire(message.session);
         if !self.dispatcher.heard(session, routing, message.sequence, Instant::now()) {
             return;
@@ -366,13 +371,8 @@ impl Task {
             WorkerBody::Finished(finished) => self.dispatcher.finished(session, &finished),
             WorkerBody::Declined(declined) => self.dispatcher.declined(session, &declined),
             WorkerBody::Goodbye(goodbye) => self.dispatcher.goodbye(session, &goodbye.reason),
-            WorkerBody::Unknown { tag } => {
-                let what = format_args!("a message of kind {tag}, which is not known here");
-                self.metrics.wire.ignored("backend", "unknown").inc();
-                self.unknown.count(peer_address, Instant::now(), &what);
-            }
-            // Both were taken above.
-            WorkerBody::Hello(_) | WorkerBody::Enrol(_) => {}
+            // These were taken above.
+            WorkerBody::Hello(_) | WorkerBody::Enrol(_) | WorkerBody::Unknown { .. } => {}
         }
     }
 

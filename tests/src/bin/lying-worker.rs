@@ -2,12 +2,13 @@
 //!
 //! It claims results of other workers' attempts, sends what nobody can read, and of its own attempts reports outputs that are not
 //! asked for, outputs that it does not have, and results twice and in sessions that are over. It goes on until it is ended, and takes
-//! no more attempts than it is told to.
+//! no more attempts than it is told to. Each time that a file appears it ends everything anew, what is long over as well.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use clap::Parser;
 use hauberk_protocol::keys::{CurveKeyPair, CurvePublicKey};
@@ -18,7 +19,9 @@ use hauberk_protocol::proto::{
 use hauberk_protocol::socket::{
     ClientSecurity, ConnectionEvent, Context, DealerEvent, DealerOptions, DealerSocket,
 };
-use hauberk_protocol::{LogMessage, PROTOCOL_VERSION, ServerBody, ServerMessage, WorkerBody, WorkerMessage};
+use hauberk_protocol::{
+    LogBody, LogMessage, LogReply, PROTOCOL_VERSION, ServerBody, ServerMessage, WorkerBody, WorkerMessage,
+};
 
 /// Attempts of others it claims: their numbers are easily guessed.
 const GUESSES: i64 = 200;
@@ -53,13 +56,25 @@ struct Options {
     /// Attempts it takes in all
     #[arg(long)]
     attempts: u64,
+
+    /// A file: when it appears, results of all attempts are claimed once more, its own and others'; it is removed when the server
+    /// has heard
+    #[arg(long)]
+    again: PathBuf,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let options = Options::parse();
     let keys = CurveKeyPair::read(&options.key)?;
-    let mut liar = Liar { socket: connect(&options, &keys)?, session: 0, sequence: 0, taken: 0 };
+    let mut liar = Liar {
+        socket: connect(&options, &keys)?,
+        session: 0,
+        sequence: 0,
+        taken: 0,
+        own: Vec::new(),
+        unanswered: HashSet::new(),
+    };
     liar.join(&options).await?;
     liar.claim_what_is_not_its_own().await?;
     lie_about_logs(&options, &keys).await?;
@@ -69,17 +84,28 @@ async fn main() -> Result<()> {
         tokio::select! {
             event = liar.socket.next() => {
                 let DealerEvent::Frame(frame) = event? else { continue };
-                if let ServerBody::Assign(assign) = ServerMessage::decode(&frame)?.body {
-                    liar.report(&assign).await?;
-                    if liar.taken == options.attempts {
-                        println!("all lies are told");
+                match ServerMessage::decode(&frame)?.body {
+                    ServerBody::Assign(assign) => {
+                        liar.report(&assign).await?;
+                        if liar.taken == options.attempts {
+                            println!("all lies are told");
+                        }
                     }
+                    ServerBody::Ack(ack) => {
+                        if liar.answered(&ack.attempts) {
+                            std::fs::remove_file(&options.again)?;
+                        }
+                    }
+                    _ => {}
                 }
             }
             _ = heartbeats.tick() => {
                 // It claims to be at everything.
                 let running = (1..GUESSES).map(|attempt| RunningAttempt { attempt, ..RunningAttempt::default() });
                 liar.send(Heartbeat { running: running.collect(), granted: options.attempts, ..Heartbeat::default() }).await?;
+                if liar.unanswered.is_empty() && options.again.exists() {
+                    liar.claim_what_is_over().await?;
+                }
             }
         }
     }
@@ -95,6 +121,10 @@ struct Liar {
     session: u64,
     sequence: u64,
     taken: u64,
+    /// What it was assigned.
+    own: Vec<Assign>,
+    /// Old attempts of its own whose results it claims, until the server says that it has heard.
+    unanswered: HashSet<i64>,
 }
 
 impl Liar {
@@ -153,13 +183,56 @@ impl Liar {
             let frame = WorkerMessage::new(session, 1, failure(1)).encode()?;
             self.socket.send(&frame).await?;
         }
-        // A kind of message that is not known, one without a body, and what is none.
-        let mut unknown = WorkerMessage::new(self.session, 1, failure(1)).encode()?.to_vec();
-        unknown.extend_from_slice(&[0xfa, 0x3f, 0x01, 0x00]);
-        for frame in [&unknown[..], &[], b"GET / HTTP/1.1\r\n\r\n", &[0xff; 4096], &[0x0a; 100_000]] {
+        // Kinds of message that are not known, in its session and in none; one without a body, and what is none. A field that is
+        // not known beside a body that is says nothing against that body.
+        for session in [self.session, self.session, 0] {
+            self.sequence += 1;
+            let frame =
+                of_unknown_kind(&WorkerMessage::new(session, self.sequence, Credit::default()).encode()?);
+            ensure!(
+                WorkerMessage::decode(&frame)?.body == WorkerBody::Unknown { tag: UNKNOWN },
+                "the kind is known"
+            );
+            self.socket.send(&frame).await?;
+        }
+        let mut beside = WorkerMessage::new(self.session, self.sequence, failure(1)).encode()?.to_vec();
+        beside.extend_from_slice(NEW_FIELD);
+        for frame in [&beside[..], &[], b"GET / HTTP/1.1\r\n\r\n", &[0xff; 4096], &[0x0a; 100_000]] {
             self.socket.send(frame).await?;
         }
         Ok(())
+    }
+
+    /// Says of every attempt that it failed, and that it succeeded: others', and then its own, with the outputs that were asked for.
+    async fn claim_what_is_over(&mut self) -> Result<()> {
+        for attempt in 1..GUESSES {
+            self.send(failure(attempt)).await?;
+            self.send(Finished { attempt, outcome: Outcome::Succeeded.into(), ..Finished::default() })
+                .await?;
+        }
+        for assign in self.own.clone() {
+            self.unanswered.insert(assign.attempt);
+            let outputs: Vec<_> = assign.outputs.iter().map(|wanted| output(&wanted.path)).collect();
+            for outcome in [Outcome::Succeeded, Outcome::BuildFailed, Outcome::TimedOut] {
+                self.send(Finished {
+                    attempt: assign.attempt,
+                    outcome: outcome.into(),
+                    outputs: outputs.clone(),
+                    origin: Origin::Built.into(),
+                    message: "an old lie".to_owned(),
+                    ..Finished::default()
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of what the server has heard; tells whether that was the last of what it was owed.
+    fn answered(&mut self, attempts: &[i64]) -> bool {
+        let owed = !self.unanswered.is_empty();
+        self.unanswered.retain(|attempt| !attempts.contains(attempt));
+        owed && self.unanswered.is_empty()
     }
 
     /// Lies about an attempt of its own, each time otherwise.
@@ -173,6 +246,7 @@ impl Liar {
             _ => vec![OutputInfo { nar_hash: Bytes::from_static(b"short"), ..output("not even a path") }],
         };
         self.taken += 1;
+        self.own.push(assign.clone());
         self.send(Started { attempt, ..Started::default() }).await?;
         for _ in 0..2 {
             self.send(Finished {
@@ -186,6 +260,17 @@ impl Liar {
         }
         self.send(failure(attempt)).await
     }
+}
+
+/// The number of a body that no version of the protocol has.
+const UNKNOWN: u32 = 99;
+
+/// A field of that number, with three bytes in it.
+const NEW_FIELD: &[u8] = &[0x9a, 0x06, 0x03, b'n', b'e', b'w'];
+
+/// The message with another body than that at its end, which is empty: of a kind that nobody knows.
+fn of_unknown_kind(frame: &[u8]) -> Bytes {
+    [&frame[..frame.len() - 2], NEW_FIELD].concat().into()
 }
 
 fn failure(attempt: i64) -> Finished {
@@ -215,6 +300,14 @@ async fn lie_about_logs(options: &Options, keys: &CurveKeyPair) -> Result<()> {
     while !socket.is_connected() {
         socket.next().await?;
     }
+    for _ in 0..3 {
+        let frame = of_unknown_kind(&LogMessage::new(1, LogOpen {}).encode()?);
+        ensure!(LogMessage::decode(&frame)?.body == LogBody::Unknown { tag: UNKNOWN }, "the kind is known");
+        socket.send(&frame).await?;
+    }
+    for frame in [&[][..], b"no log"] {
+        socket.send(frame).await?;
+    }
     for attempt in -1..GUESSES {
         socket.send(&LogMessage::new(attempt, LogOpen {}).encode()?).await?;
         let chunk = LogChunk { offset: 0, data: Bytes::from_static(b"a lie") };
@@ -222,10 +315,11 @@ async fn lie_about_logs(options: &Options, keys: &CurveKeyPair) -> Result<()> {
         let end = LogEnd { stream_bytes: 5, text_bytes: 5, ..LogEnd::default() };
         socket.send(&LogMessage::new(attempt, end).encode()?).await?;
     }
-    socket.send(b"no log").await?;
-    // Answers show that all was taken.
+    // The answer about the last shows that all was taken.
     loop {
-        if matches!(socket.next().await?, DealerEvent::Frame(_)) {
+        if let DealerEvent::Frame(frame) = socket.next().await?
+            && LogReply::decode(&frame)?.attempt == GUESSES - 1
+        {
             return Ok(());
         }
     }

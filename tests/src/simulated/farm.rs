@@ -28,7 +28,7 @@ use crate::{
     process::Process,
     program::{hauberk_program, program_beside, require_root},
     tables::Tables,
-    wait::Deadline,
+    wait::{Deadline, wait_for},
 };
 
 /// Seconds that anything may take before it is said to hang. The computer may be busy with something else, all the more in the full
@@ -459,6 +459,34 @@ impl SimulatedFarm {
         self.beside_crew(crew, "stranger", &keys)
     }
 
+    /// Has the liar claim results of all attempts once more, and waits until the server has heard.
+    ///
+    /// # Errors
+    /// It has ended, or does not do it in time.
+    pub fn lie_again(&self, liar: &mut Process) -> Result<()> {
+        let again = self.liar_again();
+        fs::write(&again, "").with_context(|| format!("writing {}", again.display()))?;
+        wait_for("the liar lies again", Deadline::seconds(patience()), || {
+            liar.check_alive()?;
+            Ok((!again.exists()).then_some(()))
+        })
+    }
+
+    fn liar_again(&self) -> PathBuf {
+        self.directory.path().join("lie-again")
+    }
+
+    /// Reads a counter of the server at `address`, given by its name with the labels; 0 if it is not there yet.
+    ///
+    /// # Errors
+    /// The server does not tell its metrics, or not as they must be.
+    pub fn counter(&self, address: &str, name: &str) -> Result<u64> {
+        let url = format!("http://{address}:5557/metrics");
+        let text = self.server_machine.command("curl").args(["--silent", "--fail", &url]).run()?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or("0");
+        value.trim().parse().with_context(|| format!("{name} is {value}"))
+    }
+
     /// Enrols a worker named `liar`, and starts it on the machine of the first crew; it takes so many attempts.
     ///
     /// # Errors
@@ -492,7 +520,8 @@ impl SimulatedFarm {
             .arg("--key")
             .arg(&key)
             .args(["--name", "liar", "--signing-key", &signing, "--publish-url", &publish_url])
-            .args(["--attempts", &attempts.to_string()])
+            .args(["--attempts", &attempts.to_string(), "--again"])
+            .arg(self.liar_again())
             .start("liar", self.directory.path())
     }
 
@@ -654,6 +683,28 @@ impl SimulatedFarm {
             }
             if deadline.is_over() {
                 bail!("{found} results wait instead of {count}\n{}", self.describe().await);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the server has a good part of a long log whose builder still writes: it is in the middle of its stream.
+    ///
+    /// # Errors
+    /// No such log comes, or the database cannot be reached.
+    pub async fn wait_long_log(&mut self) -> Result<()> {
+        const PART: u64 = 256 << 10;
+        let deadline = Deadline::seconds(patience());
+        loop {
+            let open = "select log_path from attempts where ended_at is null and built_at is null and log_path is not null";
+            let rows = self.tables.query(open, &[]).await?;
+            let logs = self.directory.path().join("cache/logs");
+            let there = |path: &str| fs::metadata(logs.join(path)).is_ok_and(|file| file.len() > PART);
+            if rows.iter().any(|row| there(row.get(0))) {
+                return Ok(());
+            }
+            if deadline.is_over() {
+                bail!("no long log is under way\n{}", self.describe().await);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

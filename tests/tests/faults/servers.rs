@@ -47,13 +47,7 @@ async fn nothing_was_done_twice(farm: &SimulatedFarm) -> Result<()> {
 
 /// What a server says of its claims: granted, and lost.
 fn claims(farm: &SimulatedFarm, address: &str) -> Result<(u64, u64)> {
-    let url = format!("http://{address}:5557/metrics");
-    let text = farm.server_machine.command("curl").args(["--silent", "--fail", &url]).run()?;
-    let of = |result: &str| {
-        let name = format!("hauberk_claims_total{{result=\"{result}\"}} ");
-        let value = text.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or("0");
-        value.trim().parse::<u64>().with_context(|| format!("{name}is {value}"))
-    };
+    let of = |result: &str| farm.counter(address, &format!("hauberk_claims_total{{result=\"{result}\"}}"));
     Ok((of("granted")?, of("lost")?))
 }
 
