@@ -1,7 +1,8 @@
 //! Wake-ups that never come, and publications at the worst moment.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use hauberk_database::Database;
+use hauberk_database::listen::{Event, Listener, READY};
 use hauberk_tests::simulated::{Graph, Random, SimulatedFarm, SimulatedFarmConfig, publish};
 
 use crate::form::rounds;
@@ -12,6 +13,29 @@ create role deaf superuser login;
 create schema deaf;
 create function deaf.pg_notify(text, text) returns void language sql as 'select';
 alter role deaf set search_path = deaf, public, pg_catalog;";
+
+/// What is heard of publications, by everybody who listens for builds that become ready.
+struct Ears(Listener);
+
+impl Ears {
+    async fn listen(farm: &SimulatedFarm) -> Result<Self> {
+        Ok(Self(Listener::connect(&farm.postgres.connection_string().parse()?, &[READY]).await?))
+    }
+
+    /// Gives how often publications said so since the last time: notifications come in the order of their transactions, and those of
+    /// servers, about what became ready by results, name their start.
+    async fn heard(&mut self, farm: &SimulatedFarm) -> Result<usize> {
+        farm.tables.query("select pg_notify('hauberk_ready', 'so far')", &[]).await?;
+        let mut count = 0;
+        loop {
+            match self.0.next().await {
+                Event::Notification { payload, .. } if payload == "so far" => return Ok(count),
+                Event::Notification { payload, .. } => count += usize::from(payload.is_empty()),
+                Event::Reconnected => bail!("what was said meanwhile was not heard"),
+            }
+        }
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_wake_up_costs_one_sweep() -> Result<()> {
@@ -24,6 +48,7 @@ async fn a_lost_wake_up_costs_one_sweep() -> Result<()> {
     let deaf = farm.postgres.connection_string().replace("user=hauberk", "user=deaf");
     let deaf = Database::connect(&deaf.parse()?, 1).await?;
     let mut random = Random::of_test("a_lost_wake_up_costs_one_sweep");
+    let mut ears = Ears::listen(&farm).await?;
     for _ in 0..rounds(2, 10) {
         let tag = farm.tag();
         let mut graph = Graph::new(&tag);
@@ -31,7 +56,11 @@ async fn a_lost_wake_up_costs_one_sweep() -> Result<()> {
         farm.expect(&graph);
         publish(&deaf, &graph).await?;
         farm.settle().await?;
+        assert_eq!(ears.heard(&farm).await?, 0, "the wake-up was to be lost");
     }
+    // It would have been heard.
+    farm.fill_all_slots().await?;
+    assert_eq!(ears.heard(&farm).await?, 1, "a publication wakes everybody");
     farm.stop()
 }
 
