@@ -22,6 +22,7 @@ async fn a_short_partition() -> Result<()> {
         for (direction, cut) in CUTS {
             let before = farm.published();
             let gate = farm.fill_with_work(&mut random).await?;
+            farm.wait_long_log().await?;
             eprintln!("a short cut {direction}");
             cut(&farm.network, &farm.crews[0].machine)?;
             farm.gates.open(&gate)?;
@@ -51,6 +52,7 @@ async fn a_partition_longer_than_a_lease() -> Result<()> {
         for (direction, cut) in CUTS {
             let before = farm.published();
             let gate = farm.fill_with_work(&mut random).await?;
+            farm.wait_long_log().await?;
             eprintln!("a long cut {direction}");
             cut(&farm.network, &farm.crews[0].machine)?;
             lost += farm.slots_of_crew();

@@ -58,6 +58,7 @@ async fn the_server_starts_again_while_results_wait() -> Result<()> {
     let mut random = Random::of_test("the_server_starts_again_while_results_wait");
     let mut farm = small_farm().await?;
     let gate = farm.fill_with_work(&mut random).await?;
+    farm.wait_long_log().await?;
     farm.kill_server()?;
     farm.gates.open(&gate)?;
     for crew in 0..farm.crews.len() {
