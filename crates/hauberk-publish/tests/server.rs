@@ -209,6 +209,51 @@ fn files_are_found_by_their_content() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_were_built_are_found_by_their_content() {
+    let store = PlainStore::guix();
+    let content = pattern(1_000_000);
+    let hash = Sha256::digest(&content);
+    let path = StorePath::of_fixed_output(&StoreDirectory::guix(), "fixed", false, &hash.into()).unwrap();
+    fs::write(store.file(&path), &content).unwrap();
+    store.register(&path, &[]);
+    // What has the place of a file and is none.
+    let other = Sha256::digest(b"other");
+    let directory_item =
+        StorePath::of_fixed_output(&StoreDirectory::guix(), "tree", false, &other.into()).unwrap();
+    tree(&store.file(&directory_item));
+    store.register(&directory_item, &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path(), &StoreDirectory::guix()).unwrap();
+    let signer = Signer::guix("vm", guix::SecretKey::generate().unwrap());
+    for item in [&path, &directory_item] {
+        let pending = cache.pack(&store.info(item), store.root()).await.unwrap();
+        cache.commit(vec![pending], &signer).await.unwrap();
+    }
+    let mut config = PublishConfig::new(StoreDirectory::guix());
+    config.cache = Some(cache);
+    let server = Server::start(config);
+    let place = format!("/file/fixed/sha256/{}", hash.to_base32());
+    let ask = |method: &str, headers: &str| {
+        server.request(&format!("{method} {place} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"))
+    };
+    let whole = ask("GET", "");
+    assert_eq!((whole.status, whole.header("content-length").as_deref()), (200, Some("1000000")));
+    assert!(whole.body == content);
+    let rest = ask("GET", "Range: bytes=999990-\r\n");
+    assert_eq!((rest.status, &rest.body[..]), (206, &content[999_990..]));
+    let head = ask("HEAD", "");
+    assert_eq!((head.status, head.header("content-length").as_deref()), (200, Some("1000000")));
+    let tag = whole.header("etag").unwrap();
+    assert_eq!(ask("GET", &format!("If-None-Match: {tag}\r\n")).status, 304);
+    for absent in [
+        format!("/file/tree/sha256/{}", other.to_base32()),
+        format!("/file/fixed2/sha256/{}", hash.to_base32()),
+    ] {
+        assert_eq!(server.get(&absent).status, 404, "{absent}");
+    }
+}
+
 #[test]
 fn what_is_not_here_is_not_remembered_either() {
     let store = PlainStore::new();

@@ -23,6 +23,7 @@ use super::{
     config::PublishConfig,
     elsewhere::Brought,
     failure::Failure,
+    flat_file,
     holdings::Holdings,
     json,
     listings::Listings,
@@ -331,11 +332,18 @@ impl Handler {
     }
 
     fn in_cache(&self, hash: &StorePathHash) -> Result<Option<Nar>, Failure> {
+        self.in_cache_as(hash, &Compression::None)
+    }
+
+    /// Finds the file of an item that is packed in this way, else any of its files.
+    fn in_cache_as(&self, hash: &StorePathHash, wanted: &Compression) -> Result<Option<Nar>, Failure> {
         let Some(cache) = &self.config.cache else { return Ok(None) };
-        let Some(narinfo) = cache.narinfo(hash)? else { return Ok(None) };
+        let Some(mut narinfo) = cache.narinfo(hash)? else { return Ok(None) };
         let (nar_hash, nar_size) = (narinfo.nar_hash, narinfo.nar_size);
+        narinfo.urls.sort_by_key(|place| place.compression != *wanted);
         Ok(narinfo.urls.into_iter().find_map(|url| {
-            let name = url.url.strip_prefix("nar/")?.to_owned();
+            // What is packed while it is sent, as for clients of Guix, is no file.
+            let name = url.url.strip_prefix("nar/").filter(|name| !name.contains('/'))?.to_owned();
             Some(Nar::Cache { name, compression: url.compression, nar_hash, nar_size })
         }))
     }
@@ -364,7 +372,7 @@ impl Handler {
         compression: &Compression,
         item: &StorePath,
     ) -> Result<Reply, Failure> {
-        let nar = match self.in_cache(&item.hash())? {
+        let nar = match self.in_cache_as(&item.hash(), compression)? {
             Some(nar) => nar,
             None => match self.in_store(&item.hash()).await? {
                 Some(found) if found.info.path == *item => Nar::Store(found),
@@ -413,12 +421,8 @@ impl Handler {
         };
         let content = Immutable { tag: nar.hash().to_base32(), kind: reply::NAR, length };
         match content.wanted(request) {
-            Wanted::Bytes { first, count } if request.method != Method::Head => {
-                let mut source = self.open(&nar).await?;
-                if count < length {
-                    source = Box::new(Skipping { inner: source, skip: first }.take(count));
-                }
-                Ok(content.with_body(first, count, Body::Read { source, length: Some(count) }))
+            Wanted::Bytes { .. } if request.method != Method::Head => {
+                Ok(part(request, &content, self.open(&nar).await?))
             }
             wanted => Ok(content.without_bytes(wanted)),
         }
@@ -456,11 +460,21 @@ impl Handler {
         Ok(content.file(request, file))
     }
 
-    /// Sends a file of the store that is named by its content.
+    /// Sends a file that is named by its content, out of the store or, as one that was built, out of its nar.
     async fn fixed_file(&self, request: &Request, path: &StorePath, hash: &Sha256) -> Result<Reply, Failure> {
         const NOT_HERE: Failure = Failure::NotFound("no such file");
-        let item =
-            self.in_store(&path.hash()).await?.filter(|item| item.info.path == *path).ok_or(NOT_HERE)?;
+        let found = self.in_store(&path.hash()).await?.filter(|item| item.info.path == *path);
+        let Some(item) = found else {
+            let nar = self.in_cache(&path.hash())?.ok_or(NOT_HERE)?;
+            let mut source = self.open(&nar).await?;
+            let opened = tokio::task::spawn_blocking(move || {
+                let length = flat_file::open(&mut source)?;
+                io::Result::Ok(length.map(|length| (length, source)))
+            });
+            let (length, source) = opened.await.map_err(io::Error::other).flatten()?.ok_or(NOT_HERE)?;
+            let content = Immutable { tag: hash.to_base32(), kind: reply::FILE, length };
+            return Ok(part(request, &content, Box::new(source.take(length))));
+        };
         let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
         let file = File::options().read(true).custom_flags(flags).open(&item.file)?;
         let metadata = file.metadata()?;
@@ -492,6 +506,19 @@ impl Handler {
 
     fn logs(&self) -> Result<&dyn LogSource, Failure> {
         self.config.logs.as_deref().ok_or(Failure::NotFound("no logs are kept here"))
+    }
+}
+
+/// Sends what is wanted of content that begins where `source` is.
+fn part(request: &Request, content: &Immutable, mut source: Source) -> Reply {
+    match content.wanted(request) {
+        Wanted::Bytes { first, count } if request.method != Method::Head => {
+            if count < content.length {
+                source = Box::new(Skipping { inner: source, skip: first }.take(count));
+            }
+            content.with_body(first, count, Body::Read { source, length: Some(count) })
+        }
+        wanted => content.without_bytes(wanted),
     }
 }
 

@@ -8,6 +8,7 @@ mod connection;
 mod date;
 mod elsewhere;
 mod failure;
+mod flat_file;
 mod handler;
 mod heat;
 mod holdings;
