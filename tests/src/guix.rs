@@ -4,15 +4,17 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use hauberk_daemon::{BuildDaemon, ClientOptions, ConnectOptions, Connection, DaemonAddress};
 use hauberk_database::{
-    Database, Level, evaluations,
+    Client, Database, EvaluationId, Level, evaluations,
     registration::{self, NewBuild, NewJob, Registration},
     specifications::{self, NewSpecification},
 };
+use hauberk_register::{NixDaemon, PushWhen, Stores};
 use hauberk_store::{
     Derivation, DrvPath, OutputName, StoreDirectory, StorePath,
     derivation::{Output, VerifiedClosure, VerifyError},
@@ -25,6 +27,9 @@ const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/trees");
 
 /// The releases of Debian that have Guix: 1.5 (or later) and 1.2.
 const SUITES: [&str; 2] = ["sid", "bullseye"];
+
+/// How long a server is looked for that derivations are brought to.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What builders find on their search path: everything that busybox has under one of these names.
 const TOOLS: [&str; 9] = ["sh", "cat", "cp", "dd", "echo", "ln", "mkdir", "sleep", "test"];
@@ -92,6 +97,20 @@ pub struct GuixStore {
     tools: StorePath,
     verified: VerifiedClosure,
     made: BTreeMap<DrvPath, Derivation>,
+}
+
+/// Begins an evaluation of a specification of this name.
+async fn begin(client: &Client, specification: &str) -> Result<EvaluationId> {
+    let new = NewSpecification {
+        name: specification,
+        definition: &serde_json::json!({}),
+        priority: Level::try_from(5)?,
+        shares: 100,
+        enabled: true,
+        public: true,
+    };
+    let specification = specifications::upsert(client, new).await?;
+    Ok(evaluations::start(client, specification, &[]).await?)
 }
 
 fn outputs_of(derivation: &Derivation) -> BTreeMap<OutputName, StorePath> {
@@ -225,16 +244,34 @@ impl GuixStore {
     pub async fn register(&self, database: &str, specification: &str, jobs: &[&DrvPath]) -> Result<()> {
         let database = Database::connect(&database.parse()?, 1).await?;
         let mut client = database.client().await?;
-        let new = NewSpecification {
-            name: specification,
-            definition: &serde_json::json!({}),
-            priority: Level::try_from(5)?,
-            shares: 100,
-            enabled: true,
-            public: true,
-        };
-        let specification = specifications::upsert(&client, new).await?;
-        let evaluation = evaluations::start(&client, specification, &[]).await?;
+        let evaluation = begin(&client, specification).await?;
+        self.publish(&mut client, evaluation, jobs).await
+    }
+
+    /// Does as [`GuixStore::register`] for servers that have another store: brings what was made to them before. `location` is the daemon that
+    /// this one was opened at.
+    ///
+    /// # Errors
+    /// As there, and when no server takes it.
+    pub async fn register_elsewhere(
+        &mut self,
+        database: &str,
+        specification: &str,
+        jobs: &[&DrvPath],
+        location: &NixDaemon,
+    ) -> Result<()> {
+        let database = Database::connect(&database.parse()?, 1).await?;
+        let mut client = database.client().await?;
+        let evaluation = begin(&client, specification).await?;
+        let stores = Stores::new(StoreDirectory::guix(), PushWhen::Always, Vec::new(), PATIENCE)?;
+        let delivery = stores.plan(&client, &mut self.daemon, evaluation).await?;
+        let derivations = self.made.keys().map(|drv| drv.as_path().clone()).collect();
+        delivery.bring(&derivations, location, &mut self.daemon, &client).await?;
+        self.publish(&mut client, evaluation, jobs).await
+    }
+
+    /// Publishes an evaluation.
+    async fn publish(&self, client: &mut Client, evaluation: EvaluationId, jobs: &[&DrvPath]) -> Result<()> {
         let builds: Vec<NewBuild> = self.made.iter().map(|(drv, made)| self.build_of(drv, made)).collect();
         let jobs = jobs.iter().map(|drv| {
             let build = self.made.keys().position(|made| made == *drv).context("a job that was not made")?;
@@ -242,7 +279,7 @@ impl GuixStore {
         });
         let registration =
             Registration { jobs: jobs.collect::<Result<_>>()?, builds, ..Registration::default() };
-        registration::publish(&mut client, evaluation, &registration).await?;
+        registration::publish(client, evaluation, &registration).await?;
         Ok(())
     }
 

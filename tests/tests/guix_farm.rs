@@ -334,3 +334,131 @@ async fn an_input_comes_from_the_server_if_its_builder_gives_something_else() ->
     assert!(log.contains("and gets it from the server"), "{log}");
     farm.stop_all()
 }
+
+/// The server's machine has Guix, and its store gets what is built, once its daemon trusts the server.
+async fn outputs_are_added_to_the_store_of(root: &GuixRoot, builder: &GuixRoot) -> Result<()> {
+    let guix = GuixFarm { server: root.clone(), workers: vec![builder.clone()] };
+    let mut farm = Farm::create(FarmConfig { workers: 0, guix: Some(guix), ..FarmConfig::new()? })?;
+    authorize(&farm, &farm.workers[0].machine)?;
+    let launch = farm.server_launch().arg("--add-to-store");
+    let mut server = launch.start("remote-server", farm.directory())?;
+    server.wait_ready(Deadline::seconds(60))?;
+    farm.server = Some(server);
+    farm.start_worker(0)?;
+    farm.wait_until_joined(0).await?;
+    let database = farm.postgres.connection_string();
+    let mut store = GuixStore::open(&farm.server_machine.guix_address()).await?;
+    let (low, low_outputs) = store
+        .derivation(&Recipe {
+            name: "low-1",
+            script: "mkdir $out $doc; echo low > $out/file; ln -s $out $doc/low",
+            outputs: &["doc"],
+            ..Recipe::default()
+        })
+        .await?;
+    store.register(&database, "guix", &[&low]).await?;
+    // A daemon that does not trust the server costs nobody a build.
+    farm.wait_for_build("low-1", &["succeeded"], Deadline::seconds(120)).await?;
+    let low_paths: Vec<_> = low_outputs.values().collect();
+    let server = farm.server.as_mut().context("the server was started")?;
+    server.wait_log("must trust this server's signing key", Deadline::seconds(30))?;
+    for path in &low_paths {
+        assert!(!store.daemon().is_valid_path(path).await?, "{path} was taken on nobody's word");
+    }
+
+    authorize(&farm, &farm.server_machine)?;
+    let high = Recipe {
+        name: "high-1",
+        script: "cat $low/file > $out; echo $low >> $out; echo $out >> $out",
+        inputs: &[("low", &low)],
+        ..Recipe::default()
+    };
+    let (high, high_outputs) = store.derivation(&high).await?;
+    store.register(&database, "guix", &[&high]).await?;
+    farm.wait_for_build("high-1", &["succeeded"], Deadline::seconds(120)).await?;
+    let high = &high_outputs[&OutputName::OUT];
+    let low = &low_outputs[&OutputName::OUT];
+    let suite = root.suite();
+    for path in [high, low] {
+        assert!(
+            store.daemon().is_valid_path(path).await?,
+            "{suite}: {path} is not there; {}",
+            farm.log_tails()
+        );
+    }
+    let info = store.daemon().query_path_info(high).await?.context("it is valid")?;
+    assert_eq!(info.references, BTreeSet::from([high.clone(), low.clone()]));
+    let text = fs::read_to_string(farm.server_machine.outside(&high.to_string()))?;
+    assert_eq!(text, format!("low\n{low}\n{high}\n"));
+    farm.server_machine.guix("guix")?.args(["gc", "--verify=contents"]).run()?;
+    farm.stop_all()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_are_added_to_the_store_of_the_server() -> Result<()> {
+    let roots = GuixRoot::all()?;
+    for root in &roots {
+        outputs_are_added_to_the_store_of(root, &roots[0]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_register_brings_derivations_to_a_server_without_a_store() -> Result<()> {
+    let roots = GuixRoot::all()?;
+    if roots.is_empty() {
+        return Ok(());
+    }
+    let mut farm = farm(&roots)?;
+    for host in &farm.workers[1..] {
+        authorize(&farm, &host.machine)?;
+    }
+    let launch = farm.server_launch().args(["--daemon", "nix", "--daemon", "none"]);
+    let mut server = launch.start("remote-server", farm.directory())?;
+    server.wait_ready(Deadline::seconds(60))?;
+    farm.server = Some(server);
+    for index in 1..farm.workers.len() {
+        farm.start_worker(index)?;
+        farm.wait_until_joined(index).await?;
+    }
+    let database = farm.postgres.connection_string();
+    let sent =
+        "select sum(paths)::bigint, sum(bytes)::bigint, bool_and(completed_at is not null) from pushes";
+    let mut before = (0, 0);
+    // From a store of each Guix, in turn; much of the second push is there already.
+    for (place, root) in roots.iter().enumerate() {
+        let register = user(&mut farm, root)?;
+        let version = place + 1;
+        let socket = register.directory().join("var/guix/daemon-socket/socket");
+        let daemon = format!("unix://{}?root={}", socket.display(), register.directory().display());
+        let said = register
+            .command(env!("CARGO_BIN_EXE_guix-register"))
+            .args(["--database", &database, "--version", &version.to_string(), "--daemon", &daemon])
+            .run()?;
+        let high = said.lines().last().context("it prints outputs")?.to_owned();
+        let low = said.lines().next().context("it prints outputs")?.to_owned();
+        farm.wait_for_the_end(Deadline::seconds(240)).await?;
+        let (low_name, high_name) = (format!("low-{version}"), format!("high-{version}"));
+        farm.expect_states(&[(&low_name, "succeeded"), (&high_name, "succeeded")]).await?;
+        let row = &farm.query(sent, &[]).await?[0];
+        let now: (i64, i64) = (row.get(0), row.get(1));
+        assert!(row.get::<_, bool>(2), "a push has no end");
+        let (paths, bytes) = (now.0 - before.0, now.1 - before.1);
+        before = now;
+        if place == 0 {
+            assert!(paths >= 6 && bytes > 6 << 20, "{paths} paths, {bytes} bytes");
+        } else {
+            assert!((3..6).contains(&paths) && bytes < 1 << 20, "{paths} paths, {bytes} bytes");
+        }
+        // What was built is served, and the register's own store has nothing of it.
+        assert!(!register.outside(&high).exists());
+        authorize(&farm, &register)?;
+        let url = format!("--substitute-urls={}", farm.guix_publish_url());
+        register.guix("guix")?.args(["build", "--no-grafts", &url, &high]).run()?;
+        let text = fs::read_to_string(register.outside(&high))?;
+        assert!(text.starts_with(&format!("source {version}\n{low}\n")), "{text}");
+    }
+    let attempts: i64 = farm.query("select count(*) from attempts", &[]).await?[0].get(0);
+    assert_eq!(attempts, 2 * roots.len() as i64, "{}", farm.describe_builds().await);
+    farm.stop_all()
+}

@@ -10,7 +10,7 @@ use hauberk_daemon::{
 };
 use hauberk_store::StorePath;
 
-/// A Nix daemon: its socket and, where the store's files are not below `/`, their root.
+/// A build daemon: its socket and, where the store's files are not below `/`, their root.
 ///
 /// Written as the `nix` programs have it: `PATH`, `unix://PATH` or `unix://PATH?root=DIR`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,4 +21,4 @@ pub use daemon::NixDaemon;
 pub use git::GitError;
 pub use run::{RegisterError, run};
 pub use specification::{Specification, SpecificationError};
-pub use stores::{PushWhen, ServerUrl, UnknownPushWhen};
+pub use stores::{Delivery, PushWhen, ServerUrl, Stores, StoresError, UnknownPushWhen};

@@ -14,7 +14,7 @@ use hauberk_database::{
     Database, DatabaseError, EvaluationId, SpecificationId, begin, commit, evaluations, specifications,
 };
 use hauberk_publish::SubstituteClient;
-use hauberk_publish::client::{ClientConfig, ClientError, Pusher};
+use hauberk_publish::client::{ClientConfig, ClientError};
 use hauberk_store::StoreDirectory;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
@@ -90,11 +90,12 @@ pub async fn run(
         git: Git::prepare(&state).await?,
         substitutes: SubstituteClient::new(StoreDirectory::nix(), ClientConfig::internet())?,
         urls: config.substitute_urls.clone(),
-        stores: Stores {
-            pusher: Pusher::new(ClientConfig::farm(), config.push_patience)?,
-            when: config.push,
-            urls: config.server_urls.clone(),
-        },
+        stores: Stores::new(
+            StoreDirectory::nix(),
+            config.push,
+            config.server_urls.clone(),
+            config.push_patience,
+        )?,
         keeper: config.daemon.keeper(),
         daemon: config.daemon.clone(),
         database,

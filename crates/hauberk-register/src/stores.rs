@@ -12,7 +12,7 @@ use hauberk_daemon::{BuildDaemon, DaemonError, PathInfo};
 use hauberk_database::pushes::{self, Destination};
 use hauberk_database::{Client, DatabaseError, EvaluationId, ServerId};
 use hauberk_publish::BaseUrl;
-use hauberk_publish::client::{Pusher, UploadError, UploadTarget};
+use hauberk_publish::client::{ClientConfig, ClientError, Pusher, UploadError, UploadTarget};
 use hauberk_publish::push::{PushToken, PushedItem};
 use hauberk_store::{StoreDirectory, StorePath};
 
@@ -77,45 +77,57 @@ impl FromStr for ServerUrl {
 
 /// Why an evaluation's derivations did not reach a server.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StoresError {
+pub enum StoresError {
     /// Nobody would have them.
     #[error("no server has run with this database yet, to which the derivations could be pushed: start one")]
     NoServer,
     /// The server's row names no URL.
     #[error("{text} cannot be used to reach server {server}: give --server-url")]
-    Url { server: String, text: String },
+    Url {
+        /// The server's name.
+        server: String,
+        /// What its row has.
+        text: String,
+    },
     /// A server could not be asked, or does not take something.
     #[error(
         "cannot push the derivations to server {server} at {url}, and so the evaluation is not published"
     )]
     Push {
+        /// The server's name.
         server: String,
+        /// Where it was looked for.
         url: BaseUrl,
+        /// What went wrong.
         #[source]
         source: Box<UploadError>,
     },
     /// Something that a derivation needs is not in the store.
     #[error("{0} is not in the store any more")]
     Lost(StorePath),
+    /// The build daemon of the register's store.
     #[error("cannot ask the build daemon what the derivations need")]
     Daemon(#[from] DaemonError),
+    /// The database.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+    /// The system.
     #[error("cannot make a token")]
     Random(#[source] getrandom::Error),
 }
 
-/// What bringing takes.
+/// Brings the derivations of evaluations to the servers of the farm that have another store.
 #[derive(Debug)]
-pub(crate) struct Stores {
-    pub(crate) pusher: Pusher,
-    pub(crate) when: PushWhen,
-    pub(crate) urls: Vec<ServerUrl>,
+pub struct Stores {
+    directory: StoreDirectory,
+    pusher: Pusher,
+    when: PushWhen,
+    urls: Vec<ServerUrl>,
 }
 
 /// Where the derivations of one evaluation are needed.
 #[derive(Debug)]
-pub(crate) struct Delivery<'a> {
+pub struct Delivery<'a> {
     pusher: &'a Pusher,
     evaluation: EvaluationId,
     /// Whether a server has them, as it shares the store.
@@ -131,8 +143,27 @@ struct Target {
 }
 
 impl Stores {
-    /// Finds out where the derivations of an evaluation are needed, and makes tokens for pushing them there.
-    pub(crate) async fn plan(
+    /// Brings what is in a store of this directory, where servers are to be reached at `urls` or else as they say themselves. Where no server can be
+    /// reached, it tries for `patience`.
+    ///
+    /// # Errors
+    /// A system that cannot give what connections need.
+    pub fn new(
+        directory: StoreDirectory,
+        when: PushWhen,
+        urls: Vec<ServerUrl>,
+        patience: Duration,
+    ) -> Result<Self, ClientError> {
+        let pusher = Pusher::new(ClientConfig::farm(), patience)?;
+        Ok(Self { directory, pusher, when, urls })
+    }
+
+    /// Finds out where the derivations of an evaluation that has begun are needed, and makes tokens for pushing them there. `daemon` is that of
+    /// the register's store.
+    ///
+    /// # Errors
+    /// [`StoresError`]; servers that cannot be reached are found out later.
+    pub async fn plan(
         &self,
         client: &Client,
         daemon: &mut dyn BuildDaemon,
@@ -142,7 +173,7 @@ impl Stores {
         if self.when == PushWhen::Never {
             return Ok(delivery);
         }
-        let mut servers = pushes::destinations(client, &StoreDirectory::nix(), LATELY).await?;
+        let mut servers = pushes::destinations(client, &self.directory, LATELY).await?;
         if servers.is_empty() {
             return match self.when {
                 PushWhen::Always => Err(StoresError::NoServer),
@@ -223,10 +254,10 @@ impl Stores {
 
 impl Delivery<'_> {
     /// Tells which of these outputs servers can give to workers; nothing when what is in the register's own store can be had by them.
-    pub(crate) async fn available(
-        &self,
-        paths: &[StorePath],
-    ) -> Result<Option<HashSet<StorePath>>, StoresError> {
+    ///
+    /// # Errors
+    /// [`StoresError`], when no server can be asked.
+    pub async fn available(&self, paths: &[StorePath]) -> Result<Option<HashSet<StorePath>>, StoresError> {
         if self.shared {
             return Ok(None);
         }
@@ -255,8 +286,12 @@ impl Delivery<'_> {
         [self.pusher.at_most(GLANCE), self.pusher.clone()]
     }
 
-    /// Brings `roots`, and all they refer to, to the servers that lack them, so that one has them at least when it returns.
-    pub(crate) async fn bring(
+    /// Brings `roots`, and all they refer to, to the servers that lack them, so that one has them at least when it returns. `location` tells where the
+    /// files of the store are, and `daemon` what is in it.
+    ///
+    /// # Errors
+    /// [`StoresError`], when no server has all of it.
+    pub async fn bring(
         &self,
         roots: &BTreeSet<StorePath>,
         location: &NixDaemon,

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use hauberk_daemon::{
     ClientOptions, ConnectOptions, DaemonAddress, DaemonError, Dialect, LogEvent, LogSink, PathInfo, Pool,
 };
-use hauberk_publish::Cache;
 use hauberk_publish::cache::CacheError;
 use hauberk_publish::client::FetchError;
+use hauberk_publish::{BaseUrl, Cache};
 use hauberk_store::{NarInfo, StoreDirectory, StorePath};
 
 /// Connections by which outputs are added.
@@ -34,9 +34,17 @@ pub(crate) enum SinkError {
     /// The nar is not what the cache says.
     #[error(transparent)]
     Nar(#[from] FetchError),
-    /// Something that is referred to is neither in the cache nor in the store.
-    #[error("{0} is neither in the cache nor in the store")]
-    Absent(StorePath),
+    /// Something that is referred to is neither in the cache nor in the store, and cannot be had from elsewhere.
+    #[error(
+        "{path} is neither in the cache nor in the store, and the build daemon does not get it from its substituters"
+    )]
+    Absent {
+        /// The path.
+        path: StorePath,
+        /// What the daemon said.
+        #[source]
+        source: DaemonError,
+    },
     /// Too much is referred to.
     #[error("{0} refers to too many paths")]
     TooMany(StorePath),
@@ -50,19 +58,21 @@ pub(crate) struct StoreSink {
 
 impl StoreSink {
     /// Adds what `cache` has by the daemon at `address`. A daemon of Guix is told to fetch it from `publish_url`, as it takes no nar that is not
-    /// named by a substitute server.
+    /// named by a substitute server. What outputs refer to and the cache lacks is had from `upstreams`, those of Nix by the daemon's own configuration.
     pub(crate) fn new(
         cache: Cache,
         store_directory: &StoreDirectory,
         address: DaemonAddress,
         publish_url: String,
+        upstreams: &[BaseUrl],
     ) -> Self {
         let connect =
             ConnectOptions { store_directory: Some(store_directory.clone()), ..ConnectOptions::default() };
         let guix = *store_directory == StoreDirectory::guix();
         let options = ClientOptions {
-            use_substitutes: guix,
-            substitute_urls: guix.then(|| vec![publish_url]),
+            use_substitutes: guix || !upstreams.is_empty(),
+            substitute_urls: guix
+                .then(|| [publish_url].into_iter().chain(upstreams.iter().map(BaseUrl::to_string)).collect()),
             ..ClientOptions::default()
         };
         Self { pool: Pool::to_socket(address, connect, options, ADDERS), cache }
@@ -76,7 +86,12 @@ impl StoreSink {
         };
         let mut daemon = self.pool.get().await.map_err(failed(output))?;
         if daemon.info().dialect == Dialect::Guix {
-            return daemon.ensure_path(output, &mut Nobody).await.map_err(failed(output));
+            let ensured = daemon.ensure_path(output, &mut Nobody).await.map_err(failed(output));
+            if ensured.is_err() {
+                // What asks servers for a connection knows the trusted keys of when it began: the next one may know that of this server.
+                daemon.discard();
+            }
+            return ensured;
         }
         // Each after what it refers to.
         let mut seen = BTreeSet::new();
@@ -94,8 +109,11 @@ impl StoreSink {
                 return Err(SinkError::TooMany(output.clone()));
             }
             let narinfo = self.cache.narinfo(&path.hash())?;
-            let narinfo = narinfo.filter(|found| found.store_path == path);
-            let narinfo = narinfo.ok_or_else(|| SinkError::Absent(path.clone()))?;
+            let Some(narinfo) = narinfo.filter(|found| found.store_path == path) else {
+                let absent = |source| SinkError::Absent { path: path.clone(), source };
+                daemon.ensure_path(&path, &mut Nobody).await.map_err(absent)?;
+                continue;
+            };
             let references = narinfo.references.clone();
             waiting.push((path.clone(), Some(narinfo)));
             waiting.extend(references.into_iter().filter(|other| *other != path).map(|other| (other, None)));
