@@ -66,6 +66,8 @@ pub struct StoreConfig {
     pub daemon: Option<DaemonAddress>,
     /// What its narinfos are signed with.
     pub signer: Signer,
+    /// Substitute servers outside the farm that its users have as well: what outputs refer to and these have is not fetched from workers.
+    pub substitute_urls: Vec<BaseUrl>,
 }
 
 impl StoreConfig {

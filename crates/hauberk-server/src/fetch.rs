@@ -2,8 +2,8 @@
 //! a worker that cannot be reached has to put them.
 //!
 //! An attempt's outputs come together or not at all: each narinfo must carry the signature of the worker's pinned key and
-//! the hash the worker reported, each nar is verified while it streams, and whatever the outputs refer to must be in the cache or the
-//! local store, or comes along. Finished downloads of several attempts are made durable and visible together.
+//! the hash the worker reported, each nar is verified while it streams, and whatever the outputs refer to must be in the cache, the
+//! local store or a substitute server outside the farm, or comes along. Finished downloads of several attempts are made durable and visible together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -35,6 +35,7 @@ use crate::metrics::{FetchMetrics, Fetched};
 use crate::sink::StoreSink;
 use crate::sources::{Source as ResultSource, Sources, Way};
 use crate::step::{FetchJob, UploadRequest};
+use crate::upstreams::Upstreams;
 
 /// Times that outputs are tried to be fetched before the attempt is given up.
 const TRIES: u32 = 5;
@@ -173,6 +174,8 @@ pub(crate) struct Shelf {
     pub(crate) signer: Signer,
     /// The local store, if the server has one.
     pub(crate) store: Option<Pool>,
+    /// Substitute servers that users of the farm have as well.
+    pub(crate) upstreams: Upstreams,
     /// Adds them to that store as well, if that is wanted.
     pub(crate) sink: Option<StoreSink>,
 }
@@ -416,7 +419,12 @@ impl Fetcher {
     /// Takes outputs, and all they refer to that is not there, into files of the cache that nobody sees yet.
     async fn take(&self, wanted: &Wanted<'_>, from: &Origin) -> Result<Vec<Pending>, JobError> {
         let Wanted { worker, reported, shelf, .. } = wanted;
-        let mut known = Known { cache: &shelf.cache, store: shelf.store.as_ref(), outputs: reported };
+        let mut known = Known {
+            cache: &shelf.cache,
+            store: shelf.store.as_ref(),
+            upstreams: &shelf.upstreams,
+            outputs: reported,
+        };
         let roots: Vec<_> = reported.iter().map(|output| output.path.clone()).collect();
         let closure = from.closure(wanted, roots, &mut known).await;
         let closure = closure.map_err(|error| JobError::Closure(Box::new(error)))?;
@@ -607,10 +615,11 @@ fn check_outputs(
     Err(JobError::WrongOutputs { worker: worker.to_owned(), given: text(&given), expected: text(&wanted) })
 }
 
-/// What need not be fetched: what the cache has, and what the local store has besides the outputs themselves.
+/// What need not be fetched: what the cache has, and what the local store and upstreams have besides the outputs themselves.
 struct Known<'a> {
     cache: &'a Cache,
     store: Option<&'a Pool>,
+    upstreams: &'a Upstreams,
     outputs: &'a [BuiltOutput],
 }
 
@@ -619,13 +628,16 @@ impl ValidPaths for Known<'_> {
     async fn valid(&mut self, paths: BTreeSet<StorePath>) -> Result<BTreeSet<StorePath>, AskError> {
         let (mut known, rest): (BTreeSet<_>, BTreeSet<_>) =
             paths.into_iter().partition(|path| self.cache.contains(&path.hash()));
-        let rest: BTreeSet<_> =
+        let mut rest: BTreeSet<_> =
             rest.into_iter().filter(|path| self.outputs.iter().all(|output| output.path != *path)).collect();
         if let Some(store) = self.store
             && !rest.is_empty()
         {
-            known.extend(store.get().await?.query_valid_paths(&rest).await?);
+            let valid = store.get().await?.query_valid_paths(&rest).await?;
+            rest.retain(|path| !valid.contains(path));
+            known.extend(valid);
         }
+        known.extend(self.upstreams.have(rest).await);
         Ok(known)
     }
 }

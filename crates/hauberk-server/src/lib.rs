@@ -31,6 +31,7 @@ mod sources;
 mod step;
 mod task;
 mod trust;
+mod upstreams;
 mod ways;
 mod window;
 mod wording;

@@ -46,6 +46,7 @@ use crate::sources::Sources;
 use crate::step::Policy;
 use crate::task::{Channels, Task};
 use crate::trust;
+use crate::upstreams::Upstreams;
 use crate::ways;
 
 /// Connections to the database.
@@ -202,11 +203,11 @@ pub async fn run(
         parts.spawn(async { ("publish server", running.join().await.map_err(ServerError::from)) });
         let client = SubstituteClient::new(store.directory.clone(), ClientConfig::farm())?;
         let own_url = store.publish_url.clone().unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
-        let sink = store
-            .daemon
-            .filter(|_| config.add_to_store)
-            .map(|daemon| StoreSink::new(cache.clone(), &store.directory, daemon, own_url));
-        let shelf = Shelf { client, cache, inbox, signer: store.signer, store: local, sink };
+        let sink = store.daemon.filter(|_| config.add_to_store).map(|daemon| {
+            StoreSink::new(cache.clone(), &store.directory, daemon, own_url, &store.substitute_urls)
+        });
+        let upstreams = Upstreams::new(store.directory.clone(), store.substitute_urls)?;
+        let shelf = Shelf { client, cache, inbox, signer: store.signer, store: local, upstreams, sink };
         shelves.insert(store.directory, shelf);
     }
 

@@ -107,6 +107,11 @@ pub(crate) struct Options {
     #[arg(short = 'T', long, value_name = "URL")]
     trigger_substitute_url: Option<BaseUrl>,
 
+    /// Substitute servers outside the farm that its users have as well, separated by blanks: what outputs refer to and these have is not fetched from
+    /// workers; given again, for the next store
+    #[arg(long, value_name = "URLS")]
+    substitute_urls: Vec<String>,
+
     /// Add outputs, once they are fetched, to the stores of this machine as well, whose daemons must trust the signing keys. Nothing keeps them there
     /// from being collected
     #[arg(long)]
@@ -296,6 +301,7 @@ impl Options {
             ("--publish-port", self.publish_port.len()),
             ("--publish-url", self.publish_url.len()),
             ("--daemon", self.daemon.len()),
+            ("--substitute-urls", self.substitute_urls.len()),
         ] {
             if count > directories.len() {
                 return Err(Failure::configuration(anyhow!(
@@ -314,12 +320,15 @@ impl Options {
             let Some(&publish_port) = self.publish_port.get(place).or(usual_port) else {
                 return Err(Failure::configuration(anyhow!("{directory} needs a --publish-port")));
             };
+            let urls = self.substitute_urls.get(place).map_or("", String::as_str).split_whitespace();
+            let urls = urls.map(|url| BaseUrl::parse(url).map_err(Failure::configuration));
             let own = keys.iter().filter(|key| signs_for(key, &directory)).cloned();
             stores.push(StoreConfig {
                 publish_port,
                 publish_url: self.publish_url.get(place).cloned(),
                 daemon: daemon.map(DaemonAddress::parse).transpose().map_err(Failure::configuration)?,
                 signer: Signer::of(name, own),
+                substitute_urls: urls.collect::<Result<_, _>>()?,
                 directory,
             });
         }
