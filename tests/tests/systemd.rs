@@ -47,7 +47,9 @@ fn systemd_finds_nothing_wrong() -> Result<()> {
     assert!(text.contains(INSTALLED), "the drop-in runs another program");
     fs::write(&drop_in, text.replace(INSTALLED, &program.display().to_string()))?;
     fs::copy(units().join("hauberk-gc.timer"), &timer)?;
-    verify = verify.arg(&timer);
+    let socket = directory.path().join("hauberk-remote-server.socket");
+    fs::copy(units().join("hauberk-remote-server.socket"), &socket)?;
+    verify = verify.arg(&timer).arg(&socket);
     let output = verify.output()?;
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

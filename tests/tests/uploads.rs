@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use hauberk_tests::{Deadline, Farm, FarmConfig, Machine, wait_for};
+use hauberk_tests::{Deadline, Farm, FarmConfig, Launch, Machine, free_port, wait_for};
 
 /// A large output that does not compress, and one that refers to it.
 const GRAPH: &str = r#"
@@ -112,6 +112,14 @@ async fn a_worker_behind_a_router_uploads() -> Result<()> {
     assert!(list.contains("RESULTS") && list.contains("uploaded"), "{list}");
     let shown = told(&["show", "worker-1"])?;
     assert!(shown.contains("uploaded: the server does not reach it at http://"), "{shown}");
+    let port = free_port()?;
+    farm.start_web(port)?;
+    for page in ["workers", "machine/MACHINE"] {
+        let machine: String = farm.query("select machine from workers", &[]).await?[0].get(0);
+        let url = format!("http://127.0.0.1:{port}/{}", page.replace("MACHINE", &machine));
+        let shown = Launch::here("curl").args(["--silent", "--show-error", "--fail", &url]).run()?;
+        assert!(shown.contains("cannot be reached, uploads its results"), "{page}: {shown}");
+    }
     farm.gates.open("large")?;
     check_the_end(&mut farm).await
 }
