@@ -397,9 +397,10 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(ops: Vec<Op>) -> Self {
+    fn new(mut ops: Vec<Op>) -> Self {
+        // Neighbours share pages of tables and indexes. What is of the same build stays in its order.
+        ops.sort_by_key(Op::build);
         let mut batch = Self { builds: ops.iter().map(Op::build).collect(), ..Self::default() };
-        batch.builds.sort_unstable();
         batch.builds.dedup();
         for op in ops {
             match op {

@@ -159,7 +159,7 @@ pub(super) async fn measure(
         ask_why(farm.lab.database(), "idle_", &mut parameters).await?;
         ask_as_people_do(&farm.lab, "idle_", &mut parameters).await?;
     }
-    farm.lab.forget_statements().await?;
+    farm.count_anew().await?;
     farm.start_workers().await?;
     let gauge = std::sync::Arc::clone(&farm.gauge);
     farm.until("builds end", gauge.wait_released(options.builds)).await?;

@@ -147,9 +147,15 @@ impl Farm {
         self.fsyncs_before = self.lab.fsyncs_per_second().await?;
         self.lab.publish(&self.work.registration).await?;
         let now = Instant::now();
+        self.count_anew().await?;
+        Ok(now)
+    }
+
+    /// Forgets what server and PostgreSQL have used until now.
+    pub(crate) async fn count_anew(&mut self) -> Result<()> {
         self.lab.forget_statements().await?;
         self.used_before = self.lab.usage(&self.server).await?;
-        Ok(now)
+        Ok(())
     }
 
     /// Waits until the server has recorded the end of every build.

@@ -166,6 +166,7 @@ async fn measure(options: &Options, lab: &LabOptions, ordering: Ordering) -> Res
         client.batch_execute(step).await.context("giving builds durations")?;
     }
     drop(client);
+    farm.count_anew().await?;
     farm.start_workers().await?;
     farm.wait_done().await?;
     let rate = deep_queue::rate(&farm.gauge.releases(), options.builds)?;
