@@ -91,10 +91,8 @@ async fn main() -> Result<()> {
                             println!("all lies are told");
                         }
                     }
-                    ServerBody::Ack(ack) => {
-                        if liar.answered(&ack.attempts) {
-                            std::fs::remove_file(&options.again)?;
-                        }
+                    ServerBody::Ack(ack) if liar.answered(&ack.attempts) => {
+                        std::fs::remove_file(&options.again)?;
                     }
                     _ => {}
                 }
