@@ -83,10 +83,14 @@ impl Farm {
 
 /// Waits until a connection waits for a lock.
 async fn wait_until_blocked(client: &Client) {
-    let waiting = "select exists (select from pg_stat_activity where datname = current_database() \
-                   and wait_event_type = 'Lock')";
+    wait_until_so_many_are_blocked(client, 1).await;
+}
+
+async fn wait_until_so_many_are_blocked(client: &Client, count: i64) {
+    let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
+                   and wait_event_type = 'Lock'";
     for _ in 0..2000 {
-        if client.query_one(waiting, &[]).await.unwrap().get(0) {
+        if client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) >= count {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -361,27 +365,40 @@ async fn a_result_that_is_recorded_while_its_dependents_are_published_is_not_mis
     assert_eq!(farm.states().await, ["succeeded", "ready"]);
     farm.check().await;
 
-    // A publication that is being written holds what it counts: the result waits, and finds the new dependents.
-    let farm = Farm::with(&graph[..1]).await;
-    let claimed = farm.claim(0).await;
-    farm.built(&claimed, 0).await;
-    // Nobody may add jobs for now, so that the publication stops on its way.
-    let mut client = farm.client().await;
-    let gate = farm.client().await;
-    gate.batch_execute("begin; lock table jobs in share mode").await.unwrap();
-    let publishing = farm.evaluate(graph, &[1]);
-    let recording = async {
-        wait_until_blocked(&farm.client().await).await;
-        gate.batch_execute("commit").await.unwrap();
-        let transaction = begin(&mut client).await.unwrap();
-        dispatch::lock_builds(&transaction, &[claimed.build]).await.unwrap();
-        let fetched = farm::fetched(&claimed, 0);
-        dispatch::succeed(&transaction, &[fetched], farm.epoch, farm.server).await.unwrap();
-        commit(transaction).await.unwrap();
-    };
-    tokio::join!(publishing, recording);
-    assert_eq!(farm.states().await, ["succeeded", "ready"]);
-    farm.check().await;
+    // A publication that is being written holds what it counts: the result waits, and finds the new dependents. Its first statement
+    // has begun by then, and cannot see them: only the second can, which begins when the publication is committed.
+    for finishes in [false, true] {
+        let farm = Farm::with(&graph[..1]).await;
+        let claimed = farm.claim(0).await;
+        if !finishes {
+            farm.built(&claimed, 0).await;
+        }
+        // Nobody may add jobs for now, so that the publication stops on its way.
+        let gate = farm.client().await;
+        gate.batch_execute("begin; lock table jobs in share mode").await.unwrap();
+        let publishing = farm.evaluate(graph, &[1]);
+        let recording = async {
+            wait_until_blocked(&farm.client().await).await;
+            let mut client = farm.client().await;
+            let transaction = begin(&mut client).await.unwrap();
+            let fetched = farm::fetched(&claimed, 0);
+            if finishes {
+                let built = farm::built(&claimed, 0);
+                let both = [(built, fetched)];
+                dispatch::finish(&transaction, &both, &[], farm.epoch, farm.server).await.unwrap();
+            } else {
+                dispatch::succeed(&transaction, &[fetched], farm.epoch, farm.server).await.unwrap();
+            }
+            commit(transaction).await.unwrap();
+        };
+        let opening = async {
+            wait_until_so_many_are_blocked(&farm.client().await, 2).await;
+            gate.batch_execute("commit").await.unwrap();
+        };
+        tokio::join!(publishing, recording, opening);
+        assert_eq!(farm.states().await, ["succeeded", "ready"]);
+        farm.check().await;
+    }
 }
 
 #[tokio::test]

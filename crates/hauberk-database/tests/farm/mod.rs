@@ -45,6 +45,24 @@ pub(crate) fn fetched(claimed: &Claimed, number: usize) -> Fetched {
     Fetched { attempt: claimed.attempt, build: claimed.build, outputs: vec![known] }
 }
 
+/// What a worker says of a package that it has built.
+pub(crate) fn built(claimed: &Claimed, number: usize) -> Built {
+    let output = BuiltOutput {
+        name: "out".into(),
+        path: path(number),
+        nar_hash: vec![u8::try_from(number).unwrap(); 32],
+        nar_size: 100,
+        references: vec![path(number)],
+    };
+    Built {
+        attempt: claimed.attempt,
+        build: claimed.build,
+        origin: AttemptOrigin::Built,
+        outputs: vec![output],
+        measures: Measures { build_ms: Some(5), ..Measures::default() },
+    }
+}
+
 async fn publish(
     client: &mut Client,
     specification: SpecificationId,
@@ -171,20 +189,7 @@ impl Farm {
     }
 
     pub(crate) async fn built(&self, claimed: &Claimed, number: usize) {
-        let output = BuiltOutput {
-            name: "out".into(),
-            path: path(number),
-            nar_hash: vec![u8::try_from(number).unwrap(); 32],
-            nar_size: 100,
-            references: vec![path(number)],
-        };
-        let built = Built {
-            attempt: claimed.attempt,
-            build: claimed.build,
-            origin: AttemptOrigin::Built,
-            outputs: vec![output],
-            measures: Measures { build_ms: Some(5), ..Measures::default() },
-        };
+        let built = built(claimed, number);
         dispatch::built(&self.client().await, &[built], self.epoch).await.unwrap();
     }
 
