@@ -1036,198 +1036,334 @@ fn word(effects: &[Effect]) -> String {
     words.join(", ")
 }
 
-/// Every phase of an attempt, with everything that can be heard of it. A column for each phase, a row for each event.
+/// How an attempt stands with the dispatcher.
+#[derive(Debug, Clone, Copy)]
+enum Stand {
+    /// Nothing is known of it.
+    Unknown,
+    /// Its worker says that it runs, and the database is asked what becomes of it.
+    AskedAsRunning,
+    /// Its worker has its result, and the database is asked.
+    AskedWithResult,
+    /// It is known, in a phase of this kind.
+    In(fn(SessionId, Instant) -> Phase),
+}
+
+/// Every stand, with its name and place in a row.
+const STANDS: [(&str, Stand); 10] = [
+    ("unknown", Stand::Unknown),
+    ("asked as running", Stand::AskedAsRunning),
+    ("asked with result", Stand::AskedWithResult),
+    ("assigned", Stand::In(|session, at| Phase::Assigned { session, sequence: 2, at })),
+    ("running", Stand::In(|_, _| Phase::Running)),
+    ("unheard", Stand::In(|_, now| Phase::Unheard { until: now + LEASE })),
+    ("concluding", Stand::In(|_, _| Phase::Concluding)),
+    ("fetching", Stand::In(|_, _| Phase::Fetching)),
+    ("giving up", Stand::In(|_, _| Phase::GivingUp)),
+    ("ending", Stand::In(|_, _| Phase::Ending)),
+];
+
+/// The place of a phase in a row: a new phase needs one.
+fn column(phase: Phase) -> usize {
+    match phase {
+        Phase::Assigned { .. } => 3,
+        Phase::Running => 4,
+        Phase::Unheard { .. } => 5,
+        Phase::Concluding => 6,
+        Phase::Fetching => 7,
+        Phase::GivingUp => 8,
+        Phase::Ending => 9,
+    }
+}
+
+/// Names the rows of what is recorded: a new kind of record needs one.
+macro_rules! records {
+    ($($pattern:pat => $row:literal),+ $(,)?) => {
+        const RECORDS: &[&str] = &[$($row),+];
+
+        fn row_of(committed: &Committed) -> &'static str {
+            match committed {
+                $($pattern => $row),+
+            }
+        }
+    };
+}
+
+records! {
+    Committed::Granted(_) => "the claim is granted",
+    Committed::NotGranted(_) => "the claim is not granted",
+    Committed::Built(_) => "built is recorded",
+    Committed::Succeeded(_) => "its success is recorded",
+    Committed::Ended(_) => "the end is recorded",
+    Committed::Moved(_) => "it is another server's",
+    Committed::Effects(_) => "others became ready",
+    Committed::TakenBack(_, _, Some(Verdict::Reopened(_))) => "taken back",
+    Committed::TakenBack(_, _, Some(Verdict::Beside(_))) => "taken back beside another",
+    Committed::TakenBack(_, _, Some(Verdict::History)) => "it is history",
+    Committed::TakenBack(_, _, Some(Verdict::NotTheirs)) => "it is another worker's",
+    Committed::TakenBack(_, _, Some(Verdict::NotOurs)) => "it is not ours to take back",
+    Committed::TakenBack(_, _, None) => "the database does not say",
+    Committed::Settled(_, Settled { counts: true, .. }) => "settled, and counts",
+    Committed::Settled(_, Settled { counts: false, .. }) => "settled in vain",
+}
+
+/// An event, and what comes of it in each stand.
+type Row = (&'static str, [&'static str; STANDS.len()]);
+
+const NOTHING: [&str; STANDS.len()] = [""; STANDS.len()];
+
+#[rustfmt::skip]
+const TABLE: &[Row] = &{
+    const R: &str = "Refused, Welcome";
+    const LOST: &str = "Refused, Welcome, end worker_lost";
+    const AR: &str = "Ack, Release";
+    const GONE: &str = "left, end canceled";
+    const REMOVED: &str = "Refused, left, end canceled";
+    const BUILT: &str = "built, fetch";
+    [
+    // unknown, asked as running, asked with result | assigned, running, unheard | concluding, fetching, giving up, ending
+
+    // The worker says that the build has begun.
+    ("started", ["", "", "", "start", "start", "start", "", "", "", ""]),
+    // It has succeeded. What is being recorded is acknowledged later; what is not known here is asked about, once.
+    ("succeeded", ["ask", "", "", BUILT, BUILT, BUILT, "", "Ack", "", ""]),
+    // It failed by the package's fault.
+    ("failed", ["ask", "", "", "end build_failed", "end build_failed", "end build_failed", "", "Ack", "", ""]),
+    // It failed by the farm's fault, or was stopped: nothing that would still count.
+    ("disk full", [AR, "", "", "end disk_full", "end disk_full", "end disk_full", "", "Ack", "", ""]),
+    ("canceled", [AR, "", "", "end canceled", "end canceled", "end canceled", "", "Ack", "", ""]),
+    // The worker will not take it.
+    ("declined", ["", "", "", "end declined", "end declined", "end declined", "", "", "", ""]),
+    // A heartbeat names it, or does not although it had seen the Assign.
+    ("heartbeat with", ["ask", "", "", "", "", "", "", "", "", ""]),
+    ("heartbeat without", ["", "", "", "end worker_lost", "end worker_lost", "", "", "", "", ""]),
+    // A new session begins with it running, with its result, with its outputs alone, or without it; the one before is told that it is
+    // over.
+    ("hello with", ["Refused, Welcome, ask", R, R, R, R, R, R, R, R, R]),
+    ("hello with its result", [R, R, R, R, R, R, R, R, R, R]),
+    ("hello with its outputs", ["Refused, Welcome, Release", R, R, LOST, LOST, LOST, R, R, R, R]),
+    ("hello without", [R, R, R, LOST, LOST, LOST, R, R, R, R]),
+    // The worker leaves; its connection breaks; a lease goes by; a lease goes by while the database is away.
+    ("goodbye", ["left", "left", "left", GONE, GONE, GONE, "left", "left", "left", "left"]),
+    ("undelivered", ["left"; STANDS.len()]),
+    ("lapse", [
+        "left", "left", "left", "left, end worker_lost", "left, end worker_lost", "left, end worker_lost",
+        "left", "left", "left", "left",
+    ]),
+    ("lapse after grace", NOTHING),
+    // The outputs are in the cache, or never will be.
+    ("fetched", ["", "", "", "", "", "", "succeed", "succeed", "", ""]),
+    ("not fetched", ["", "", "", "", "", "", "end transfer", "end transfer", "", ""]),
+    // An operator cancels it, and once more; the worker does not stop it in time; the worker is removed from the farm.
+    ("stop", ["", "", "", "Cancel", "Cancel", "Cancel", "", "", "", ""]),
+    ("stop again", NOTHING),
+    ("stop overdue", ["", "", "", "end canceled", "end canceled", "end canceled", "", "", "", ""]),
+    ("revoke", [
+        "Refused, left", "Refused, left", "Refused, left", REMOVED, REMOVED, REMOVED, REMOVED, REMOVED,
+        "Refused, left", "Refused, left",
+    ]),
+    // Another attempt counts.
+    ("superseded", ["", "", "", "Cancel", "Cancel", "Cancel", AR, AR, AR, AR]),
+    // Another server is dead, and left it; its worker may have been faster.
+    ("adopt", NOTHING),
+    ("adopt what is built", ["fetch", "fetch", "fetch", "", "", "", "", "", "", ""]),
+    // What was to be recorded is, or is not.
+    ("the claim is granted", ["Assign"; STANDS.len()]),
+    ("the claim is not granted", NOTHING),
+    ("built is recorded", ["", "", "", "", "", "", "Ack", "", "", "Ack"]),
+    ("its success is recorded", [
+        "", "", "", "Release", "Release", "Release", "Release", "Release", "Release", "Release",
+    ]),
+    ("the end is recorded", ["", "", "", AR, AR, AR, AR, AR, "", AR]),
+    ("it is another server's", [
+        "", "", "", "HelloAgain", "HelloAgain", "HelloAgain", "HelloAgain", "HelloAgain", "HelloAgain", "HelloAgain",
+    ]),
+    ("others became ready", NOTHING),
+    // What the database says of an attempt that it was asked about.
+    ("taken back", ["", "", BUILT, "", "", "", "", "", "", ""]),
+    ("taken back beside another", ["", "", "built", "", "", "", "", "", "", ""]),
+    ("it is history", ["", "Cancel", AR, "", "", "", "", "", "", ""]),
+    ("it is another worker's", ["", "Cancel", AR, "", "", "", "", "", "", ""]),
+    ("it is not ours to take back", NOTHING),
+    ("the database does not say", NOTHING),
+    ("settled, and counts", ["", "", "", "Release", "Release", "Release", "Release", "Release", "Release", "Release"]),
+    ("settled in vain", ["", "", "", "Release", "Release", "Release", "Release", "Release", "Release", "Release"]),
+    ]
+};
+
+/// What is otherwise for an attempt that stands beside another: its outputs are fetched when the worker's word is recorded, and their
+/// record is one of its own.
+const LATE: &[(&str, &str, &str)] = &[
+    ("succeeded", "assigned", "built"),
+    ("succeeded", "running", "built"),
+    ("succeeded", "unheard", "built"),
+    ("built is recorded", "concluding", "fetch, Ack"),
+    ("built is recorded", "ending", "fetch, Ack"),
+    ("fetched", "concluding", "settle"),
+    ("fetched", "fetching", "settle"),
+];
+
+/// What is recorded about attempt 101, by the name of its row.
+fn record(bench: &mut Bench, session: SessionId, row: &str) -> Option<Committed> {
+    let (id, worker) = (AttemptId::new(101), WorkerId::new(1));
+    let claim = Claim { build: BuildId::new(7), worker, session: session.get(), lane: LaneId::new(1) };
+    Some(match row {
+        "the claim is granted" => {
+            bench.next_attempt = 100;
+            Committed::Granted(Box::new(bench.claimed(claim)))
+        }
+        "the claim is not granted" => Committed::NotGranted(claim),
+        "built is recorded" => Committed::Built(id),
+        "its success is recorded" => Committed::Succeeded(id),
+        "the end is recorded" => Committed::Ended(id),
+        "it is another server's" => Committed::Moved(id),
+        "others became ready" => Committed::Effects(dispatch::Effects::default()),
+        "taken back" => taken_back(1, 101, Verdict::Reopened(reopened(7, None))),
+        "taken back beside another" => taken_back(1, 101, Verdict::Beside(reopened(7, None))),
+        "it is history" => taken_back(1, 101, Verdict::History),
+        "it is another worker's" => taken_back(1, 101, Verdict::NotTheirs),
+        "it is not ours to take back" => taken_back(1, 101, Verdict::NotOurs),
+        "the database does not say" => Committed::TakenBack(id, worker, None),
+        "settled, and counts" => Committed::Settled(id, Settled { counts: true, ..Settled::default() }),
+        "settled in vain" => Committed::Settled(id, Settled::default()),
+        _ => return None,
+    })
+}
+
+/// Brings an event about attempt 101 about, which is session 1 of worker 1's.
+fn happens(bench: &mut Bench, session: SessionId, event: &str) {
+    let id = AttemptId::new(101);
+    if let Some(committed) = record(bench, session, event) {
+        assert_eq!(row_of(&committed), event);
+        bench.committed(committed);
+        return;
+    }
+    let heartbeat = |running: &[i64]| Heartbeat {
+        running: running
+            .iter()
+            .map(|attempt| RunningAttempt { attempt: *attempt, ..RunningAttempt::default() })
+            .collect(),
+        last_assign_seen: 9,
+        granted: 1,
+        load: None,
+    };
+    let job = FetchJob {
+        attempt: id,
+        build: BuildId::new(7),
+        worker: WorkerId::new(1),
+        name: "hello".to_owned(),
+        expected: None,
+        reported: None,
+    };
+    let open = |built| OpenAttempt {
+        specification: SpecificationId::new(1),
+        expected_ms: 0,
+        age_ms: 0,
+        attempt: id,
+        build: BuildId::new(7),
+        worker: WorkerId::new(1),
+        built,
+        late: false,
+        fetch_tries: 0,
+        farm_faults: 0,
+        name: "hello".to_owned(),
+        derivation: "/nix/store/00000000000000000000000000000000-hello.drv".parse().unwrap(),
+    };
+    let now = bench.now;
+    let lapsed = now + LEASE + Duration::from_millis(1);
+    let dispatcher = &mut bench.dispatcher;
+    match event {
+        "started" => dispatcher.started(session, &Started { attempt: 101, inputs_ms: 1 }),
+        "succeeded" => dispatcher.finished(session, &success(101)),
+        "failed" => dispatcher.finished(session, &failure(101, Outcome::BuildFailed)),
+        "disk full" => dispatcher.finished(session, &failure(101, Outcome::DiskFull)),
+        "canceled" => dispatcher.finished(session, &failure(101, Outcome::Canceled)),
+        "declined" => {
+            let reason = DeclineReason::Unsupported.into();
+            dispatcher.declined(session, &Declined { attempt: 101, reason, ..Declined::default() });
+        }
+        "heartbeat with" => dispatcher.heartbeat(session, &heartbeat(&[101])),
+        "heartbeat without" => dispatcher.heartbeat(session, &heartbeat(&[])),
+        "hello with" => drop(bench.hello(1, 2, &running(101))),
+        "hello with its result" => {
+            bench.hello(1, 2, &Hello { unacknowledged: vec![101], ..Hello::default() });
+        }
+        "hello with its outputs" => {
+            bench.hello(1, 2, &Hello { unreleased: vec![101], ..Hello::default() });
+        }
+        "hello without" => drop(bench.hello(1, 2, &Hello::default())),
+        "goodbye" => dispatcher.goodbye(session, ""),
+        "undelivered" => dispatcher.undelivered(RoutingId::from_number(1), now),
+        "lapse" => drop(dispatcher.tick(lapsed)),
+        "lapse after grace" => {
+            dispatcher.grace(now + LEASE);
+            dispatcher.tick(lapsed);
+        }
+        "fetched" => dispatcher.fetched(&job, Ok(Vec::new())),
+        "not fetched" => dispatcher.fetched(&job, Err("gone".to_owned())),
+        "stop" => dispatcher.stop(&[id], now),
+        "stop again" | "stop overdue" => {
+            dispatcher.stop(&[id], now);
+            dispatcher.take_effects();
+            if event == "stop again" {
+                dispatcher.stop(&[id], now);
+            } else {
+                dispatcher.tick(now + PATIENCE);
+            }
+        }
+        "revoke" => dispatcher.govern(&[Order { revoked: true, ..order_of(1) }]),
+        "superseded" => dispatcher.superseded(id),
+        "adopt" => dispatcher.adopt(vec![open(false)], now),
+        "adopt what is built" => dispatcher.adopt(vec![open(true)], now),
+        other => panic!("no such event: {other}"),
+    }
+}
+
+/// Every stand of an attempt, with everything that can be heard of it; of one that is its build's, and of one that stands beside another.
 #[test]
 fn every_phase_decides_about_every_event() {
-    const PHASES: [&str; 8] =
-        ["unknown", "assigned", "running", "unheard", "concluding", "fetching", "giving up", "ending"];
-    // An event in its words, and what comes of it in each phase.
-    type Row = (&'static str, [&'static str; 8]);
-    const TABLE: &[Row] = &[
-        // The worker says that the build has begun.
-        ("started", ["", "start", "start", "start", "", "", "", ""]),
-        // It has succeeded. What is being recorded is acknowledged later; what is not known here is asked about.
-        ("succeeded", ["ask", "built, fetch", "built, fetch", "built, fetch", "", "Ack", "", ""]),
-        // It failed by the package's fault.
-        ("failed", ["ask", "end build_failed", "end build_failed", "end build_failed", "", "Ack", "", ""]),
-        // It failed by the farm's fault, or was stopped: nothing that would still count.
-        ("disk full", ["Ack, Release", "end disk_full", "end disk_full", "end disk_full", "", "Ack", "", ""]),
-        ("canceled", ["Ack, Release", "end canceled", "end canceled", "end canceled", "", "Ack", "", ""]),
-        // The worker will not take it.
-        ("declined", ["", "end declined", "end declined", "end declined", "", "", "", ""]),
-        // A heartbeat names it, or does not although it had seen the Assign.
-        ("heartbeat with", ["ask", "", "", "", "", "", "", ""]),
-        ("heartbeat without", ["", "end worker_lost", "end worker_lost", "", "", "", "", ""]),
-        // A new session begins with it running, with its result, or without it; the one before is told that it is over.
-        (
-            "hello with",
-            [
-                "Refused, Welcome, ask",
-                "Refused, Welcome",
-                "Refused, Welcome",
-                "Refused, Welcome",
-                "Refused, Welcome",
-                "Refused, Welcome",
-                "Refused, Welcome",
-                "Refused, Welcome",
-            ],
-        ),
-        (
-            "hello with its result",
-            [
-                "Refused, Welcome",
-                "Refused, Welcome",
-                "Refused, Welcome",
-                "Refused, Welcome",
-                "Refused, Welcome",
-                "Refused, Welcome",
-                "Refused, Welcome",
-                "Refused, Welcome",
-            ],
-        ),
-        (
-            "hello without",
-            [
-                "Refused, Welcome",
-                "Refused, Welcome, end worker_lost",
-                "Refused, Welcome, end worker_lost",
-                "Refused, Welcome, end worker_lost",
-                "Refused, Welcome",
-                "Refused, Welcome",
-                "Refused, Welcome",
-                "Refused, Welcome",
-            ],
-        ),
-        // The worker leaves; its connection breaks; a lease goes by.
-        (
-            "goodbye",
-            [
-                "left",
-                "left, end canceled",
-                "left, end canceled",
-                "left, end canceled",
-                "left",
-                "left",
-                "left",
-                "left",
-            ],
-        ),
-        ("undelivered", ["left", "left", "left", "left", "left", "left", "left", "left"]),
-        (
-            "lapse",
-            [
-                "left",
-                "left, end worker_lost",
-                "left, end worker_lost",
-                "left, end worker_lost",
-                "left",
-                "left",
-                "left",
-                "left",
-            ],
-        ),
-        // The outputs are in the cache, or never will be.
-        ("fetched", ["", "", "", "", "succeed", "succeed", "", ""]),
-        ("not fetched", ["", "", "", "", "end transfer", "end transfer", "", ""]),
-        // An operator cancels it; another attempt counts.
-        ("stop", ["", "Cancel", "Cancel", "Cancel", "", "", "", ""]),
-        (
-            "superseded",
-            [
-                "",
-                "Cancel",
-                "Cancel",
-                "Cancel",
-                "Ack, Release",
-                "Ack, Release",
-                "Ack, Release",
-                "Ack, Release",
-            ],
-        ),
-        // What was to be recorded is.
-        ("built is recorded", ["", "", "", "", "Ack", "", "", "Ack"]),
-        (
-            "the end is recorded",
-            [
-                "",
-                "Ack, Release",
-                "Ack, Release",
-                "Ack, Release",
-                "Ack, Release",
-                "Ack, Release",
-                "",
-                "Ack, Release",
-            ],
-        ),
-    ];
-    let id = AttemptId::new(101);
+    for record in RECORDS {
+        assert!(TABLE.iter().any(|(event, _)| event == record), "{record}: there is no such row");
+    }
+    let mut wrong = Vec::new();
     for (event, expected) in TABLE {
-        for (phase, expected) in PHASES.iter().zip(expected) {
-            let (mut bench, session) = Bench::with_attempt();
-            let attempt = bench.dispatcher.attempts.get_mut(&id).unwrap();
-            let until = bench.now + LEASE;
-            match *phase {
-                "unknown" => drop(bench.dispatcher.attempts.remove(&id)),
-                "assigned" => {}
-                "running" => attempt.phase = Phase::Running,
-                "unheard" => attempt.phase = Phase::Unheard { until },
-                "concluding" => attempt.phase = Phase::Concluding,
-                "fetching" => attempt.phase = Phase::Fetching,
-                "giving up" => attempt.phase = Phase::GivingUp,
-                _ => attempt.phase = Phase::Ending,
+        for (place, ((name, stand), expected)) in STANDS.iter().zip(expected).enumerate() {
+            for late in [false, true] {
+                let (mut bench, session) = Bench::with_attempt();
+                let attempt = bench.dispatcher.attempts.get_mut(&AttemptId::new(101)).unwrap();
+                let said = match stand {
+                    Stand::In(phase) => {
+                        attempt.late = late;
+                        attempt.phase = phase(session, bench.now);
+                        assert_eq!(column(attempt.phase), place, "{name}");
+                        None
+                    }
+                    Stand::Unknown => Some(None),
+                    Stand::AskedAsRunning => Some(Some("heartbeat with")),
+                    Stand::AskedWithResult => Some(Some("succeeded")),
+                };
+                if let Some(said) = said {
+                    bench.dispatcher.attempts.remove(&AttemptId::new(101));
+                    if let Some(said) = said {
+                        happens(&mut bench, session, said);
+                        assert_eq!(word(&bench.settle()), "ask");
+                    }
+                }
+                happens(&mut bench, session, event);
+                let is_known = matches!(stand, Stand::In(_));
+                let otherwise =
+                    LATE.iter().find(|(row, stand, _)| late && is_known && row == event && stand == name);
+                let expected = otherwise.map_or(*expected, |(_, _, expected)| *expected);
+                let found = word(&bench.settle());
+                if found != expected {
+                    wrong.push(format!(
+                        "{event}, while the attempt is {name} (late: {late}): `{found}`, not `{expected}`"
+                    ));
+                }
             }
-            let heartbeat = |running: &[i64]| Heartbeat {
-                running: running
-                    .iter()
-                    .map(|attempt| RunningAttempt { attempt: *attempt, ..RunningAttempt::default() })
-                    .collect(),
-                last_assign_seen: 9,
-                granted: 1,
-                load: None,
-            };
-            let job = FetchJob {
-                attempt: id,
-                build: BuildId::new(7),
-                worker: WorkerId::new(1),
-                name: "hello".to_owned(),
-                expected: None,
-                reported: None,
-            };
-            let now = bench.now;
-            let dispatcher = &mut bench.dispatcher;
-            match *event {
-                "started" => dispatcher.started(session, &Started { attempt: 101, inputs_ms: 1 }),
-                "succeeded" => dispatcher.finished(session, &success(101)),
-                "failed" => dispatcher.finished(session, &failure(101, Outcome::BuildFailed)),
-                "disk full" => dispatcher.finished(session, &failure(101, Outcome::DiskFull)),
-                "canceled" => dispatcher.finished(session, &failure(101, Outcome::Canceled)),
-                "declined" => {
-                    let reason = DeclineReason::Unsupported.into();
-                    dispatcher.declined(session, &Declined { attempt: 101, reason, ..Declined::default() });
-                }
-                "heartbeat with" => dispatcher.heartbeat(session, &heartbeat(&[101])),
-                "heartbeat without" => dispatcher.heartbeat(session, &heartbeat(&[])),
-                "hello with" => drop(bench.hello(1, 2, &running(101))),
-                "hello with its result" => {
-                    bench.hello(1, 2, &Hello { unacknowledged: vec![101], ..Hello::default() });
-                }
-                "hello without" => drop(bench.hello(1, 2, &Hello::default())),
-                "goodbye" => dispatcher.goodbye(session, ""),
-                "undelivered" => dispatcher.undelivered(RoutingId::from_number(1), now),
-                "lapse" => {
-                    dispatcher.tick(now + LEASE + Duration::from_millis(1));
-                }
-                "fetched" => dispatcher.fetched(&job, Ok(Vec::new())),
-                "not fetched" => dispatcher.fetched(&job, Err("gone".to_owned())),
-                "stop" => dispatcher.stop(&[id], now),
-                "superseded" => dispatcher.superseded(id),
-                "built is recorded" => dispatcher.committed(Committed::Built(id), now),
-                "the end is recorded" => dispatcher.committed(Committed::Ended(id), now),
-                other => panic!("no such event: {other}"),
-            }
-            assert_eq!(word(&bench.settle()), **expected, "{event}, while the attempt is {phase}");
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
