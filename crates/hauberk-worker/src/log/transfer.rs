@@ -12,8 +12,12 @@ use super::attempt_log::{AttemptLog, Piece};
 /// After this long without an answer the server is asked again where it stands.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
-/// After this long a log is offered again that the server did not want, but may later.
-pub(super) const LATER: Duration = Duration::from_secs(30);
+/// After this long a log is offered again that the server did not want, but may later: its database may have been away for a moment.
+/// Each time that it still does not, it takes twice as long.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The longest time until it is offered again.
+const LATER: Duration = Duration::from_secs(30);
 
 /// Bytes of a log that has just begun that are sent before the server has answered: it holds them until it knows whose the log is.
 const FIRST_WINDOW: u64 = 32 << 10;
@@ -22,6 +26,8 @@ const FIRST_WINDOW: u64 = 32 << 10;
 pub(super) struct Transfer {
     log: AttemptLog,
     state: State,
+    /// Until it is offered again, should the server not want it now.
+    delay: Duration,
 }
 
 #[derive(Debug)]
@@ -65,12 +71,12 @@ pub(super) enum Answered {
 
 impl Transfer {
     pub(super) fn new(log: AttemptLog) -> Self {
-        Self { log, state: State::Unasked }
+        Self { log, state: State::Unasked, delay: SOON }
     }
 
     /// Sends a log of which nothing was ever sent, by this process or another.
     pub(super) fn begin(log: AttemptLog) -> Self {
-        Self { log, state: State::New }
+        Self { log, state: State::New, delay: SOON }
     }
 
     pub(super) fn log(&self) -> &AttemptLog {
@@ -86,7 +92,8 @@ impl Transfer {
 
     /// The server does not want the log now.
     pub(super) fn postpone(&mut self, now: Instant) {
-        self.state = State::Later { until: now + LATER };
+        self.state = State::Later { until: now + self.delay };
+        self.delay = (2 * self.delay).min(LATER);
     }
 
     /// Takes the server's answer.
@@ -94,6 +101,7 @@ impl Transfer {
         if ack.complete {
             return Answered::Complete;
         }
+        self.delay = SOON;
         if ack.offset > self.log.stream_bytes() {
             return Answered::Impossible;
         }
@@ -281,10 +289,19 @@ mod tests {
         assert_eq!(drain(&mut transfer, now), ["open"]);
         let mut transfer = Transfer::begin(log_of(2));
         drain(&mut transfer, now);
+        // Each time later, up to a limit; and soon again once the server has taken it.
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            transfer.postpone(now);
+            let again = now + Duration::from_secs(seconds);
+            transfer.tick(again - Duration::from_millis(1));
+            assert!(drain(&mut transfer, again - Duration::from_millis(1)).is_empty());
+            transfer.tick(again);
+            assert_eq!(drain(&mut transfer, again), ["open"]);
+        }
+        transfer.answered(now, LogAck::default());
         transfer.postpone(now);
-        assert!(drain(&mut transfer, now).is_empty());
-        transfer.tick(now + LATER);
-        assert_eq!(drain(&mut transfer, now + LATER), ["open"]);
+        transfer.tick(now + SOON);
+        assert_eq!(drain(&mut transfer, now + SOON), ["open"]);
         // A question without an answer is asked again, even if nothing followed it.
         let mut transfer = Transfer::begin(log_of(0));
         assert_eq!(drain(&mut transfer, now), ["open"]);
