@@ -1,6 +1,8 @@
 //! Notifications of PostgreSQL, on a connection of their own.
 
 use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -45,6 +47,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Listener {
     events: mpsc::Receiver<Event>,
+    connected: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -62,13 +65,15 @@ impl Listener {
         let (started, wait_started) = tokio::sync::oneshot::channel();
         let location = location.clone();
         let place = location.clone();
+        let connected = Arc::new(AtomicBool::new(true));
+        let is_connected = Arc::clone(&connected);
         let task = tokio::spawn(async move {
             let (client, connection) = parts;
             let error = serve(&request, client, connection, &sender, Some(started)).await;
-            keep_connected(&location, &request, &sender, error).await;
+            keep_connected(&location, &request, &sender, &is_connected, error).await;
         });
         match wait_started.await {
-            Ok(()) => Ok(Self { events, task }),
+            Ok(()) => Ok(Self { events, connected, task }),
             Err(_) => {
                 task.abort();
                 Err(DatabaseError::Unreachable {
@@ -86,6 +91,11 @@ impl Listener {
             // The task ends only when this listener does.
             None => std::future::pending().await,
         }
+    }
+
+    /// Tells whether the connection stands, as far as is known; while it does not, the database is away, or this server of it is.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
     }
 
     /// Takes an event that is already there.
@@ -113,11 +123,13 @@ async fn keep_connected(
     location: &ConnectionString,
     request: &str,
     sender: &mpsc::Sender<Event>,
+    connected: &AtomicBool,
     mut error: Option<tokio_postgres::Error>,
 ) {
     let mut delay = FIRST_DELAY;
     let mut told = false;
     while !sender.is_closed() {
+        connected.store(false, Ordering::Relaxed);
         if !told {
             tracing::warn!(
                 error = error.as_ref().map(|error| error as &(dyn std::error::Error + 'static)),
@@ -132,6 +144,7 @@ async fn keep_connected(
                 let announce = async {
                     if wait_started.await.is_ok() {
                         tracing::info!("listening to the database at {location} again");
+                        connected.store(true, Ordering::Relaxed);
                         // Only a listener that is gone does not take it.
                         let _ = sender.send(Event::Reconnected).await;
                         true

@@ -33,6 +33,7 @@ async fn a_lost_connection_is_made_again_and_told() {
         .await
         .unwrap();
     assert_eq!(next(&mut listener).await, Event::Reconnected);
+    assert!(listener.is_connected());
     client.batch_execute("notify hauberk_ready").await.unwrap();
     assert_eq!(next(&mut listener).await, ready);
     assert_eq!(listener.try_next(), None);

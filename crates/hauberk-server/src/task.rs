@@ -270,12 +270,14 @@ impl Task {
     }
 
     /// Looks at leases. A server that stood still itself (it was stopped, or its machine slept) has not read what workers sent
-    /// meanwhile: nobody is declared lost for that.
+    /// meanwhile; while the database is away, it cannot let anybody join who comes back. Nobody is declared lost for that.
     fn tick(&mut self, now: Instant) {
         let pause = now.saturating_duration_since(self.ticked);
         self.ticked = now;
         if pause > self.standstill {
             warn!("this server stood still for {} s; workers have another lease", pause.as_secs());
+            self.dispatcher.grace(now);
+        } else if !self.channels.listener.is_connected() {
             self.dispatcher.grace(now);
         }
         self.metrics.dispatch.lapsed(self.dispatcher.tick(now));
