@@ -9,7 +9,7 @@ with recursive below (id) as (
     cross join lateral (select e.dependency_id from build_dependencies e where e.build_id = below.id offset 0) e
     cross join lateral (select b.id from builds b where b.id = e.dependency_id and b.state <> 'succeeded' offset 0) n
 )
-select b.id as build_id, b.priority, b.emergency,
+select b.id as build_id, b.priority, b.emergency, b.expected_ms, b.remaining_path, b.status < 0 as unfinished,
        coalesce(b.priority_asked, wanted.priority, 99)::smallint as own_priority,
        b.emergency_asked or coalesce(wanted.emergency, false) as own_emergency
 from below

@@ -6,7 +6,8 @@
 
 use crate::statement::statement;
 use crate::{
-    AttemptId, BuildId, BuildState, DatabaseError, Epoch, EvaluationId, GenericClient, evaluations, revival,
+    AttemptId, BuildId, BuildState, DatabaseError, Epoch, EvaluationId, GenericClient, evaluations,
+    priority_control, revival,
 };
 
 /// What came of a request to cancel.
@@ -55,6 +56,7 @@ pub async fn cancel_builds(
     outcome.over.extend::<Vec<_>>(missing(&touched));
     let dependents = cancel_dependents(client, &outcome.canceled).await?;
     outcome.canceled.extend(dependents);
+    priority_control::without(client, &outcome.canceled).await?;
     finish(client, &outcome).await?;
     Ok(outcome)
 }
@@ -74,6 +76,8 @@ pub async fn cancel_evaluation(
     let rows = statement!("control/unwanted").all(client, &[&evaluation]).await?;
     let unwanted: Vec<BuildId> = rows.iter().map(|row| row.get("build_id")).collect::<Result<_, _>>()?;
     let outcome = cancel(client, &unwanted).await?;
+    priority_control::without_evaluation(client, evaluation).await?;
+    priority_control::without(client, &outcome.canceled).await?;
     finish(client, &outcome).await?;
     Ok(Some(outcome))
 }
@@ -124,6 +128,7 @@ pub async fn restart_builds(
         }
     }
     let revived = revival::restart(client, &final_ones).await?;
+    priority_control::with(client, &revived.revived).await?;
     if !revived.ready.is_empty() {
         statement!("evaluations/notify_ready").execute(client, &[]).await?;
     }

@@ -1,13 +1,14 @@
 //! What operators do to the order: priorities, and what goes before everything.
 //!
 //! What is asked for a build is handed down to everything it needs and that has not succeeded, so that it does not wait for something
-//! less urgent; what is taken back is taken back there as well, unless something else wants it. The servers are told at once.
+//! less urgent; what is taken back is taken back there as well, unless something else wants it. The same happens when what was urgent, or had a
+//! long path behind it, is canceled, and when it begins anew. The servers are told at once.
 
 use std::collections::HashMap;
 
 use serde_json::json;
 
-use crate::statement::statement;
+use crate::statement::{Record, statement};
 use crate::{BuildId, DatabaseError, EvaluationId, GenericClient, Priority, audit, control, evaluations};
 
 /// What an operator puts before everything.
@@ -60,7 +61,7 @@ pub async fn set_priority(
     if statement!("order/ask_priority").optional(client, &[&build, &priority]).await?.is_none() {
         return Ok(None);
     }
-    let changed = renew(client, &[build], Some(build)).await?;
+    let changed = renew(client, &[build], Some(build), Held::None).await?;
     let detail = json!({ "priority": priority, "changed": changed.builds.len() });
     audit::record(client, by, "build.priority", &build.to_string(), Some(&detail)).await?;
     Ok(Some(changed))
@@ -96,16 +97,59 @@ pub async fn set_emergency(
     if found.is_none() {
         return Ok(None);
     }
-    let changed = renew(client, &builds, of).await?;
+    let changed = renew(client, &builds, of, Held::None).await?;
     let detail = json!({ "on": on, "changed": changed.builds.len() });
     audit::record(client, by, action, &name, Some(&detail)).await?;
     Ok(Some(changed))
+}
+
+/// Decides anew how urgent those are that these builds need, and how long the paths behind them are: for builds that are not wanted any more.
+pub(crate) async fn without(client: &impl GenericClient, builds: &[BuildId]) -> Result<(), DatabaseError> {
+    if builds.is_empty() {
+        return Ok(());
+    }
+    let needed = ids(&statement!("order/needed").all(client, &[&builds]).await?)?;
+    renew(client, &needed, None, Held::Some).await.map(drop)
+}
+
+/// Decides anew how urgent the jobs of a canceled evaluation are that somebody else wants as well, where its wish had counted.
+pub(crate) async fn without_evaluation(
+    client: &impl GenericClient,
+    evaluation: EvaluationId,
+) -> Result<(), DatabaseError> {
+    let decided = ids(&statement!("order/decided_by").all(client, &[&evaluation]).await?)?;
+    renew(client, &decided, None, Held::Some).await.map(drop)
+}
+
+/// Decides anew how urgent those are that these builds need, and they themselves: for builds that begin anew.
+pub(crate) async fn with(client: &impl GenericClient, builds: &[BuildId]) -> Result<(), DatabaseError> {
+    renew(client, builds, None, Held::Some).await.map(drop)
+}
+
+fn ids(rows: &[Record]) -> Result<Vec<BuildId>, DatabaseError> {
+    rows.iter().map(|row| row.get("build_id")).collect()
+}
+
+/// What the transaction holds already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    None,
+    /// Builds, whatever their numbers: waiting for others could go round in a circle with those who record results.
+    Some,
 }
 
 /// A build whose urgency is decided anew.
 struct Node {
     was: Urgency,
     now: Urgency,
+    /// Milliseconds that it should take.
+    expected: i64,
+    /// Milliseconds of the longest chain that begins with it, as it was.
+    path: i64,
+    /// Milliseconds of the longest chain that waits for it.
+    behind: i64,
+    /// Whether it is still to be built.
+    unfinished: bool,
     /// What needs it among the nodes and is not decided yet.
     open: usize,
     /// What it needs among the nodes.
@@ -117,12 +161,26 @@ async fn renew(
     client: &impl GenericClient,
     builds: &[BuildId],
     of: Option<BuildId>,
+    held: Held,
 ) -> Result<Changed, DatabaseError> {
+    if builds.is_empty() {
+        return Ok(Changed::default());
+    }
     let mut nodes: HashMap<BuildId, Node> = HashMap::new();
     for row in statement!("order/below").all(client, &[&builds]).await? {
         let was = Urgency { emergency: row.get("emergency")?, priority: row.get("priority")? };
         let now = Urgency { emergency: row.get("own_emergency")?, priority: row.get("own_priority")? };
-        nodes.insert(row.get("build_id")?, Node { was, now, open: 0, needs: Vec::new() });
+        let node = Node {
+            was,
+            now,
+            expected: row.get("expected_ms")?,
+            path: row.get("remaining_path")?,
+            behind: 0,
+            unfinished: row.get("unfinished")?,
+            open: 0,
+            needs: Vec::new(),
+        };
+        nodes.insert(row.get("build_id")?, node);
     }
     let ids: Vec<BuildId> = nodes.keys().copied().collect();
     for row in statement!("order/dependents").all(client, &[&ids]).await? {
@@ -135,23 +193,42 @@ async fn renew(
         } else if let Some(below) = nodes.get_mut(&dependency) {
             let above = Urgency { emergency: row.get("emergency")?, priority: row.get("priority")? };
             below.now = below.now.at_least(above);
+            below.behind = below.behind.max(row.get("remaining_path")?);
         }
     }
     hand_down(&mut nodes);
 
-    let mut changed: Vec<(BuildId, Urgency)> =
-        nodes.iter().filter(|(_, node)| node.was != node.now).map(|(id, node)| (*id, node.now)).collect();
+    let mut changed: Vec<(BuildId, &Node)> =
+        nodes.iter().filter(|(_, node)| node.changes()).map(|(id, node)| (*id, node)).collect();
     changed.sort_unstable_by_key(|(id, _)| *id);
-    let ids: Vec<BuildId> = changed.iter().map(|(id, _)| *id).collect();
     if !changed.is_empty() {
-        let priorities: Vec<Priority> = changed.iter().map(|(_, urgency)| urgency.priority).collect();
-        let emergencies: Vec<bool> = changed.iter().map(|(_, urgency)| urgency.emergency).collect();
-        statement!("order/set_urgency").execute(client, &[&ids, &priorities, &emergencies]).await?;
+        let ids: Vec<BuildId> = changed.iter().map(|(id, _)| *id).collect();
+        let priorities: Vec<Priority> = changed.iter().map(|(_, node)| node.now.priority).collect();
+        let emergencies: Vec<bool> = changed.iter().map(|(_, node)| node.now.emergency).collect();
+        let paths: Vec<i64> = changed.iter().map(|(_, node)| node.new_path()).collect();
+        let set = match held {
+            Held::None => statement!("order/set_urgency"),
+            Held::Some => statement!("order/set_urgency_unless_held"),
+        };
+        set.execute(client, &[&ids, &priorities, &emergencies, &paths]).await?;
         statement!("evaluations/notify_ready").execute(client, &[]).await?;
         evaluations::notify_changed(client).await?;
     }
     let urgency = of.and_then(|build| nodes.get(&build)).map(|node| node.now);
-    Ok(Changed { urgency, builds: ids })
+    let builds = changed.iter().filter(|(_, node)| node.was != node.now).map(|(id, _)| *id).collect();
+    Ok(Changed { urgency, builds })
+}
+
+impl Node {
+    /// Milliseconds of the longest chain that begins with it: as before where that says much the same, and for a build that is over.
+    fn new_path(&self) -> i64 {
+        let new = self.expected.saturating_add(self.behind);
+        if !self.unfinished || (new - self.path).abs() <= self.path / 10 { self.path } else { new }
+    }
+
+    fn changes(&self) -> bool {
+        self.was != self.now || self.new_path() != self.path
+    }
 }
 
 /// Hands what each build has down to what it needs, those first that nothing undecided needs.
@@ -160,10 +237,11 @@ fn hand_down(nodes: &mut HashMap<BuildId, Node>) {
         nodes.iter().filter(|(_, node)| node.open == 0).map(|(id, _)| *id).collect();
     while let Some(build) = decided.pop() {
         let Some(node) = nodes.get_mut(&build) else { continue };
-        let (urgency, needs) = (node.now, std::mem::take(&mut node.needs));
+        let (urgency, path, needs) = (node.now, node.new_path(), std::mem::take(&mut node.needs));
         for needed in needs {
             if let Some(below) = nodes.get_mut(&needed) {
                 below.now = below.now.at_least(urgency);
+                below.behind = below.behind.max(path);
                 below.open = below.open.saturating_sub(1);
                 if below.open == 0 {
                     decided.push(needed);

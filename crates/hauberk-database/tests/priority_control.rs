@@ -7,7 +7,7 @@ mod farm;
 use farm::Farm;
 use hauberk_database::listen::{Event, Listener, READY};
 use hauberk_database::priority_control::{self, Changed, Subject};
-use hauberk_database::{BuildId, EvaluationId, Priority, audit, begin, commit};
+use hauberk_database::{BuildId, EvaluationId, Priority, audit, begin, commit, control};
 
 fn priority(number: i64) -> Priority {
     Priority::try_from(number).unwrap()
@@ -105,4 +105,70 @@ async fn an_evaluation_goes_before_everything_and_a_build_of_two_stays_there_for
     assert_eq!(farm.urgencies().await, [-1, 55, -1, 55]);
     farm.set_emergency(Subject::Evaluation(third), false).await.unwrap();
     assert_eq!(farm.urgencies().await, [55; 4]);
+}
+
+impl Farm {
+    /// The paths that begin with packages 0, 1, 2 ..., in milliseconds.
+    async fn paths(&self) -> Vec<i64> {
+        let statement =
+            "select b.remaining_path from builds b join outputs o on o.build_id = b.id order by o.path";
+        let rows = self.client().await.query(statement, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Gives every build an expected duration, and what waits for it a path that goes by that: as if it had been published so.
+    async fn set_paths(&self, expected: i64, paths: &[i64]) {
+        let client = self.client().await;
+        for (number, path) in paths.iter().enumerate() {
+            let set = "update builds set expected_ms = $2, remaining_path = $3 where id = $1";
+            client.execute(set, &[&self.build(number).await, &expected, path]).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_canceled_hurries_nothing_any_more_until_it_begins_anew() {
+    // 1, 2 and 3 need each other in a row, and 4 needs 0 as well.
+    let graph: &[&[usize]] = &[&[], &[0], &[1], &[2], &[0]];
+    let farm = Farm::with(graph).await;
+    farm.set_paths(1000, &[4000, 3000, 2000, 1000, 1000]).await;
+    farm.set_priority(3, Some(7)).await.unwrap();
+    farm.set_emergency(Subject::Build(farm.build(2).await), true).await.unwrap();
+    assert_eq!(farm.urgencies().await, [-1, -1, -1, 7, 55]);
+    let mut client = farm.client().await;
+
+    let transaction = begin(&mut client).await.unwrap();
+    let canceled = control::cancel_builds(&transaction, &[farm.build(2).await]).await.unwrap();
+    commit(transaction).await.unwrap();
+    assert_eq!(canceled.canceled.len(), 2);
+    assert_eq!(
+        (farm.urgencies().await[..2].to_vec(), farm.paths().await[..2].to_vec()),
+        (vec![55; 2], vec![2000, 1000])
+    );
+
+    let transaction = begin(&mut client).await.unwrap();
+    control::restart_builds(&transaction, &[farm.build(3).await]).await.unwrap();
+    commit(transaction).await.unwrap();
+    assert_eq!(farm.urgencies().await, [-1, -1, -1, 7, 55]);
+    assert_eq!(farm.paths().await, [4000, 3000, 2000, 1000, 1000]);
+    farm.check().await;
+}
+
+#[tokio::test]
+async fn a_canceled_evaluation_hurries_nothing_that_another_wants() {
+    // The first evaluation wants 0 and 1. The second wants all, as an emergency; 2 and 3 only it.
+    let farm = Farm::with(&[&[], &[0]]).await;
+    let graph: &[&[usize]] = &[&[], &[0], &[1], &[2]];
+    let other = farm.evaluate(graph, &[1, 3]).await;
+    farm.set_paths(1000, &[4000, 3000, 2000, 1000]).await;
+    farm.set_emergency(Subject::Evaluation(other), true).await.unwrap();
+    assert_eq!(farm.urgencies().await, [-1; 4]);
+    let mut client = farm.client().await;
+    let transaction = begin(&mut client).await.unwrap();
+    let canceled = control::cancel_evaluation(&transaction, other).await.unwrap().unwrap();
+    commit(transaction).await.unwrap();
+    assert_eq!(canceled.canceled, [farm.build(2).await, farm.build(3).await]);
+    assert_eq!(farm.urgencies().await[..2], [55, 55]);
+    assert_eq!(farm.paths().await[..2], [2000, 1000]);
+    farm.check().await;
 }

@@ -30,7 +30,7 @@ enum Action {
         #[arg(long, value_name = "KEY|FILE", allow_hyphen_values = true)]
         public_key: String,
         /// The public key its results are signed with, or the file that holds it
-        #[arg(long, value_name = "KEY|FILE")]
+        #[arg(long, value_name = "KEY|FILE", allow_hyphen_values = true)]
         signing_key: String,
         #[command(flatten)]
         form: Form,
@@ -49,7 +49,7 @@ enum Action {
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
         /// Why, for those who look at it
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
         reason: Option<String>,
         #[command(flatten)]
         form: Form,
