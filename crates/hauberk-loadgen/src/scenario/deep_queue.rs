@@ -60,6 +60,10 @@ const ASKED: usize = 200;
 const PEOPLE: usize = 20;
 /// How often they look at what is not of a build.
 const REPEATED: usize = 5;
+/// How long builds take while people ask, and for how many of them in a row each slot has outputs then: what has none would be open for ever,
+/// as something that is being fetched.
+const PACE: Duration = Duration::from_secs(1);
+const PACED: usize = 30;
 
 impl Options {
     /// Such a measurement with a queue of this length.
@@ -141,8 +145,10 @@ pub(super) async fn measure(
     if let Some(ordering) = ordering {
         lab.set_ordering(ordering).await?;
     }
+    let asks = !snapshot && ordering.is_none();
     // More than are waited for are begun before it is noticed that these have ended.
-    let outputs = first_outputs(&lab, options.builds + 4 * options.slots).await?;
+    let paced = if asks { PACED } else { 0 };
+    let outputs = first_outputs(&lab, options.builds + (4 + paced) * options.slots).await?;
     let session = lab.database().client().await?;
     if snapshot {
         session
@@ -154,7 +160,6 @@ pub(super) async fn measure(
     let workers = Workers { count: options.workers, slots: options.slots, ahead: 0 };
     let mut farm = Farm::on(lab, lab_options, workers, work, OutputKind::Cached, Duration::ZERO).await?;
     let mut parameters = Map::new();
-    let asks = !snapshot && ordering.is_none();
     if asks {
         ask_why(farm.lab.database(), "idle_", &mut parameters).await?;
         ask_as_people_do(&farm.lab, "idle_", &mut parameters).await?;
@@ -170,6 +175,7 @@ pub(super) async fn measure(
     drop(session);
     let rate = rate(&gauge.releases(), options.builds)?;
     if asks {
+        gauge.slow_down(PACE);
         ask_why(farm.lab.database(), "", &mut parameters).await?;
         ask_as_people_do(&farm.lab, "", &mut parameters).await?;
     }

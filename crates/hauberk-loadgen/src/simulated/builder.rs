@@ -44,8 +44,9 @@ impl Builder for SimulatedBuilder {
     async fn build(&self, assignment: &Assignment, context: &AttemptContext) -> Report {
         self.gauge.note_begun(assignment.build);
         context.building(Duration::ZERO);
-        if !self.cost.is_zero() {
-            take(self.cost).await;
+        let cost = self.cost.max(self.gauge.pace());
+        if !cost.is_zero() {
+            take(cost).await;
         }
         if let Some(chatter) = &self.chatter {
             chatter.write(assignment.build, &context.log).await;
@@ -74,7 +75,7 @@ impl Builder for SimulatedBuilder {
         }
         self.gauge.note_ended(assignment.build);
         let report = BuildReport::success(outputs, Origin::Built);
-        Report::Finished(BuildReport { build: self.cost, ..report })
+        Report::Finished(BuildReport { build: cost, ..report })
     }
 
     async fn release(&self, attempts: &[AttemptId]) {

@@ -1,9 +1,9 @@
 //! What the builders saw, and when.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hauberk_worker::AttemptId;
 use tokio::sync::Notify;
@@ -16,6 +16,8 @@ pub struct Gauge {
     /// Releases that somebody waits for.
     wanted: AtomicUsize,
     changed: Notify,
+    /// Microseconds that builds take at least from now on.
+    pace: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +36,16 @@ struct Seen {
 impl Gauge {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets builds that begin from now on take so long at least.
+    pub fn slow_down(&self, pace: Duration) {
+        self.pace.store(u64::try_from(pace.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long builds take at least.
+    pub fn pace(&self) -> Duration {
+        Duration::from_micros(self.pace.load(Ordering::Relaxed))
     }
 
     /// A worker was welcomed.
