@@ -251,6 +251,76 @@ fn stock_nix_substitutes_from_a_store_and_from_a_cache() {
     assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
 }
 
+/// Texts that refer to some of those before them, in a closure of this many paths; gives the last, which refers to all.
+fn closure(machine: &Machine, count: usize) -> StorePath {
+    let file = machine.directory.path().join("closure.nix");
+    let text = format!(
+        "let make = all: number: all ++ [ (builtins.toFile \"text-${{toString number}}\" (builtins.concatStringsSep \"\\n\"\n\
+         ([ (toString number) ] ++ map (back: builtins.elemAt all (number - back))\n\
+         (builtins.filter (back: back <= number) [ 1 7 50 ])))) ];\n\
+         texts = builtins.foldl' make [ ] (builtins.genList (number: number) {});\n\
+         in builtins.toFile \"all\" (builtins.concatStringsSep \"\\n\" texts)",
+        count - 1
+    );
+    fs::write(&file, text).unwrap();
+    path(&machine.run("nix", &["eval", "--raw", "--file", file.to_str().unwrap()]))
+}
+
+/// Closures of hundreds of paths, in all the ways that nars are packed: while they are sent, and in the cache.
+#[test]
+fn stock_nix_takes_large_closures_with_each_compression() {
+    const PATHS: usize = 400;
+    let key = secret("farm-1");
+    let builder = Machine::start(&[]);
+    let top = closure(&builder, PATHS);
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path(), &StoreDirectory::nix()).unwrap();
+    let plain = serve(&key, None, Some(builder.source()));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = SubstituteClient::new(StoreDirectory::nix(), ClientConfig::farm()).unwrap();
+        let trusted = TrustedKeys::nix([key.public_key()]);
+        let source = Source { url: plain.url(), trusted: Some(trusted.clone()) };
+        let nothing = &mut support::NothingValid;
+        let closure =
+            client.closure([top.clone()], &[source], nothing, ClosureLimits::default()).await.unwrap();
+        assert!(closure.is_complete());
+        assert_eq!(closure.missing.len(), PATHS);
+        let mut batch = Vec::new();
+        for missing in &closure.missing {
+            batch.push(client.fetch(&plain.url(), &missing.narinfo, &trusted, &cache).await.unwrap());
+        }
+        cache.commit(batch, &Signer::nix([key.clone()])).await.unwrap();
+    });
+    let mut servers = vec![serve(&key, Some(cache), None), plain];
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let mut config = PublishConfig::new(StoreDirectory::nix());
+        config.signer = Signer::nix([key.clone()]);
+        config.store = Some(builder.source());
+        config.compression = compression;
+        servers.push(Server::start(config));
+    }
+    let trusted = key.public_key().to_string();
+    let expected = builder.run("nix-store", &["--query", "--requisites", &top.to_string()]);
+    for server in &servers {
+        let target = tempfile::tempdir().unwrap();
+        let to = format!("local?root={}", target.path().display());
+        let from = server.url().to_string();
+        let keys = ["--option", "trusted-public-keys", &trusted];
+        builder.run("nix", &[&["copy", "--from", &from, "--to", &to, &top.to_string()], &keys[..]].concat());
+        let store = format!("{}/nix/store", target.path().display());
+        for line in expected.lines() {
+            let name = line.rsplit('/').next().unwrap();
+            assert!(Path::new(&store).join(name).exists(), "{from}: {name} is not there");
+        }
+        let verify = ["store", "verify", "--all", "--no-trust", "--store", &to];
+        builder.run("nix", &verify);
+        // What is inside is shown without taking it.
+        let shown = builder.run("nix", &["store", "cat", "--store", &from, &top.to_string()]);
+        assert_eq!(shown.lines().count(), PATHS - 1);
+    }
+}
+
 #[test]
 fn our_client_takes_what_nix_copy_wrote() {
     let key = secret("copier-1");
