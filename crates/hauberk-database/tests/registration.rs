@@ -9,13 +9,21 @@ use hauberk_database::listen::{CHANGED, Event, Listener, READY};
 use hauberk_database::registration::{self, NewBuild, NewJob, Published, Registration, RegistrationError};
 use hauberk_database::specifications::{self, NewSpecification};
 use hauberk_database::testing::TestDatabase;
-use hauberk_database::{BuildState, Client, EvaluationId, Level, SpecificationId};
+use hauberk_database::{BuildState, Client, EvaluationId, Level, SpecificationId, control};
 use hauberk_store::{OutputName, StorePath};
 use serde_json::json;
 
 const RELEASE_DEPENDENTS: &str = include_str!("../../../sql/dispatch/release_dependents.sql");
 const FAIL_DEPENDENTS: &str = include_str!("../../../sql/dispatch/fail_dependents.sql");
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Derivation number `derivation`, which gives what package number `number` gives.
+fn mended(derivation: usize, number: usize, needs: &[usize]) -> NewBuild {
+    NewBuild {
+        derivation: path(derivation, &format!("p{number}.drv")).try_into().unwrap(),
+        ..package(number, needs)
+    }
+}
 
 /// A path whose hash part is the number, which stands for the content.
 fn path(number: usize, name: &str) -> StorePath {
@@ -105,6 +113,48 @@ impl Farm {
     async fn set(&self, number: usize, assignments: &str) {
         let statement = format!("update builds set {assignments} where name = 'p{number}'");
         assert_eq!(self.test.client().await.execute(&statement, &[]).await.unwrap(), 1);
+    }
+
+    /// Lets a package fail by an attempt with its derivation, and these by the package.
+    async fn fail(&self, number: usize, dependents: &[usize]) {
+        let client = self.test.client().await;
+        let statement = "with worker as (
+                 insert into workers (name) values ('w') on conflict (name) do update set name = 'w' returning id
+             ), attempt as (
+                 insert into attempts (build_id, derivation_id, generation, number, kind, worker_id, session, epoch,
+                                       class, ended_at)
+                 select b.id, b.derivation_id, b.generation, b.generation, 'first', w.id, 1, 1, 'build_failed', now()
+                 from builds b, worker w where b.name = $1
+                 returning id, build_id
+             )
+             update builds b set state = 'failed', attempt_id = a.id, finished_at = now()
+             from attempt a where b.id = a.build_id";
+        assert_eq!(client.execute(statement, &[&format!("p{number}")]).await.unwrap(), 1);
+        for dependent in dependents {
+            let blame = format!(
+                "state = 'failed_dependency', finished_at = now(),
+                 failed_build_id = (select id from builds where name = 'p{number}')"
+            );
+            self.set(*dependent, &blame).await;
+        }
+    }
+
+    /// The hash part of the derivation that a package is built from, as a number, and the packages it needs.
+    async fn recipe(&self, number: usize) -> (usize, Vec<String>) {
+        let row = self
+            .test
+            .client()
+            .await
+            .query_one(
+                "select d.path, array(select n.name from build_dependencies e join builds n on n.id = e.dependency_id
+                                      where e.build_id = b.id order by n.name)
+                 from builds b join derivations d on d.id = b.derivation_id where b.name = $1",
+                &[&format!("p{number}")],
+            )
+            .await
+            .unwrap();
+        let derivation = StorePath::parse(row.get(0)).unwrap();
+        (derivation.hash_part().parse().unwrap(), row.get(1))
     }
 
     async fn number(&self, query: &str) -> i64 {
@@ -266,6 +316,89 @@ async fn what_succeeded_is_met_and_what_failed_fails_all_above() {
 }
 
 #[tokio::test]
+async fn a_mended_build_begins_anew_with_all_that_failed_by_it() {
+    let farm = Farm::new().await;
+    farm.publish(vec![package(1, &[2]), package(2, &[5]), package(5, &[])], vec![job(0, 9)]).await;
+    farm.publish(vec![package(3, &[1])], vec![job(0, 9)]).await;
+    farm.set(5, "state = 'succeeded', finished_at = now()").await;
+    farm.fail(2, &[1, 3]).await;
+    let published = farm.publish(vec![package(1, &[2]), package(2, &[5])], vec![job(0, 9)]).await;
+    assert_eq!((published.revived, published.failed_dependency), (0, 1), "a known failure");
+
+    // The same path by another derivation, in an evaluation that knows nothing of package 3.
+    let mut build = mended(1002, 2, &[4]);
+    build.timeout = 7200;
+    let published = farm.publish(vec![package(1, &[2]), build, package(4, &[])], vec![job(0, 9)]).await;
+    assert_eq!((published.revived, published.ready, published.failed_dependency), (3, 1, 0));
+    assert_eq!(farm.build(2).await, (BuildState::Waiting, 1, 59, 2));
+    assert_eq!(farm.recipe(2).await, (1002, vec!["p4".to_owned()]));
+    assert_eq!(farm.number("select timeout::bigint from builds where name = 'p2'").await, 7200);
+    for number in [1, 3] {
+        assert_eq!(farm.build(number).await, (BuildState::Waiting, 1, 59, 2), "p{number}");
+    }
+
+    // That fails as well: neither of the two is tried again by an evaluation.
+    farm.set(4, "state = 'succeeded', finished_at = now()").await;
+    farm.fail(2, &[1, 3]).await;
+    for derivation in [1002, 2, 1002, 2] {
+        let published =
+            farm.publish(vec![package(1, &[2]), mended(derivation, 2, &[])], vec![job(0, 9)]).await;
+        assert_eq!((published.revived, published.failed_dependency), (0, 1), "{derivation}");
+    }
+    // Whoever begins it anew builds what the newest evaluation has.
+    assert_eq!(farm.recipe(2).await, (2, Vec::new()));
+    let client = &mut farm.test.client().await;
+    let id = client.query_one("select id from builds where name = 'p2'", &[]).await.unwrap().get(0);
+    let transaction = client.transaction().await.unwrap();
+    control::restart_builds(&transaction, &[id]).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(farm.build(2).await, (BuildState::Ready, 0, 59, 3));
+    assert_eq!(farm.build(3).await, (BuildState::Waiting, 1, 59, 3));
+}
+
+#[tokio::test]
+async fn a_build_that_nobody_works_at_takes_the_newer_derivation() {
+    let farm = Farm::new().await;
+    let first = |derivation, needs| vec![mended(derivation, 1, needs), package(2, &[]), package(3, &[])];
+    farm.publish(first(1, &[2]), vec![job(0, 9)]).await;
+    farm.fail(2, &[1]).await;
+    // It does not need what has failed any more.
+    let published = farm.publish(first(1001, &[3]), vec![job(0, 9)]).await;
+    assert_eq!((published.revived, published.ready), (1, 0));
+    assert_eq!((farm.state(1).await, farm.state(2).await), (BuildState::Waiting, BuildState::Failed));
+    assert_eq!(farm.recipe(1).await, (1001, vec!["p3".to_owned()]));
+    farm.publish(first(1002, &[]), vec![job(0, 9)]).await;
+    assert_eq!(farm.build(1).await, (BuildState::Ready, 0, 59, 2));
+
+    // Whoever works at it goes on; if that fails, the next evaluation has it tried.
+    farm.set(1, "state = 'running'").await;
+    farm.publish(first(1003, &[2]), vec![job(0, 9)]).await;
+    assert_eq!(farm.build(1).await, (BuildState::Running, 0, 59, 2));
+    assert_eq!(farm.recipe(1).await, (1002, Vec::new()));
+    farm.fail(1, &[]).await;
+    let published = farm.publish(first(1003, &[3]), vec![job(0, 9)]).await;
+    assert_eq!(published.revived, 1);
+    assert_eq!(farm.build(1).await, (BuildState::Waiting, 1, 59, 3));
+    // A derivation that is known to fail does not take the place of one that waits.
+    farm.publish(first(1002, &[]), vec![job(0, 9)]).await;
+    assert_eq!(farm.recipe(1).await, (1003, vec!["p3".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_derivation_of_another_system_does_not_take_the_place() {
+    let farm = Farm::new().await;
+    farm.publish(vec![package(1, &[])], vec![job(0, 9)]).await;
+    farm.fail(1, &[]).await;
+    let mut other = mended(1001, 1, &[]);
+    other.system = "aarch64-linux".into();
+    let published = farm.publish(vec![other.clone(), package(1, &[])], vec![job(0, 9)]).await;
+    assert_eq!(published.revived, 0);
+    farm.set(1, "state = 'canceled'").await;
+    let published = farm.publish(vec![other], vec![job(0, 9)]).await;
+    assert_eq!((published.revived, farm.recipe(1).await.0), (1, 1));
+}
+
+#[tokio::test]
 async fn a_known_build_learns_of_new_dependencies_while_it_can() {
     let farm = Farm::new().await;
     // Their input was in the store, and has been collected since.
@@ -360,6 +493,32 @@ async fn a_result_that_is_being_recorded_is_waited_for_before_counting() {
     transaction.commit().await.unwrap();
     assert_eq!(publication.await.unwrap().ready, 1);
     assert_eq!(farm.build(2).await, (BuildState::Ready, 0, 59, 1));
+}
+
+#[tokio::test]
+async fn a_result_of_what_is_not_needed_any_more_is_waited_for() {
+    let farm = Farm::new().await;
+    farm.publish(vec![package(1, &[2]), package(2, &[])], vec![job(0, 9)]).await;
+    let evaluation = farm.start().await;
+    let mut result = farm.test.client().await;
+    let transaction = result.transaction().await.unwrap();
+    let statement =
+        "update builds set state = 'succeeded', finished_at = now() where name = 'p2' returning id";
+    let id: i64 = transaction.query_one(statement, &[]).await.unwrap().get(0);
+
+    let mut client = farm.test.client().await;
+    let publication = tokio::spawn(async move {
+        let builds = vec![mended(1001, 1, &[3]), package(3, &[])];
+        let registration = Registration { builds, jobs: vec![job(0, 9)], ..Registration::default() };
+        registration::publish(&mut client, evaluation, &registration).await.unwrap()
+    });
+    wait_for_blocked(&farm.test.client().await).await;
+    transaction.execute(RELEASE_DEPENDENTS, &[&vec![id]]).await.unwrap();
+    transaction.commit().await.unwrap();
+    publication.await.unwrap();
+    // Else the success would count for package 3, which is not built yet.
+    assert_eq!(farm.build(1).await, (BuildState::Waiting, 1, 59, 1));
+    assert_eq!(farm.recipe(1).await, (1001, vec!["p3".to_owned()]));
 }
 
 /// Records a result as the dispatcher does: the build first, then, in other statements, what depends on it.

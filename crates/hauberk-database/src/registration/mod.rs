@@ -5,11 +5,17 @@
 //!
 //! - the builds that a new one needs are locked *before* its unmet dependencies are counted, so that a result that
 //!   arrives meanwhile is either counted, or finds the new dependent;
-//! - what has failed already fails its new dependents at once, and what was canceled is wanted again;
+//! - what has failed already fails its new dependents at once, unless it is mended, and what was canceled is wanted again;
 //! - one evaluation is published at a time.
 //!
 //! Everything is read and written by sets, in time linear in the size of the evaluation, whatever the size of the
-//! farm. What becomes of each build is decided by a pure function over the graph (`plan`), first without locks
+//! farm.
+//!
+//! The paths that a build gives may come of another derivation than before: a source is fetched from another place, and is still what it
+//! was. A known build that nobody works at takes the derivation of this evaluation, with what that needs; one that has failed begins
+//! anew by it, unless that very derivation is known to fail.
+//!
+//! What becomes of each build is decided by a pure function over the graph (`plan`), first without locks
 //! to write the new rows by, then again once the few rows that it rests on hold still.
 
 mod plan;
@@ -26,7 +32,7 @@ use crate::{
     BuildId, BuildState, DatabaseError, DerivationId, EvaluationId, LaneId, Level, Priority, SpecificationId,
     begin, commit, durations, revival,
 };
-use plan::{Known, Node, Order, Outcome};
+use plan::{Known, Node, Order, Outcome, Renewal};
 
 /// How often a publication is begun anew after PostgreSQL ended it in favour of another transaction.
 const TRIES: u32 = 5;
@@ -218,21 +224,22 @@ async fn try_publish(
     let specification: SpecificationId = record.get("specification_id")?;
     let wish = (record.get("priority")?, record.get("emergency")?);
 
-    let mut graph = Graph::load(&transaction, registration, wish).await?;
+    let derivations = derivations(&transaction, registration).await?;
+    let mut graph = Graph::load(&transaction, registration, &derivations, wish).await?;
     graph.estimate(&transaction, registration).await?;
     let order = Order::of(&graph.nodes).map_err(|cycle| RegistrationError::Cycle { build: cycle.0 })?;
     let first = plan::plan(&graph.nodes, &order);
 
-    let derivations = derivations(&transaction, registration).await?;
     let lanes = lanes(&transaction, specification, registration, &graph).await?;
     add_builds(&transaction, evaluation, registration, &graph, &first, &derivations, &lanes).await?;
     add_derivations(&transaction, registration, &graph, &derivations).await?;
     add_outputs(&transaction, registration, &graph).await?;
-    add_edges(&transaction, &graph).await?;
     add_jobs(&transaction, evaluation, registration, &graph, &derivations).await?;
     evaluations::add_errors(&transaction, evaluation, &registration.errors).await?;
 
+    hold_dropped(&transaction, &graph).await?;
     let last = settle(&transaction, &mut graph, &order).await?;
+    write_edges(&transaction, &graph, &last).await?;
     let mut published =
         change_builds(&transaction, registration, &graph, &first, &last, &derivations).await?;
     withdraw_cancel(&transaction, &graph).await?;
@@ -264,14 +271,25 @@ struct Graph {
     made_by: HashMap<usize, usize>,
     /// Edges that are not recorded yet.
     new_edges: Vec<(BuildId, BuildId)>,
-    /// Name and system of the nodes that were there before.
-    named: HashMap<usize, (String, String)>,
+    /// Edges that are recorded, of derivations whose place another one takes.
+    dropped_edges: Vec<(BuildId, BuildId)>,
+    /// The nodes that were there before and may begin anew or have not ended.
+    described: HashMap<usize, Description>,
+}
+
+/// What is recorded of a known build that does not change with its state.
+struct Description {
+    system: String,
+    name: String,
+    /// The derivation that attempts use.
+    derivation: DerivationId,
 }
 
 impl Graph {
     async fn load(
         transaction: &Transaction<'_>,
         registration: &Registration,
+        derivations: &Derivations,
         (specification, emergency): (Level, bool),
     ) -> Result<Self, Fault> {
         let builds = &registration.builds;
@@ -283,7 +301,8 @@ impl Graph {
             node_of: Vec::new(),
             made_by: HashMap::new(),
             new_edges: Vec::new(),
-            named: HashMap::new(),
+            dropped_edges: Vec::new(),
+            described: HashMap::new(),
         };
         let mut by_path: HashMap<&StorePath, usize> = HashMap::new();
         let mut by_id: HashMap<BuildId, usize> = HashMap::new();
@@ -332,7 +351,7 @@ impl Graph {
             }
         }
         needs.resize(graph.nodes.len(), Vec::new());
-        graph.load_known(transaction, by_id, needs).await?;
+        graph.load_known(transaction, registration, derivations, by_id, needs).await?;
 
         for job in &registration.jobs {
             let Some(&place) = graph.node_of.get(job.build) else {
@@ -355,7 +374,8 @@ impl Graph {
             let build = &registration.builds[index];
             (place, build.system.as_str(), build.name.as_str())
         });
-        let known = self.named.iter().map(|(&place, (system, name))| (place, system.as_str(), name.as_str()));
+        let known = self.described.iter();
+        let known = known.map(|(&place, known)| (place, known.system.as_str(), known.name.as_str()));
         let builds: Vec<(usize, &str, &str)> = new.chain(known).collect();
         let names = builds.iter().map(|(_, system, name)| (*system, *name));
         let history = durations::history(transaction, names).await?;
@@ -374,6 +394,7 @@ impl Graph {
             emergency: false,
             expected_ms: 0,
             known: None,
+            renewal: None,
             dependencies: Vec::new(),
             has_new_edges: false,
         });
@@ -384,6 +405,8 @@ impl Graph {
     async fn load_known(
         &mut self,
         transaction: &Transaction<'_>,
+        registration: &Registration,
+        derivations: &Derivations,
         mut by_id: HashMap<BuildId, usize>,
         mut needs: Vec<Vec<usize>>,
     ) -> Result<(), DatabaseError> {
@@ -391,24 +414,41 @@ impl Graph {
         let mut level: Vec<BuildId> = by_id.keys().copied().collect();
         while !level.is_empty() {
             level.sort_unstable();
-            let mut open = Vec::new();
+            let mut found = Vec::with_capacity(level.len());
             for record in statement!("registration/find_builds").all(transaction, &[&level]).await? {
-                let id = record.get("id")?;
                 let known = known(&record)?;
-                if let Some(&place) = by_id.get(&id) {
+                if let Some(&place) = by_id.get(&record.get("id")?) {
                     self.nodes[place].known = Some(known);
-                    if takes_edges(known) {
-                        self.named.insert(place, (record.get("system")?, record.get("name")?));
+                    if takes_derivation(known) {
+                        let description = Description {
+                            system: record.get("system")?,
+                            name: record.get("name")?,
+                            derivation: record.get("derivation_id")?,
+                        };
+                        self.described.insert(place, description);
                     }
-                }
-                if takes_edges(known) {
-                    open.push(id);
+                    found.push(place);
                 }
             }
+            if recorded.is_empty() {
+                // All that the evaluation itself names is in the first level.
+                self.renew(transaction, registration, derivations, &by_id).await?;
+            }
+            let open = found.iter().map(|&place| &self.nodes[place]).filter(|node| node_takes_edges(node));
+            let open: Vec<BuildId> = open.map(|node| node.id).collect();
             level.clear();
             for record in statement!("registration/find_edges").all(transaction, &[&open]).await? {
                 let (build, dependency) = (record.get("build_id")?, record.get("dependency_id")?);
                 recorded.insert((build, dependency));
+                if let Some(&place) = by_id.get(&build)
+                    && self.nodes[place].renewal.is_some()
+                {
+                    // What the other derivation needed does not matter any more, unless this one needs it too.
+                    if !by_id.get(&dependency).is_some_and(|below| needs[place].contains(below)) {
+                        self.dropped_edges.push((build, dependency));
+                    }
+                    continue;
+                }
                 let below = *by_id.entry(dependency).or_insert_with(|| {
                     level.push(dependency);
                     self.push(dependency)
@@ -421,7 +461,7 @@ impl Graph {
         }
         for (place, mut dependencies) in needs.into_iter().enumerate() {
             let node = &self.nodes[place];
-            if node.known.is_some_and(|known| !takes_edges(known)) {
+            if !node_takes_edges(node) {
                 continue;
             }
             dependencies.sort_unstable();
@@ -440,6 +480,74 @@ impl Graph {
         }
         Ok(())
     }
+
+    /// Finds the known builds that this evaluation has another derivation for. One of another system or with other features is left
+    /// alone: the build waits for workers that could not build it.
+    async fn renew(
+        &mut self,
+        transaction: &Transaction<'_>,
+        registration: &Registration,
+        derivations: &Derivations,
+        by_id: &HashMap<BuildId, usize>,
+    ) -> Result<(), DatabaseError> {
+        let mut named: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (index, place) in self.node_of.iter().enumerate() {
+            if self.described.contains_key(place) {
+                named.entry(*place).or_default().push(index);
+            }
+        }
+        let id = |index: usize| derivations.id(&registration.builds[index]);
+        named.retain(|place, builds| {
+            let current = self.described.get(place).map(|known| known.derivation);
+            builds.iter().any(|&index| Some(id(index)) != current)
+        });
+        let mut asked: Vec<BuildId> = named.keys().map(|&place| self.nodes[place].id).collect();
+        asked.sort_unstable();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        for record in statement!("registration/failed_derivations").all(transaction, &[&asked]).await? {
+            let Some(&place) = by_id.get(&record.get("id")?) else { continue };
+            let (Some(known), Some(builds)) = (self.nodes[place].known, named.get(&place)) else { continue };
+            let current: DerivationId = record.get("derivation_id")?;
+            let failed: Vec<DerivationId> = record.get("failed")?;
+            let lane: LaneKey =
+                (record.parse("store_directory")?, record.get("system")?, record.get("features")?);
+            let candidates = builds.iter().filter(|&&index| lane_key(&registration.builds[index]) == lane);
+            let candidates: Vec<DerivationId> = candidates.map(|&index| id(index)).collect();
+            self.nodes[place].renewal = renewal(known.state, current, &candidates, &failed);
+        }
+        Ok(())
+    }
+}
+
+/// Chooses the derivation that a build takes, of those that an evaluation has for it.
+fn renewal(
+    state: BuildState,
+    current: DerivationId,
+    candidates: &[DerivationId],
+    failed: &[DerivationId],
+) -> Option<Renewal> {
+    let untried = candidates.iter().find(|&id| *id != current && !failed.contains(id));
+    let untried = untried.map(|&derivation| Renewal { derivation, is_untried: true });
+    let other = candidates.first().filter(|_| !candidates.contains(&current));
+    let tried = other.map(|&derivation| Renewal { derivation, is_untried: false });
+    match state {
+        BuildState::Failed | BuildState::FailedOther => untried.or(tried),
+        // The store may have lost the derivation that it was made for long ago; this evaluation's is there.
+        BuildState::Canceled | BuildState::Succeeded => tried.and(untried.or(tried)),
+        // A derivation that is known to fail does not take the place of one that waits.
+        _ => tried.and(untried),
+    }
+}
+
+fn node_takes_edges(node: &Node) -> bool {
+    node.renewal.is_some() || node.known.is_none_or(takes_edges)
+}
+
+/// Tells whether a build that stands so can take another derivation.
+fn takes_derivation(known: Known) -> bool {
+    takes_edges(known) || matches!(known.state, BuildState::Failed | BuildState::FailedOther)
 }
 
 /// Tells whether it still matters what a build that stands so needs.
@@ -655,8 +763,33 @@ async fn add_outputs(
     Ok(())
 }
 
-async fn add_edges(transaction: &Transaction<'_>, graph: &Graph) -> Result<(), DatabaseError> {
-    let (builds, dependencies): (Vec<BuildId>, Vec<BuildId>) = graph.new_edges.iter().copied().unzip();
+/// What was needed by derivations whose place others take holds still: a result of it must not be counted for a build that waits for
+/// other things by then.
+async fn hold_dropped(transaction: &Transaction<'_>, graph: &Graph) -> Result<(), DatabaseError> {
+    let ids: Vec<BuildId> = graph.dropped_edges.iter().map(|(_, dependency)| *dependency).collect();
+    if !ids.is_empty() {
+        statement!("registration/hold_dropped").execute(transaction, &[&ids]).await?;
+    }
+    Ok(())
+}
+
+/// Records what builds need. A build that was to take another derivation, and that somebody works at now, needs what it needed.
+async fn write_edges(
+    transaction: &Transaction<'_>,
+    graph: &Graph,
+    outcomes: &[Outcome],
+) -> Result<(), DatabaseError> {
+    let nodes = graph.nodes.iter().zip(outcomes);
+    let kept = nodes.filter(|(node, to)| node.renewal.is_some() && !to.takes_derivation);
+    let kept: HashSet<BuildId> = kept.map(|(node, _)| node.id).collect();
+    let changed = |edges: &[(BuildId, BuildId)]| -> (Vec<BuildId>, Vec<BuildId>) {
+        edges.iter().copied().filter(|(build, _)| !kept.contains(build)).unzip()
+    };
+    let (builds, dependencies) = changed(&graph.dropped_edges);
+    if !builds.is_empty() {
+        statement!("registration/drop_edges").execute(transaction, &[&builds, &dependencies]).await?;
+    }
+    let (builds, dependencies) = changed(&graph.new_edges);
     statement!("registration/add_edges").execute(transaction, &[&builds, &dependencies]).await?;
     Ok(())
 }
@@ -755,7 +888,7 @@ async fn share(
     specification: SpecificationId,
     graph: &Graph,
 ) -> Result<(), DatabaseError> {
-    let unfinished = graph.nodes.iter().filter(|node| node.known.is_some_and(takes_edges));
+    let unfinished = graph.nodes.iter().filter(|node| node.known.is_some_and(takes_derivation));
     let ids: Vec<BuildId> = unfinished.map(|node| node.id).collect();
     if !ids.is_empty() {
         statement!("registration/share_lanes").execute(transaction, &[&ids, &specification]).await?;
@@ -793,11 +926,11 @@ async fn change_builds(
     last: &[Outcome],
     derivations: &Derivations,
 ) -> Result<Published, DatabaseError> {
-    // The store may have lost the derivation that a build was made for long ago; this evaluation's is there.
-    let mut named: HashMap<usize, DerivationId> = HashMap::new();
-    for (build, &place) in registration.builds.iter().zip(&graph.node_of) {
-        named.entry(place).or_insert_with(|| derivations.id(build));
-    }
+    let limits: HashMap<DerivationId, (u32, u32)> = registration
+        .builds
+        .iter()
+        .map(|build| (derivations.id(build), (build.timeout, build.max_silent)))
+        .collect();
     let mut published = Published { jobs: registration.jobs.len(), ..Published::default() };
     let mut changes: Vec<(BuildId, &Outcome, Option<DerivationId>)> = Vec::new();
     for (place, node) in graph.nodes.iter().enumerate() {
@@ -807,8 +940,8 @@ async fn change_builds(
             None => *to != first[place],
         };
         if changed {
-            let derivation = if to.revived { named.get(&place).copied() } else { None };
-            changes.push((node.id, to, derivation));
+            let renewal = node.renewal.filter(|_| to.takes_derivation);
+            changes.push((node.id, to, renewal.map(|renewal| renewal.derivation)));
         }
         match node.known {
             None => published.new += 1,
@@ -827,6 +960,13 @@ async fn change_builds(
     let failed: Vec<Option<BuildId>> = changes.iter().map(|(_, to, _)| to.failed_build).collect();
     let revived: Vec<bool> = changes.iter().map(|(_, to, _)| to.revived).collect();
     let derivations: Vec<Option<DerivationId>> = changes.iter().map(|(.., derivation)| *derivation).collect();
+    let seconds = |seconds: u32| i32::try_from(seconds).unwrap_or(i32::MAX);
+    let limits = derivations.iter().map(|derivation| derivation.and_then(|id| limits.get(&id)));
+    let (timeouts, silences): (Vec<Option<i32>>, Vec<Option<i32>>) = limits
+        .map(|limits| {
+            (limits.map(|(timeout, _)| seconds(*timeout)), limits.map(|(_, silent)| seconds(*silent)))
+        })
+        .unzip();
     let paths: Vec<i64> = changes.iter().map(|(_, to, _)| to.remaining_path).collect();
     let expected: Vec<i64> = changes.iter().map(|(_, to, _)| to.expected_ms).collect();
     let emergencies: Vec<bool> = changes.iter().map(|(_, to, _)| to.emergency).collect();
@@ -844,6 +984,8 @@ async fn change_builds(
                 &paths,
                 &expected,
                 &emergencies,
+                &timeouts,
+                &silences,
             ],
         )
         .await?;

@@ -1,10 +1,11 @@
 //! What publishing an evaluation does to each build: a pure function of the graph.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use hauberk_order::remaining_paths;
 
-use crate::{BuildId, BuildState, Priority};
+use crate::{BuildId, BuildState, DerivationId, Priority};
 
 /// A build that the evaluation wants, or that such a one needs.
 #[derive(Debug, Clone)]
@@ -19,10 +20,27 @@ pub(super) struct Node {
     pub(super) expected_ms: i64,
     /// How it stands in the database; `None` for a new one.
     pub(super) known: Option<Known>,
+    /// The derivation that it takes, if it is known and nobody works at it.
+    pub(super) renewal: Option<Renewal>,
     /// What it needs, as places in the graph, each once. Left empty where that does not matter any more.
     pub(super) dependencies: Vec<usize>,
     /// Whether some of those dependencies are not recorded yet.
     pub(super) has_new_edges: bool,
+}
+
+impl Node {
+    /// Tells whether there is a derivation for it that is not known to fail, if it has failed.
+    fn is_mended(&self) -> bool {
+        self.renewal.is_some_and(|renewal| renewal.is_untried)
+    }
+}
+
+/// Another derivation that gives what a known build gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Renewal {
+    pub(super) derivation: DerivationId,
+    /// Whether no attempt has failed by it.
+    pub(super) is_untried: bool,
 }
 
 /// How a build stands in the database.
@@ -60,13 +78,25 @@ pub(super) struct Outcome {
     pub(super) remaining_path: i64,
     /// Whether a build that was final begins anew.
     pub(super) revived: bool,
+    /// Whether it takes the derivation that the evaluation has for it.
+    pub(super) takes_derivation: bool,
 }
 
 impl Outcome {
     fn unchanged(known: Known) -> Self {
         let Known { state, priority, unmet, failed_build, emergency, expected_ms, remaining_path, .. } =
             known;
-        Self { state, priority, unmet, failed_build, emergency, expected_ms, remaining_path, revived: false }
+        Self {
+            state,
+            priority,
+            unmet,
+            failed_build,
+            emergency,
+            expected_ms,
+            remaining_path,
+            revived: false,
+            takes_derivation: false,
+        }
     }
 
     /// Tells whether the row of a build that stands as `known` has to be written.
@@ -140,8 +170,11 @@ pub(super) fn plan(nodes: &[Node], order: &Order) -> Vec<Outcome> {
             expected_ms: node.expected_ms,
             remaining_path: 0,
             revived: false,
+            takes_derivation: false,
         })
         .collect();
+    let mended = nodes.iter().filter(|node| node.is_mended()).map(|node| node.id);
+    let mended: HashSet<BuildId> = mended.collect();
     for &place in &order.places {
         let node = &nodes[place];
         let root = node.dependencies.iter().filter_map(|&dependency| roots[dependency]).min();
@@ -151,8 +184,9 @@ pub(super) fn plan(nodes: &[Node], order: &Order) -> Vec<Outcome> {
             .filter(|&&dependency| nodes[dependency].known.is_none_or(|known| !known.is_met()))
             .count();
         let unmet = i32::try_from(unmet).unwrap_or(i32::MAX);
+        let blamed = node.known.and_then(|known| known.failed_build).filter(|id| !mended.contains(id));
         let wish = Wish { urgency: urgencies[place], remaining_path: paths[place] };
-        (outcomes[place], roots[place]) = outcome(node, wish, unmet, root);
+        (outcomes[place], roots[place]) = outcome(node, wish, &Below { unmet, root, blamed });
     }
     outcomes
 }
@@ -164,9 +198,22 @@ struct Wish {
     remaining_path: i64,
 }
 
-/// Decides about one build, given how many of its dependencies are unmet and which failed in the first place.
-fn outcome(node: &Node, wish: Wish, unmet: i32, root: Option<BuildId>) -> (Outcome, Option<BuildId>) {
+/// How that stands which a build needs.
+#[derive(Debug, Clone, Copy)]
+struct Below {
+    /// How many of its dependencies are unmet.
+    unmet: i32,
+    /// Which build below failed in the first place.
+    root: Option<BuildId>,
+    /// The one that is recorded to have.
+    blamed: Option<BuildId>,
+}
+
+/// Decides about one build; gives besides which build is to blame if that, or this, has failed.
+fn outcome(node: &Node, wish: Wish, below: &Below) -> (Outcome, Option<BuildId>) {
     use BuildState as S;
+    let Below { unmet, root, blamed } = *below;
+    let takes_derivation = node.renewal.is_some();
     let Wish { urgency: (priority, emergency), remaining_path } = wish;
     let expected_ms =
         node.known.map_or(node.expected_ms, |known| renewed(known.expected_ms, node.expected_ms));
@@ -185,6 +232,7 @@ fn outcome(node: &Node, wish: Wish, unmet: i32, root: Option<BuildId>) -> (Outco
             expected_ms,
             remaining_path,
             revived,
+            takes_derivation,
         };
         (outcome, root)
     };
@@ -192,14 +240,17 @@ fn outcome(node: &Node, wish: Wish, unmet: i32, root: Option<BuildId>) -> (Outco
     match known.state {
         S::Succeeded if known.collected => fresh(S::Ready, true),
         S::Succeeded => (Outcome::unchanged(known), None),
-        S::Failed | S::FailedOther => (Outcome::unchanged(known), Some(node.id)),
+        S::Failed | S::FailedOther if node.is_mended() => fresh(S::Ready, true),
+        S::Failed | S::FailedOther => {
+            (Outcome { takes_derivation, ..Outcome::unchanged(known) }, Some(node.id))
+        }
         S::Assigned | S::Running | S::Built | S::Fetching => {
             (Outcome { priority, emergency, ..Outcome::unchanged(known) }, None)
         }
         S::Canceled => fresh(S::Ready, true),
         S::FailedDependency if root.is_some() => {
-            let failed_build = known.failed_build.or(root);
-            (Outcome { unmet, failed_build, ..Outcome::unchanged(known) }, root)
+            let failed_build = blamed.filter(|_| !takes_derivation).or(root);
+            (Outcome { unmet, failed_build, takes_derivation, ..Outcome::unchanged(known) }, root)
         }
         S::FailedDependency => fresh(S::Ready, true),
         S::Held if root.is_none() => {
@@ -209,6 +260,7 @@ fn outcome(node: &Node, wish: Wish, unmet: i32, root: Option<BuildId>) -> (Outco
                 unmet,
                 expected_ms,
                 remaining_path,
+                takes_derivation,
                 ..Outcome::unchanged(known)
             };
             (held, None)
@@ -245,7 +297,7 @@ fn paths(nodes: &[Node]) -> Vec<i64> {
     let durations: Vec<Duration> = nodes
         .iter()
         .map(|node| match node.known {
-            Some(known) if is_over(known) => Duration::ZERO,
+            Some(known) if is_over(known) && !node.is_mended() => Duration::ZERO,
             _ => Duration::from_millis(u64::try_from(node.expected_ms).unwrap_or(0)),
         })
         .collect();
@@ -261,7 +313,7 @@ fn paths(nodes: &[Node]) -> Vec<i64> {
         .collect()
 }
 
-/// Whether a build is final and does not begin anew.
+/// Whether a build is final and does not begin anew of itself.
 fn is_over(known: Known) -> bool {
     known.is_met() || matches!(known.state, BuildState::Failed | BuildState::FailedOther)
 }
@@ -303,6 +355,7 @@ mod tests {
             emergency: false,
             expected_ms: 1000,
             known: None,
+            renewal: None,
             dependencies: dependencies.to_vec(),
             has_new_edges: false,
         }
@@ -421,6 +474,43 @@ mod tests {
         assert_eq!(states[1], (S::Waiting, 1, None, true));
         assert_eq!(states[2], (S::Ready, 0, None, true));
         assert_eq!(states[3], (S::FailedDependency, 1, Some(5), false));
+    }
+
+    #[test]
+    fn a_failed_build_begins_anew_by_a_derivation_that_is_not_known_to_fail() {
+        let mut nodes = [
+            known(3, S::FailedDependency, 1, &[1]),
+            known(1, S::Failed, 0, &[4]),
+            known(4, S::FailedDependency, 2, &[1, 3]),
+            known(2, S::FailedOther, 0, &[]),
+            new(5, 99, &[]),
+        ];
+        for (node, failed) in [(0, 1), (2, 1)] {
+            nodes[node].known.as_mut().unwrap().failed_build = Some(BuildId::new(failed));
+        }
+        let derivation = DerivationId::new(7);
+        nodes[1].renewal = Some(Renewal { derivation, is_untried: true });
+        nodes[3].renewal = Some(Renewal { derivation, is_untried: false });
+        assert_eq!(
+            states(&nodes),
+            [
+                (S::Waiting, 1, None, true),
+                (S::Waiting, 1, None, true),
+                // What is mended is not to blame any more.
+                (S::FailedDependency, 2, Some(2), false),
+                (S::FailedOther, 0, None, false),
+                (S::Ready, 0, None, false),
+            ]
+        );
+        let plan = plan(&nodes, &Order::of(&nodes).unwrap());
+        let takes: Vec<bool> = plan.iter().map(|to| to.takes_derivation).collect();
+        assert_eq!(takes, [false, true, false, true, false], "a later restart takes the newest derivation");
+        assert!(plan[3].changes(nodes[3].known.unwrap()));
+
+        // Somebody has begun to work at it meanwhile.
+        nodes[1].known.as_mut().unwrap().state = S::Running;
+        let plan = super::plan(&nodes, &Order::of(&nodes).unwrap());
+        assert_eq!((plan[1].state, plan[1].takes_derivation), (S::Running, false));
     }
 
     #[test]
