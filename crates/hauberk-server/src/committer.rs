@@ -233,7 +233,7 @@ impl Committer {
                         "the database refuses a step for build {}; it is left out",
                         batch.builds.first().map_or(0, |build| build.get())
                     );
-                    let done = batch.claims.iter().map(|claim| Committed::NotGranted(*claim)).collect();
+                    let done = batch.ops().filter_map(|op| refused(&op)).collect();
                     return Recorded { done, soon: None };
                 }
                 Err(error) => {
@@ -244,6 +244,9 @@ impl Committer {
                     );
                     let mut done = Vec::new();
                     for op in batch.ops() {
+                        if matches!(&op, Op::Succeed(fetched) if is_refused(&done, fetched.attempt)) {
+                            continue;
+                        }
                         let one = Batch::new(vec![op]);
                         let recorded = Box::pin(self.record(&one, false)).await;
                         done.extend(match recorded.soon {
@@ -371,6 +374,22 @@ async fn linger(ops: &mut UnboundedReceiver<Op>, batch: &mut Vec<Op>) {
             Ok(_) | Err(_) => return,
         }
     }
+}
+
+/// What the dispatcher is told of a step that the database refuses for good. Nothing waits for a start, and an end holds nothing that a
+/// worker has worded.
+fn refused(op: &Op) -> Option<Committed> {
+    match op {
+        Op::Claim(claim) => Some(Committed::NotGranted(*claim)),
+        Op::Built(built) => Some(Committed::Refused(built.attempt)),
+        Op::Succeed(fetched) => Some(Committed::Refused(fetched.attempt)),
+        Op::Start { .. } | Op::End(_) => None,
+    }
+}
+
+/// Whether the word that an attempt succeeded was refused: then its success is not recorded either.
+fn is_refused(done: &[Committed], attempt: AttemptId) -> bool {
+    done.iter().any(|done| matches!(done, Committed::Refused(refused) if *refused == attempt))
 }
 
 fn push_effects(done: &mut Vec<Committed>, effects: Effects) {
@@ -513,6 +532,47 @@ mod tests {
 
     fn start(number: i64) -> Op {
         Op::Start { attempt: AttemptId::new(number), build: BuildId::new(number), inputs_ms: 1 }
+    }
+
+    /// A worker's word with an output that PostgreSQL has no text for.
+    fn unheard_of(number: i64) -> Op {
+        let Op::Built(mut built) = built(number) else { unreachable!() };
+        built.outputs.push(dispatch::BuiltOutput {
+            name: "out\0".to_owned(),
+            path: "/nix/store/00000000000000000000000000000000-hello".parse().unwrap(),
+            nar_hash: vec![7; 32],
+            nar_size: 120,
+            references: Vec::new(),
+        });
+        Op::Built(built)
+    }
+
+    #[tokio::test]
+    async fn a_step_that_the_database_refuses_is_told_and_holds_up_no_other() {
+        let test = hauberk_database::testing::TestDatabase::new().await;
+        let committer = Committer {
+            database: test.database().clone(),
+            epoch: Epoch::new(1),
+            server: ServerId::new(1),
+            metrics: Metrics::default(),
+            disk: Disk::default(),
+            company: Company::new(Duration::from_secs(3600)),
+        };
+        let told = |recorded: Recorded| -> Vec<String> {
+            let said = recorded.done.iter().map(|done| match done {
+                Committed::Built(id) => format!("{id} built"),
+                Committed::Succeeded(id) => format!("{id} succeeded"),
+                Committed::Refused(id) => format!("{id} refused"),
+                other => panic!("{other:?}"),
+            });
+            said.collect()
+        };
+        let alone = Batch::new(vec![start(1), unheard_of(1)]);
+        assert_eq!(told(committer.record(&alone, false).await), ["1 refused"]);
+        let batch = Batch::new(vec![built(3), unheard_of(2), succeed(2), unheard_of(4)]);
+        let mut told = told(committer.record(&batch, false).await);
+        told.sort_unstable();
+        assert_eq!(told, ["2 refused", "3 built", "4 refused"]);
     }
 
     #[test]

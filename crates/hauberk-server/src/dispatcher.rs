@@ -634,6 +634,10 @@ impl Dispatcher {
                     _ => self.forget_result(attempt.worker, id),
                 }
             }
+            Committed::Refused(id) => {
+                let message = "the database refuses what was reported of it".to_owned();
+                self.end(id, AttemptClass::Daemon, message, Measures::default(), By::Worker);
+            }
             Committed::Moved(id) => self.moved(id),
             Committed::Effects(effects) => self.ready(&effects.ready),
             Committed::TakenBack(id, worker, verdict) => self.taken_back(worker, id, verdict, now),

@@ -85,6 +85,8 @@ pub(crate) enum Committed {
     Succeeded(AttemptId),
     /// The attempt has ended.
     Ended(AttemptId),
+    /// The database refuses what was to be recorded of the attempt, and always will.
+    Refused(AttemptId),
     /// The attempt is another server's by now: nothing was recorded about it.
     Moved(AttemptId),
     /// What the batch changed besides.

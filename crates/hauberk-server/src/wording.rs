@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use hauberk_database::dispatch::{AttemptClass, BuiltOutput, Claimed, Measures};
 use hauberk_protocol::proto::{Assign, AttemptKind, ExpectedOutput, Finished, Input};
-use hauberk_store::StorePath;
+use hauberk_store::{OutputName, StorePath};
 
 use crate::step::Policy;
 
@@ -64,16 +64,23 @@ pub(crate) fn result_message(finished: &Finished, class: AttemptClass) -> String
     message
 }
 
+/// The outputs that a worker says it has built.
+///
+/// # Errors
+/// What is wrong with them, in a line: no text gets further that the database could not take.
 pub(crate) fn built_outputs(finished: &Finished) -> Result<Vec<BuiltOutput>, String> {
     let mut names = BTreeSet::new();
     finished
         .outputs
         .iter()
         .map(|output| {
+            OutputName::parse(&output.name).map_err(|error| one_line(&error.to_string()))?;
             if !names.insert(output.name.as_str()) {
                 return Err(format!("output `{}` is there twice", output.name));
             }
-            let parse = |text: &String| StorePath::parse(text).map_err(|error| format!("`{text}`: {error}"));
+            let parse = |text: &String| {
+                StorePath::parse(text).map_err(|error| one_line(&format!("`{text}`: {error}")))
+            };
             if output.nar_hash.len() != 32 {
                 return Err(format!(
                     "output `{}` has a hash of {} bytes",
@@ -108,4 +115,41 @@ pub(crate) fn one_line(text: &str) -> String {
         line.push('…');
     }
     line.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use hauberk_protocol::proto::OutputInfo;
+
+    use super::*;
+
+    #[test]
+    fn only_outputs_that_can_be_recorded_are_taken() {
+        let good = OutputInfo {
+            name: "out".to_owned(),
+            path: "/nix/store/00000000000000000000000000000000-hello".to_owned(),
+            nar_hash: vec![7; 32].into(),
+            nar_size: 120,
+            references: vec!["/nix/store/00000000000000000000000000000000-hello".to_owned()],
+        };
+        let read = |outputs: Vec<OutputInfo>| built_outputs(&Finished { outputs, ..Finished::default() });
+        assert_eq!(read(vec![good.clone()]).unwrap().len(), 1);
+        let spoilt: [fn(&mut OutputInfo); 8] = [
+            |output| output.name = "out\0".to_owned(),
+            |output| output.name = String::new(),
+            |output| output.name = "a b".to_owned(),
+            |output| output.path.push('\0'),
+            |output| output.path = "/nix\0/store/00000000000000000000000000000000-hello".to_owned(),
+            |output| output.references.push("/nix/store/00000000000000000000000000000000-a\0".to_owned()),
+            |output| output.nar_hash = vec![7; 31].into(),
+            |output| output.nar_size = u64::MAX,
+        ];
+        for (index, spoil) in spoilt.into_iter().enumerate() {
+            let mut output = good.clone();
+            spoil(&mut output);
+            let problem = read(vec![output]).unwrap_err();
+            assert!(!problem.chars().any(char::is_control), "{index}: {problem}");
+        }
+        read(vec![good.clone(), good]).unwrap_err();
+    }
 }
