@@ -4,11 +4,13 @@ use anyhow::Result;
 use hauberk_tests::{Deadline, Farm, FarmConfig};
 
 /// What fails by the package's fault, and its class.
-const FAILURES: [(&str, &str); 7] = [
+const FAILURES: [(&str, &str); 9] = [
     ("broken-1", "build_failed"),
     ("no-space-1", "build_failed"),
     ("no-output-1", "build_failed"),
     ("source-1", "build_failed"),
+    ("chatty-1", "log_limit"),
+    ("bulky-1", "output_limit"),
     ("talker-1", "timed_out"),
     ("sleeper-1", "silent"),
     ("leaver-1", "silent"),
@@ -20,6 +22,9 @@ const GRAPH: &str = r#"
   needs-broken = job "needs-broken-1" "cat ${broken} ${fine} > $out";
   needs-that = job "needs-that-1" "cat ${needs-broken} > $out";
   no-space = job "no-space-1" "echo 'cannot write: No space left on device' >&2; exit 1";
+  chatty = job "chatty-1" "while true; do echo a line and another one; done";
+  bulky = job "bulky-1" "head -c 1100000 /dev/zero > $out";
+  slim = job "slim-1" "head -c 1000000 /dev/zero > $out";
   no-output = job "no-output-1" "echo forgot something";
   talker = job "talker-1" "while true; do echo still here; sleep 0.2; done" // { meta.timeout = 3; };
   sleeper = job "sleeper-1" "echo good night; sleep 1000" // { meta.maxSilent = 2; };
@@ -40,7 +45,15 @@ const GRAPH: &str = r#"
 #[tokio::test]
 async fn failures_are_told_apart_and_reach_their_dependents() -> Result<()> {
     let mut farm = Farm::create(FarmConfig { slots: 2, ..FarmConfig::new()? })?;
-    farm.start_all().await?;
+    let mut server = farm
+        .server_launch()
+        .args(["--log-limit=1", "--output-limit=1"])
+        .start("remote-server", farm.directory())?;
+    server.wait_ready(Deadline::seconds(60))?;
+    farm.server = Some(server);
+    for worker in 0..farm.workers.len() {
+        farm.start_worker(worker)?;
+    }
     let (repository, specification) = farm.repository("failures", GRAPH)?;
     farm.start_register(&[specification])?;
     farm.wait_for_evaluations(1, Deadline::seconds(60)).await?;
@@ -53,6 +66,9 @@ async fn failures_are_told_apart_and_reach_their_dependents() -> Result<()> {
         // There is plenty: what a log says proves nothing.
         ("no-space-1", "failed"),
         ("no-output-1", "failed"),
+        ("chatty-1", "failed"),
+        ("bulky-1", "failed"),
+        ("slim-1", "succeeded"),
         ("talker-1", "failed"),
         ("sleeper-1", "failed"),
         ("source-1", "failed"),
@@ -71,6 +87,11 @@ async fn failures_are_told_apart_and_reach_their_dependents() -> Result<()> {
     let told =
         |rows: Vec<tokio_postgres::Row>| -> Vec<Vec<String>> { rows.iter().map(|row| row.get(0)).collect() };
     assert_eq!(told(farm.query(classes, &[&failed]).await?), expected, "none of it is tried again");
+    // No more than whole lines of the mebibyte that `--log-limit=1` gives it.
+    let statement =
+        "select a.log_bytes from attempts a join builds b on b.id = a.build_id where b.name = 'chatty-1'";
+    let log: i64 = farm.query(statement, &[]).await?[0].get(0);
+    assert!(log <= 1 << 20 && log > (1 << 20) - 1000, "{log} bytes of log");
     let blamed = farm
         .query(
             "select f.name from builds b join builds f on f.id = b.failed_build_id where b.state = 'failed_dependency'",
@@ -98,11 +119,11 @@ async fn failures_are_told_apart_and_reach_their_dependents() -> Result<()> {
         |rows: Vec<tokio_postgres::Row>| -> Vec<String> { rows.iter().map(|row| row.get(0)).collect() };
     let statement = "select name from builds where state = 'succeeded' and generation = $1 order by name";
     let built = names(farm.query(statement, &[&1]).await?);
-    assert_eq!(built, ["broken-1", "fine-1", "needs-broken-1", "needs-that-1"]);
+    assert_eq!(built, ["broken-1", "fine-1", "needs-broken-1", "needs-that-1", "slim-1"]);
     assert_eq!(names(farm.query(statement, &[&2]).await?), ["package-1", "program-1", "source-1"]);
     let first = "select j.name from jobs j join builds b on b.id = j.build_id \
                  where j.evaluation_id = (select min(id) from evaluations) and b.state = 'succeeded' order by 1";
-    assert_eq!(names(farm.query(first, &[]).await?), ["fine", "package", "program", "source"]);
+    assert_eq!(names(farm.query(first, &[]).await?), ["fine", "package", "program", "slim", "source"]);
 
     // What is known to fail was not tried again: all but the mended source has the one attempt that it had.
     let mut expected = FAILURES;

@@ -154,6 +154,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     log_limit: u64,
 
+    /// Largest output of a build, in MiB of its nar; 0 = no limit
+    #[arg(long, value_name = "MIB", default_value_t = 0)]
+    output_limit: u64,
+
     /// Largest build product that is taken out of an output, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 65_536)]
     product_limit: u64,
@@ -282,6 +286,7 @@ impl Options {
                 },
                 log: self.log_limit.saturating_mul(1 << 20),
                 log_expiry: self.log_expiry,
+                output: self.output_limit.saturating_mul(1 << 20),
                 product: self.product_limit.saturating_mul(1 << 20),
                 ageing: self.ageing,
                 priority_and_age_alone: self.priority_and_age_alone,
@@ -380,6 +385,31 @@ mod tests {
     use hauberk_store::signature::{guix, nix};
 
     use super::*;
+
+    /// The command line as `hauberk remote-server` reads it.
+    #[derive(Debug, clap::Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn limits_are_what_the_options_say() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key");
+        std::fs::write(&key, nix::SecretKey::generate("farm-1").unwrap().to_string()).unwrap();
+        let limits = |options: &[&str]| {
+            let words = ["remote-server", "--insecure", "--signing-key"].iter().map(std::ffi::OsStr::new);
+            let words = words.chain([key.as_os_str()]).chain(options.iter().map(std::ffi::OsStr::new));
+            let parsed = <CommandLine as clap::Parser>::try_parse_from(words).unwrap();
+            parsed.options.check().unwrap().limits
+        };
+        let standard = limits(&[]);
+        assert_eq!(standard.log_expiry, Some(std::time::Duration::from_secs(6 * 30 * 24 * 60 * 60)));
+        assert_eq!((standard.log, standard.output), (256 << 20, 0));
+        let small = limits(&["--log-limit=2", "--output-limit=3", "--log-expiry=never"]);
+        assert_eq!((small.log, small.output, small.log_expiry), (2 << 20, 3 << 20, None));
+    }
 
     #[test]
     fn stores_follow_from_keys_unless_they_are_named() {
