@@ -105,6 +105,68 @@ async fn a_running_build_is_canceled_and_begins_anew_when_it_is_restarted() -> R
     farm.stop_all()
 }
 
+/// What two specifications want, and what only one of them does.
+const SHARED: &str = r#"
+  first = job "first-1" ''
+    echo here it begins
+    ${gate "first"}
+    echo first > $out
+  '';
+  last = job "last-1" ''
+    ${gate "last"}
+    echo last > $out
+  '';
+  second = job "second-1" "cat ${first} > $out; echo second >> $out";
+"#;
+
+#[tokio::test]
+async fn a_running_build_that_two_evaluations_want_is_stopped_when_both_are_canceled() -> Result<()> {
+    let mut farm = Farm::create(FarmConfig::new()?)?;
+    farm.start_all().await?;
+    let (_, shared) = farm.repository("shared", SHARED)?;
+    let more = format!("{SHARED}  alone = job \"alone-1\" \"cat ${{first}} > $out\";\n");
+    let (_, with_more) = farm.repository("with-more", &more)?;
+    farm.start_register(&[shared, with_more])?;
+    farm.wait_for_evaluations(2, Deadline::seconds(60)).await?;
+    farm.gates.wait_for_arrivals("first", 1, Deadline::seconds(60))?;
+    farm.gates.wait_for_arrivals("last", 1, Deadline::seconds(60))?;
+    farm.wait_for_build("first-1", &["running"], Deadline::seconds(60)).await?;
+    farm.wait_for_build("last-1", &["running"], Deadline::seconds(60)).await?;
+    let mut evaluations = Vec::new();
+    for specification in ["with-more", "shared"] {
+        let statement = "select e.id from evaluations e join specifications s on s.id = e.specification_id where s.name = $1";
+        let id: i64 = farm.query(statement, &[&specification]).await?[0].get(0);
+        evaluations.push(id.to_string());
+    }
+
+    operate(&farm, &["evaluation", "cancel", &evaluations[0]])?;
+    // What the other wants goes on: to its end, if it is let.
+    farm.expect_states(&[
+        ("alone-1", "canceled"),
+        ("first-1", "running"),
+        ("last-1", "running"),
+        ("second-1", "waiting"),
+    ])
+    .await?;
+    farm.gates.open("last")?;
+    farm.wait_for_build("last-1", &["succeeded"], Deadline::seconds(60)).await?;
+    farm.expect_states(&[("first-1", "running"), ("second-1", "waiting")]).await?;
+    assert_eq!(classes(&farm, "first-1").await?, [""]);
+
+    operate(&farm, &["evaluation", "cancel", &evaluations[1]])?;
+    farm.wait_for_build("first-1", &["canceled"], Deadline::seconds(60)).await?;
+    farm.expect_states(&[("last-1", "succeeded"), ("second-1", "canceled")]).await?;
+    assert_eq!(classes(&farm, "first-1").await?, ["canceled"]);
+    assert_eq!(classes(&farm, "last-1").await?, ["succeeded"]);
+    // Its builder is gone, and nobody came to the gates again.
+    for host in &farm.workers {
+        let left = host.machine.command("pgrep").args(["-f", "first.reached"]).run().unwrap_or_default();
+        assert_eq!(left, "", "{} has left-over builders", host.name());
+    }
+    assert_eq!((farm.gates.arrivals("first"), farm.gates.arrivals("last")), (1, 1));
+    farm.stop_all()
+}
+
 #[tokio::test]
 async fn a_worker_that_does_not_stop_a_canceled_build_loses_it_but_not_its_slot() -> Result<()> {
     let mut farm = Farm::create(FarmConfig { workers: 1, ..FarmConfig::new()? })?;

@@ -193,6 +193,28 @@ async fn an_evaluation_that_wants_a_build_that_is_being_stopped_gets_it() {
 }
 
 #[tokio::test]
+async fn a_running_build_goes_on_until_the_last_evaluation_gives_it_up() {
+    // 0 is needed by 1, which the first evaluation wants alone, and by 2.
+    let graph: &[&[usize]] = &[&[], &[0], &[0]];
+    let farm = Farm::with(graph).await;
+    let other = farm.evaluate(graph, &[2]).await;
+    let claimed = farm.running(0).await;
+    let canceled = farm.cancel_evaluation(farm.evaluation).await.unwrap();
+    assert_eq!((canceled.stopping, canceled.canceled), (Vec::new(), farm.ids(&[1]).await));
+    assert!(farm.to_stop().await.is_empty(), "the other evaluation still wants it");
+    assert_eq!(farm.states().await, ["running", "canceled", "waiting"]);
+    farm.check().await;
+
+    let canceled = farm.cancel_evaluation(other).await.unwrap();
+    assert_eq!((canceled.stopping, canceled.canceled), (farm.ids(&[0]).await, farm.ids(&[2]).await));
+    assert_eq!(farm.to_stop().await, [claimed.attempt.get()]);
+    assert_eq!(farm.states().await, ["running", "canceled", "canceled"]);
+    farm.end(&claimed, AttemptClass::Canceled, Consequence::Ready).await;
+    assert_eq!(farm.states().await, ["canceled"; 3]);
+    farm.check().await;
+}
+
+#[tokio::test]
 async fn an_evaluation_that_runs_is_not_published_once_it_is_canceled() {
     let farm = Farm::with(&[&[]]).await;
     let client = farm.client().await;
