@@ -550,6 +550,10 @@ mod tests {
     #[tokio::test]
     async fn a_step_that_the_database_refuses_is_told_and_holds_up_no_other() {
         let test = hauberk_database::testing::TestDatabase::new().await;
+        let attempts = "insert into attempts (id, build_id, derivation_id, generation, number, kind, worker_id, session, epoch)
+                        overriding system value
+                        select n, n, n, 1, 1, 'first', 1, 1, 1 from generate_series(1, 4) n";
+        test.client().await.batch_execute(attempts).await.unwrap();
         let committer = Committer {
             database: test.database().clone(),
             epoch: Epoch::new(1),

@@ -821,6 +821,24 @@ fn what_failed_by_the_farms_fault_is_tried_elsewhere() {
     assert_eq!(bench.claim().worker, WorkerId::new(2));
 }
 
+#[test]
+fn an_attempt_whose_record_is_refused_ends_and_its_build_is_tried_again() {
+    let mut bench = Bench::new();
+    let session = bench.join(1, 1, 1);
+    bench.settle();
+    bench.queue(&[7]);
+    bench.settle();
+    bench.dispatcher.finished(session, &success(101));
+    bench.settle();
+    bench.committed(Committed::Refused(AttemptId::new(101)));
+    assert_eq!(ended(&bench.settle()), [(101, AttemptClass::Daemon, RETRY)]);
+    bench.committed(Committed::Ended(AttemptId::new(101)));
+    assert_eq!(sent(&bench.settle()), ["Ack", "Release"]);
+    // Refused twice, it is not ended twice.
+    bench.committed(Committed::Refused(AttemptId::new(101)));
+    assert!(ended(&bench.settle()).is_empty());
+}
+
 /// Two workers that get builds one by one.
 struct Ward {
     bench: Bench,

@@ -397,7 +397,8 @@ mod tests {
     fn limits_are_what_the_options_say() {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("key");
-        std::fs::write(&key, nix::SecretKey::generate("farm-1").unwrap().to_string()).unwrap();
+        let secret = nix::SecretKey::generate("farm-1").unwrap();
+        std::fs::write(&key, secret.to_secret_string().as_str()).unwrap();
         let limits = |options: &[&str]| {
             let words = ["remote-server", "--insecure", "--signing-key"].iter().map(std::ffi::OsStr::new);
             let words = words.chain([key.as_os_str()]).chain(options.iter().map(std::ffi::OsStr::new));
