@@ -399,6 +399,8 @@ mod tests {
         let key = directory.path().join("key");
         let secret = nix::SecretKey::generate("farm-1").unwrap();
         std::fs::write(&key, secret.to_secret_string().as_str()).unwrap();
+        let owner = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
+        std::fs::set_permissions(&key, owner).unwrap();
         let limits = |options: &[&str]| {
             let words = ["remote-server", "--insecure", "--signing-key"].iter().map(std::ffi::OsStr::new);
             let words = words.chain([key.as_os_str()]).chain(options.iter().map(std::ffi::OsStr::new));
