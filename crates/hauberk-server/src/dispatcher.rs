@@ -635,8 +635,12 @@ impl Dispatcher {
                 }
             }
             Committed::Refused(id) => {
-                let message = "the database refuses what was reported of it".to_owned();
-                self.end(id, AttemptClass::Daemon, message, Measures::default(), By::Worker);
+                let Some(attempt) = self.attempts.get(&id) else { return };
+                // In any other phase it is not what is waited for.
+                if matches!(attempt.phase, Phase::Concluding | Phase::Fetching | Phase::Ending) {
+                    let message = "the database refuses what was reported of it".to_owned();
+                    self.end(id, AttemptClass::Daemon, message, Measures::default(), By::Worker);
+                }
             }
             Committed::Moved(id) => self.moved(id),
             Committed::Effects(effects) => self.ready(&effects.ready),

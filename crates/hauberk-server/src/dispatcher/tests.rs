@@ -1113,6 +1113,7 @@ records! {
     Committed::Built(_) => "built is recorded",
     Committed::Succeeded(_) => "its success is recorded",
     Committed::Ended(_) => "the end is recorded",
+    Committed::Refused(_) => "its record is refused",
     Committed::Moved(_) => "it is another server's",
     Committed::Effects(_) => "others became ready",
     Committed::TakenBack(_, _, Some(Verdict::Reopened(_))) => "taken back",
@@ -1193,6 +1194,7 @@ const TABLE: &[Row] = &{
         "", "", "", "Release", "Release", "Release", "Release", "Release", "Release", "Release",
     ]),
     ("the end is recorded", ["", "", "", AR, AR, AR, AR, AR, "", AR]),
+    ("its record is refused", ["", "", "", "", "", "", "end daemon", "end daemon", "", "end daemon"]),
     ("it is another server's", [
         "", "", "", "HelloAgain", "HelloAgain", "HelloAgain", "HelloAgain", "HelloAgain", "HelloAgain", "HelloAgain",
     ]),
@@ -1234,6 +1236,7 @@ fn record(bench: &mut Bench, session: SessionId, row: &str) -> Option<Committed>
         "built is recorded" => Committed::Built(id),
         "its success is recorded" => Committed::Succeeded(id),
         "the end is recorded" => Committed::Ended(id),
+        "its record is refused" => Committed::Refused(id),
         "it is another server's" => Committed::Moved(id),
         "others became ready" => Committed::Effects(dispatch::Effects::default()),
         "taken back" => taken_back(1, 101, Verdict::Reopened(reopened(7, None))),
