@@ -55,6 +55,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0014_stores"),
     migration!("0015_counts"),
     migration!("0016_uploads"),
+    migration!("0017_assigned"),
 ];
 
 /// The oldest version this program works with.

@@ -17,10 +17,10 @@ async fn what_was_used_counts_half_after_a_while() {
     assert!(usage::used(&client, hour).await.unwrap().is_empty());
     farm.succeed(0).await;
     farm.succeed(1).await;
-    // One ran for 100 s until now, the other for 100 s until an hour ago.
+    // One ran for 100 s until an hour ago, the other for 100 s until now.
     let paid = "update attempts a set lane_id = b.lane_id from builds b where b.id = a.build_id";
     client.batch_execute(paid).await.unwrap();
-    for (number, ago) in [(0, 0), (1, 3600)] {
+    let ran = async |number: usize, ago: u32| {
         let build = farm.build(number).await;
         let ran = format!(
             "update attempts set assigned_at = now() - interval '{} s', built_at = null, \
@@ -28,11 +28,19 @@ async fn what_was_used_counts_half_after_a_while() {
             ago + 100
         );
         client.batch_execute(&ran).await.unwrap();
-    }
+    };
+    ran(0, 3600).await;
+    ran(1, 0).await;
     let used = usage::used(&client, hour).await.unwrap();
     let [(specification, slot_seconds)] = used.as_slice() else { panic!("{used:?}") };
     assert_eq!(*specification, farm.specification);
     assert!((slot_seconds - 150.0).abs() < 2.0, "{slot_seconds}");
     usage::keep(&client, farm.server, &used).await.unwrap();
     usage::keep(&client, farm.server, &used).await.unwrap();
+    // What is older than six such whiles does not count at all.
+    ran(0, 7 * 3600).await;
+    let used = usage::used(&client, hour).await.unwrap();
+    assert!((used[0].1 - 100.0).abs() < 2.0, "{used:?}");
+    ran(1, 7 * 3600).await;
+    assert!(usage::used(&client, hour).await.unwrap().is_empty());
 }

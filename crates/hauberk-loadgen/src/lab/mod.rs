@@ -55,7 +55,7 @@ pub(crate) enum Ordering {
 }
 
 /// Indexes that only the whole order asks.
-const ORDER_INDEXES: [&str; 3] = ["builds_ready_age", "builds_ready_shared", "attempts_assigned"];
+const ORDER_INDEXES: [&str; 2] = ["builds_ready_age", "builds_ready_shared"];
 
 /// Where and with what a laboratory is made.
 #[derive(Args, Clone, Debug)]
