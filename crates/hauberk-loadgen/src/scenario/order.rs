@@ -41,6 +41,11 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1_000_000)]
     queued: usize,
 
+    /// How long paths behind the builds of `flat` are: so many lengths, one after the other. With 1, builds are given out in the order
+    /// in which they were recorded, as with age alone, and what differs is the work of deciding, without what it costs to go about in tables
+    #[arg(long, default_value_t = 97, value_parser = clap::value_parser!(u32).range(1..))]
+    paths: u32,
+
     /// Builds at once, on all workers together
     #[arg(long, default_value_t = 1000)]
     slots: usize,
@@ -158,8 +163,11 @@ async fn measure(options: &Options, lab: &LabOptions, ordering: Ordering) -> Res
         shares *= 2;
     }
     let client = farm.lab.database().client().await?;
+    let paths = options.paths;
     for step in [
-        "update builds set expected_ms = 1000 + id % 7 * 1000, remaining_path = 1000 + id % 97 * 1000",
+        &format!(
+            "update builds set expected_ms = 1000 + id % 7 * 1000, remaining_path = 1000 + id % {paths} * 1000"
+        ),
         "vacuum (analyze) builds",
         "notify hauberk_ready",
     ] {
