@@ -382,6 +382,7 @@ fn store_directories(named: &[StoreDirectory], keys: &[SecretKey]) -> anyhow::Re
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
     use hauberk_store::signature::{guix, nix};
 
     use super::*;
@@ -402,13 +403,13 @@ mod tests {
         let owner = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
         std::fs::set_permissions(&key, owner).unwrap();
         let limits = |options: &[&str]| {
-            let words = ["remote-server", "--insecure", "--signing-key"].iter().map(std::ffi::OsStr::new);
-            let words = words.chain([key.as_os_str()]).chain(options.iter().map(std::ffi::OsStr::new));
-            let parsed = <CommandLine as clap::Parser>::try_parse_from(words).unwrap();
+            let key = key.to_str().unwrap();
+            let words = [&["remote-server", "--insecure", "--signing-key", key], options].concat();
+            let parsed = CommandLine::try_parse_from(words).unwrap();
             parsed.options.check().unwrap().limits
         };
         let standard = limits(&[]);
-        assert_eq!(standard.log_expiry, Some(std::time::Duration::from_secs(6 * 30 * 24 * 60 * 60)));
+        assert_eq!(standard.log_expiry, Some(Duration::from_secs(6 * 30 * 24 * 60 * 60)));
         assert_eq!((standard.log, standard.output), (256 << 20, 0));
         let small = limits(&["--log-limit=2", "--output-limit=3", "--log-expiry=never"]);
         assert_eq!((small.log, small.output, small.log_expiry), (2 << 20, 3 << 20, None));
