@@ -395,9 +395,9 @@ async fn a_result_that_is_recorded_while_its_dependents_are_published_is_not_mis
         if !finishes {
             farm.built(&claimed, 0).await;
         }
-        // Nobody may add jobs for now, so that the publication stops on its way.
+        // Nobody may add edges for now, so that the publication stops when it holds what it counts.
         let gate = farm.client().await;
-        gate.batch_execute("begin; lock table jobs in share mode").await.unwrap();
+        gate.batch_execute("begin; lock table build_dependencies in share mode").await.unwrap();
         let publishing = farm.evaluate(graph, &[1]);
         let recording = async {
             wait_until_blocked(&farm.client().await).await;
