@@ -141,7 +141,7 @@ const CORES: &str = r#"
 async fn builders_are_told_how_many_cores_they_may_use() -> Result<()> {
     let mut farm = Farm::create(FarmConfig { workers: 2, slots: 2, ..FarmConfig::new()? })?;
     let launch = farm.workers[1].launch.clone();
-    let features = ["--features", "big-parallel", "--mandatory-features", "big-parallel"];
+    let features = ["--mandatory-features", "big-parallel"];
     farm.workers[1].launch = launch.args(features).args(["--cores", "7"]);
     farm.start_all().await?;
     let (_, specification) = farm.repository("cores", CORES)?;

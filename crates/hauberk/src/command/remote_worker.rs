@@ -86,7 +86,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FEATURES", value_delimiter = ',')]
     features: Vec<String>,
 
-    /// Features of these that a build must require to be given to it
+    /// Features it offers that a build must require to be given to it
     #[arg(long, value_name = "FEATURES", value_delimiter = ',')]
     mandatory_features: Vec<String>,
 
@@ -340,12 +340,17 @@ impl Options {
         let store_directory = self.store.unwrap_or_else(|| signing_key.usual_store());
         let daemon = self.daemon.unwrap_or_else(|| usual_daemon(&store_directory).to_owned());
         let systems = if self.systems.is_empty() { vec![native_system()] } else { self.systems };
+        // As in Nix's list of machines, what is mandatory is offered as well.
+        let mut features = self.features;
+        features.extend(self.mandatory_features.iter().cloned());
+        features.sort_unstable();
+        features.dedup();
         Ok(Config {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name,
             slots: self.workers,
             systems,
-            features: self.features,
+            features,
             mandatory_features: self.mandatory_features,
             store_directory,
             signing_key,
