@@ -676,7 +676,12 @@ impl SimulatedFarm {
             let crew = &self.crews[crew];
             let mut found = 0;
             for name in &crew.names {
-                found += fs::read_dir(crew.spools.join(name).join("results"))?.count();
+                for entry in fs::read_dir(crew.spools.join(name).join("results"))? {
+                    // A draft that is on its way to the disk is no result yet.
+                    found += usize::from(
+                        entry?.file_name().to_str().is_some_and(|name| name.parse::<i64>().is_ok()),
+                    );
+                }
             }
             if found >= count {
                 return Ok(());
