@@ -7,8 +7,8 @@ packages_to_build="gcc g++ make pkg-config libzmq3-dev"
 packages_to_run="nix-bin postgresql git ca-certificates"
 # Namespaces as machines; gcc and make are also what the demonstration builds with.
 packages_for_machines="iproute2 util-linux procps bash mount"
-# What only tests use: cutting machines off, clocks that jump, another mDNS implementation to compare with, a browser, unit files to check.
-packages_for_tests="nftables faketime busybox-static dbus avahi-daemon avahi-utils chromium chromium-driver curl jq systemd zsh fish"
+# What only tests use: cutting machines off, clocks that jump, another mDNS implementation to compare with, a browser, unit files to check, a proxy.
+packages_for_tests="nftables faketime busybox-static dbus avahi-daemon avahi-utils chromium chromium-driver curl jq systemd zsh fish nginx-light"
 
 # as_root COMMAND...: runs it, with sudo if need be.
 as_root() {
