@@ -28,3 +28,13 @@ in rec {{
 "#
     )
 }
+
+/// Attributes for [`jobs`]: `large-1`, a large output that does not compress, behind the gate `large`, and `second-1`, which refers to it.
+pub const LARGE_AND_SECOND: &str = r#"
+  large = job "large-1" ''
+    ${gate "large"}
+    dd if=/dev/zero bs=1M count=20 | openssl enc -aes-128-ctr -nosalt -out $out \
+      -K 00112233445566778899aabbccddeeff -iv 00112233445566778899aabbccddeeff
+  '';
+  second = job "second-1" "mkdir $out; echo ${large} > $out/needs";
+"#;

@@ -33,7 +33,7 @@ pub use directory::LabDirectory;
 pub use farm::{Farm, FarmConfig, GuixFarm, WorkerHost};
 pub use gates::Gates;
 pub use guix::{GuixRoot, GuixStore, Recipe};
-pub use jobs::jobs;
+pub use jobs::{LARGE_AND_SECOND, jobs};
 pub use launch::Launch;
 pub use machine::{Machine, MachineConfig};
 pub use network::Network;

@@ -6,17 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hauberk_tests::{Deadline, Farm, FarmConfig, Process, wait_for};
-
-/// A large output that does not compress, and one that refers to it.
-const LARGE: &str = r#"
-  large = job "large-1" ''
-    ${gate "large"}
-    dd if=/dev/zero bs=1M count=20 | openssl enc -aes-128-ctr -nosalt -out $out \
-      -K 00112233445566778899aabbccddeeff -iv 00112233445566778899aabbccddeeff
-  '';
-  second = job "second-1" "mkdir $out; echo ${large} > $out/needs";
-"#;
+use hauberk_tests::{Deadline, Farm, FarmConfig, LARGE_AND_SECOND, Process, wait_for};
 
 /// Two outputs of one build.
 const TWINS: &str = r#"
@@ -72,7 +62,7 @@ fn narinfo(farm: &Farm, path: &str) -> PathBuf {
 async fn throttled_farm() -> Result<Farm> {
     let mut farm = Farm::create(FarmConfig { workers: 1, ..FarmConfig::new()? })?;
     farm.start_all().await?;
-    let (_, specification) = farm.repository("fetching", LARGE)?;
+    let (_, specification) = farm.repository("fetching", LARGE_AND_SECOND)?;
     farm.start_register(&[specification])?;
     farm.wait_for_build("large-1", &["running"], Deadline::seconds(60)).await?;
     throttle(&farm, "8mbit")?;

@@ -10,6 +10,17 @@ use hauberk_tests::{
     WorkerHost,
 };
 
+/// Two outputs, of which one refers to the other.
+const LOW: Recipe<'static> = Recipe {
+    name: "low-1",
+    script: "mkdir $out $doc; echo low > $out/file; ln -s $out $doc/low",
+    inputs: &[],
+    sources: &[],
+    environment: &[],
+    outputs: &["doc"],
+    fixed: None,
+};
+
 /// A farm with one worker of Nix and one with each Guix there is; the server has the newest.
 fn farm(roots: &[GuixRoot]) -> Result<Farm> {
     let guix = GuixFarm { server: roots[0].clone(), workers: roots.to_vec() };
@@ -175,14 +186,7 @@ async fn workers_of_guix_upload_as_well() -> Result<()> {
     }
     start(&mut farm).await?;
     let mut store = GuixStore::open(&farm.server_machine.guix_address()).await?;
-    let (low, outputs) = store
-        .derivation(&Recipe {
-            name: "low-1",
-            script: "mkdir $out $doc; echo low > $out/file; ln -s $out $doc/low",
-            outputs: &["doc"],
-            ..Recipe::default()
-        })
-        .await?;
+    let (low, outputs) = store.derivation(&LOW).await?;
     let high = Recipe {
         name: "high-1",
         script: "cat $low/file > $out; echo $low >> $out",
@@ -348,14 +352,7 @@ async fn outputs_are_added_to_the_store_of(root: &GuixRoot, builder: &GuixRoot) 
     farm.wait_until_joined(0).await?;
     let database = farm.postgres.connection_string();
     let mut store = GuixStore::open(&farm.server_machine.guix_address()).await?;
-    let (low, low_outputs) = store
-        .derivation(&Recipe {
-            name: "low-1",
-            script: "mkdir $out $doc; echo low > $out/file; ln -s $out $doc/low",
-            outputs: &["doc"],
-            ..Recipe::default()
-        })
-        .await?;
+    let (low, low_outputs) = store.derivation(&LOW).await?;
     store.register(&database, "guix", &[&low]).await?;
     // A daemon that does not trust the server costs nobody a build.
     farm.wait_for_build("low-1", &["succeeded"], Deadline::seconds(120)).await?;

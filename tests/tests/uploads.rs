@@ -6,17 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use hauberk_tests::{Deadline, Farm, FarmConfig, Launch, Machine, free_port, wait_for};
-
-/// A large output that does not compress, and one that refers to it.
-const GRAPH: &str = r#"
-  large = job "large-1" ''
-    ${gate "large"}
-    dd if=/dev/zero bs=1M count=20 | openssl enc -aes-128-ctr -nosalt -out $out \
-      -K 00112233445566778899aabbccddeeff -iv 00112233445566778899aabbccddeeff
-  '';
-  second = job "second-1" "mkdir $out; echo ${large} > $out/needs";
-"#;
+use hauberk_tests::{Deadline, Farm, FarmConfig, LARGE_AND_SECOND, Launch, Machine, free_port, wait_for};
 
 /// Lets nothing that was not asked for from inside come to a machine, as a router that translates addresses does.
 fn hide(machine: &Machine) -> Result<()> {
@@ -34,7 +24,7 @@ async fn hidden_farm() -> Result<Farm> {
     let host = &mut farm.workers[0];
     host.launch = host.launch.clone().args(["--server", &server]);
     farm.start_all().await?;
-    let (_, specification) = farm.repository("uploads", GRAPH)?;
+    let (_, specification) = farm.repository("uploads", LARGE_AND_SECOND)?;
     farm.start_register(&[specification])?;
     Ok(farm)
 }
@@ -130,7 +120,7 @@ async fn a_worker_uploads_when_it_is_told_to() -> Result<()> {
     let host = &mut farm.workers[0];
     host.launch = host.launch.clone().arg("--upload");
     farm.start_all().await?;
-    let (_, specification) = farm.repository("uploads", GRAPH)?;
+    let (_, specification) = farm.repository("uploads", LARGE_AND_SECOND)?;
     farm.start_register(&[specification])?;
     farm.gates.open("large")?;
     check_the_end(&mut farm).await
@@ -152,7 +142,7 @@ async fn whoever_answers_for_a_worker_is_not_believed() -> Result<()> {
     farm.start_worker(0)?;
     farm.wait_until_joined(0).await?;
     server(&mut farm)?.wait_log("is not worker-1", Deadline::seconds(30))?;
-    let (_, specification) = farm.repository("uploads", GRAPH)?;
+    let (_, specification) = farm.repository("uploads", LARGE_AND_SECOND)?;
     farm.start_register(&[specification])?;
     farm.gates.open("large")?;
     check_the_end(&mut farm).await
