@@ -221,6 +221,14 @@ impl Machine {
         Ok(())
     }
 
+    /// Gives the process id of the nix-daemon, as this computer numbers it.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn daemon_id(&self) -> Result<u32> {
+        Ok(self.daemon.as_ref().context("the nix-daemon does not run")?.id())
+    }
+
     /// Kills the nix-daemon and leaves its socket behind, as a crash does.
     ///
     /// # Errors

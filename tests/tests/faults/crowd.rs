@@ -62,5 +62,6 @@ async fn two_workers_with_the_same_name() -> Result<()> {
     farm.gates.open(&tag)?;
     farm.settle().await?;
     assert_eq!(farm.attempts_where("number > 1").await?, 0, "it disturbed nobody");
+    farm.fill_all_slots().await?;
     farm.stop()
 }

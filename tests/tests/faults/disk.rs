@@ -14,10 +14,10 @@ use crate::form::rounds;
 const FULL: &str = "No space left on device";
 
 /// Fills a file system to the last byte; the file goes with [`Filler::free`].
-struct Filler(PathBuf);
+pub(crate) struct Filler(PathBuf);
 
 impl Filler {
-    fn fill(directory: &Path) -> Result<Self> {
+    pub(crate) fn fill(directory: &Path) -> Result<Self> {
         let path = directory.join("filler");
         let mut file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
         // Ever smaller pieces, until not even a byte goes in.
@@ -41,7 +41,7 @@ impl Filler {
         Ok(file.set_len(length.saturating_sub(bytes))?)
     }
 
-    fn free(self) -> Result<()> {
+    pub(crate) fn free(self) -> Result<()> {
         Ok(fs::remove_file(&self.0)?)
     }
 }

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::health::Witness;
 use super::inputs::{Fetched, InputError, Sources};
 use super::memory::Meter;
+use super::oom::OomKills;
 use super::processes::ProcessId;
 use super::sink::BuildLog;
 use super::verdict::{self, Verdict};
@@ -311,6 +312,7 @@ impl Run<'_> {
             Some(serving) => self.machine.memory.meter(serving).await,
             None => None,
         };
+        let kills = OomKills::now(serving);
         let begun = Instant::now();
         let limits = self.assignment.limits;
         let exceeded = Arc::new(Notify::new());
@@ -370,6 +372,10 @@ impl Run<'_> {
             Err(Stopped::Daemon(error)) => {
                 let report = match disk_full {
                     Some(full) => BuildReport::failure(Outcome::DiskFull, full),
+                    // The kernel may have chosen the daemon, or all of its group.
+                    None if kills.are_more() => {
+                        BuildReport::failure(Outcome::OutOfMemory, out_of_memory(&chain(&error)))
+                    }
                     None => BuildReport::failure(Outcome::Daemon, chain(&error)),
                 };
                 return Ok(timed(report));
@@ -378,8 +384,7 @@ impl Run<'_> {
         let Some(result) = results.first() else {
             return Ok(timed(BuildReport::failure(Outcome::Daemon, "the daemon gave no result")));
         };
-        let out_of_memory = self.witness.out_of_memory();
-        match verdict::judge(result, disk_full.is_some(), out_of_memory) {
+        match verdict::judge(result, disk_full.is_some(), kills.are_more()) {
             Verdict::Built => self.success(Origin::Built, measured, daemon).await,
             Verdict::AlreadyValid if mode == BuildMode::Check => {
                 self.success(Origin::Built, measured, daemon).await
@@ -388,9 +393,7 @@ impl Run<'_> {
             Verdict::Failed(outcome) => {
                 let message = match (outcome, disk_full) {
                     (Outcome::DiskFull, Some(full)) => full,
-                    (Outcome::OutOfMemory, _) => {
-                        format!("the machine ran out of memory: {}", first_line(&result.message))
-                    }
+                    (Outcome::OutOfMemory, _) => out_of_memory(first_line(&result.message)),
                     _ => first_line(&result.message).to_owned(),
                 };
                 let message = if message.is_empty() { "the build failed".to_owned() } else { message };
@@ -484,6 +487,10 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+fn out_of_memory(why: &str) -> String {
+    format!("the machine ran out of memory: {why}")
 }
 
 fn first_line(text: &str) -> &str {

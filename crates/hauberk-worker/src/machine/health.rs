@@ -1,4 +1,4 @@
-//! The state of the machine: load, pressure, memory and disks, and the proof of a full disk or exhausted memory.
+//! The state of the machine: load, pressure, memory and disks, and the proof of a full disk.
 
 use std::fs;
 use std::io;
@@ -32,7 +32,6 @@ pub(crate) struct Disks {
 #[derive(Clone, Debug)]
 pub(crate) struct Witness {
     disks: Disks,
-    oom_kills: Option<u64>,
     full: Option<String>,
 }
 
@@ -53,7 +52,7 @@ impl Disks {
 
     /// Begins to watch on behalf of an attempt.
     pub(crate) fn witness(&self) -> Witness {
-        Witness { disks: self.clone(), oom_kills: oom_kills(), full: None }
+        Witness { disks: self.clone(), full: None }
     }
 }
 
@@ -83,14 +82,6 @@ impl Witness {
     /// Tells how the disk was found full, if it was.
     pub(crate) fn disk_full(&self) -> Option<&str> {
         self.full.as_deref()
-    }
-
-    /// Tells whether the kernel killed a process for want of memory since the watch began.
-    pub(crate) fn out_of_memory(&self) -> bool {
-        match (self.oom_kills, oom_kills()) {
-            (Some(before), Some(now)) => now > before,
-            _ => false,
-        }
     }
 }
 
@@ -165,11 +156,8 @@ fn kibibytes(text: &str, key: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-fn oom_kills() -> Option<u64> {
-    counter(&read("/proc/vmstat")?, "oom_kill")
-}
-
-fn counter(text: &str, key: &str) -> Option<u64> {
+/// The number in the line of a file of the kernel that begins with `key`.
+pub(super) fn counter(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
@@ -198,7 +186,7 @@ mod tests {
         assert!(memory_bytes() >= load.memory_available_bytes);
         let mut witness = disks.witness();
         let _ = witness.look();
-        assert_eq!((witness.disk_full(), witness.out_of_memory()), (None, false));
+        assert_eq!(witness.disk_full(), None);
     }
 
     #[test]

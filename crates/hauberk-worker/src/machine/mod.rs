@@ -7,6 +7,7 @@ mod health;
 mod inputs;
 mod lookout;
 mod memory;
+mod oom;
 mod processes;
 mod relay;
 mod reserve;
