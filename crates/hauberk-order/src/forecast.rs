@@ -11,6 +11,8 @@ pub struct Outlook {
     pub chain: Duration,
     /// Slot time of all that is to be given out before it, with what the builds that run still take.
     pub ahead: Duration,
+    /// The part of `ahead` that waits for nothing but slots: what runs, and what is ready.
+    pub ready_ahead: Duration,
     /// Slots that work on that; at least a part of one.
     pub slots: f64,
     /// How long it takes itself.
@@ -37,14 +39,17 @@ pub struct Forecast {
     pub end: Span,
 }
 
-/// The parts of a wait that few builds begin before, and the multiples that few begin after, for what they need and for a slot.
+/// The part of the wait for what it needs that few builds begin before, and the multiple that few begin after. Chains take other times than
+/// was expected, which evens out along them, and may have to wait for slots themselves.
 ///
-/// Chains take other times than was expected, which evens out along them, and may have to wait for slots themselves. A wait for a slot is
-/// shorter where what is ahead has to wait for its own inputs, and much longer where evaluations keep coming whose builds go before. They
-/// are what covers at least eight ends of ten in the replays (`hauberk-loadgen replay`), with one evaluation and with more that come all
-/// the time, of which a forecast cannot know.
-const CHAIN: (f64, f64) = (0.65, 1.6);
-const QUEUE: (f64, f64) = (0.35, 3.0);
+/// These and the following cover at least eight ends of ten in each of the replays (`hauberk-loadgen replay`), with one evaluation and with
+/// more that come all the time, of which a forecast cannot know.
+const CHAIN: (f64, f64) = (0.6, 1.6);
+/// The parts of the wait for a slot that few builds begin before: of the time for what is ready, and of the time for the rest. Where slots are
+/// many, what is ahead and has to wait for its own inputs is overtaken by what has not.
+const QUEUE_EARLIEST: (f64, f64) = (0.8, 0.05);
+/// The multiple of the wait for a slot that few builds begin after. It is much longer where evaluations keep coming whose builds go before.
+const QUEUE_LATEST: f64 = 3.0;
 
 impl Outlook {
     /// Forecasts when the build begins and ends. Its wait is for what it needs, or for a slot, whichever takes longer.
@@ -54,11 +59,14 @@ impl Outlook {
             Duration::try_from_secs_f64(wait.as_secs_f64() * factor).unwrap_or(Duration::MAX)
         };
         let queue = times(self.ahead, 1.0 / self.slots.max(0.01));
+        let ready = times(self.ready_ahead, 1.0 / self.slots.max(0.01)).min(queue);
+        let queue_earliest =
+            times(ready, QUEUE_EARLIEST.0).saturating_add(times(queue - ready, QUEUE_EARLIEST.1));
         let likely = self.chain.max(queue);
         let start = Span {
             likely,
-            earliest: times(self.chain, CHAIN.0).max(times(queue, QUEUE.0)),
-            latest: times(self.chain, CHAIN.1).max(times(queue, QUEUE.1)),
+            earliest: times(self.chain, CHAIN.0).max(queue_earliest),
+            latest: times(self.chain, CHAIN.1).max(times(queue, QUEUE_LATEST)),
         };
         let end = Span {
             likely: start.likely.saturating_add(self.own.duration),
@@ -92,11 +100,15 @@ mod tests {
             longest: seconds(200),
             basis: Basis::SameVersion,
         };
-        let outlook = Outlook { chain: seconds(10), ahead: seconds(400), slots: 4.0, own };
+        let (ahead, ready_ahead) = (seconds(400), seconds(200));
+        let outlook = Outlook { chain: seconds(10), ahead, ready_ahead, slots: 4.0, own };
         let Forecast { start, end } = outlook.forecast();
         assert_eq!((start.likely, end.likely), (seconds(100), seconds(200)));
         assert!(start.earliest < start.likely && start.likely < start.latest);
         assert!(end.earliest < end.likely && end.likely < end.latest);
+        // What is ready before it takes slots; what waits for inputs may not.
+        let ready = Outlook { ready_ahead: ahead, ..outlook }.forecast();
+        assert!(ready.start.earliest > start.earliest && ready.start.likely == start.likely);
         let inputs = Outlook { chain: seconds(1000), ..outlook }.forecast();
         assert_eq!(inputs.start.likely, seconds(1000));
         // A chain is a bound below, however long the queue may become.

@@ -34,6 +34,10 @@ struct Account {
     shares: f64,
     /// Slot-seconds of ended builds, as if each had been used at the origin: a later one weighs more, see [`Ledger::weight`].
     settled: f64,
+    /// What it is held to have used, as it had nothing to do for long; likewise.
+    forgiven: f64,
+    /// What it has used elsewhere; likewise.
+    elsewhere: f64,
     /// Expected seconds of the running builds that are within them.
     expected: f64,
     within: u64,
@@ -94,6 +98,12 @@ impl<S: Id, B: Id> Ledger<S, B> {
         self.account(specification).settled += slot_seconds.max(0.0) * weight;
     }
 
+    /// Sets what a specification has used of other slots than those of this ledger, decayed to `now`.
+    pub fn set_elsewhere(&mut self, specification: S, slot_seconds: f64, now: Moment) {
+        let weight = self.weight(now);
+        self.account(specification).elsewhere = slot_seconds.max(0.0) * weight;
+    }
+
     /// A build is given out on the turn of a specification.
     pub fn begin(&mut self, specification: S, build: B, expected: Duration, now: Moment) {
         self.cancel(build);
@@ -149,6 +159,8 @@ impl<S: Id, B: Id> Ledger<S, B> {
             let weight = self.weight(now);
             for account in self.accounts.values_mut() {
                 account.settled /= weight;
+                account.forgiven /= weight;
+                account.elsewhere /= weight;
             }
             self.origin = now;
         }
@@ -156,7 +168,10 @@ impl<S: Id, B: Id> Ledger<S, B> {
 
     /// What a specification has used for each of its shares: who has the smallest has the next turn.
     pub fn burden(&self, specification: S, now: Moment) -> f64 {
-        self.accounts.get(&specification).map_or(0.0, |account| self.used(account, now) / account.shares)
+        self.accounts.get(&specification).map_or(0.0, |account| {
+            let besides = (account.forgiven + account.elsewhere) / self.weight(now);
+            (self.used(account, now) + besides) / account.shares
+        })
     }
 
     /// The specifications that have used anything, or that something was told of.
@@ -164,7 +179,7 @@ impl<S: Id, B: Id> Ledger<S, B> {
         self.accounts.keys().copied()
     }
 
-    /// Slot-seconds that a specification has used, decayed.
+    /// Slot-seconds that a specification has used of this ledger's slots, decayed.
     pub fn used_by(&self, specification: S, now: Moment) -> f64 {
         self.accounts.get(&specification).map_or(0.0, |account| self.used(account, now))
     }
@@ -187,7 +202,7 @@ impl<S: Id, B: Id> Ledger<S, B> {
         let credit = self.policy.credit.as_secs_f64() * slots as f64 / (shares + own);
         let missing = (least - credit) - self.burden(specification, now);
         if missing > 0.0 {
-            self.account(specification).settled += missing * own * weight;
+            self.account(specification).forgiven += missing * own * weight;
         }
     }
 

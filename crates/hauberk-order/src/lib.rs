@@ -8,7 +8,8 @@
 //! 2. age, where ageing is on: what became ready longer ago than the bound, the oldest first;
 //! 3. urgency: 0 is the most urgent, 99 the least;
 //! 4. fair share: the specification that used the fewest slot-seconds for its shares, see [`Ledger`];
-//! 5. the longest remaining path: of two builds, the one with more work waiting behind it in a row, see [`remaining_paths`];
+//! 5. the longest remaining path: of two builds, the one with more work waiting behind it in a row, see [`remaining_paths`], where
+//!    that differs by more than a [`PathStep`];
 //! 6. the smallest id, which is the one recorded first.
 //!
 //! Nothing here waits, reads a clock or knows of databases and sockets. The server links it, and so does the replay of
@@ -20,6 +21,7 @@ mod forecast;
 mod ledger;
 mod order;
 mod path;
+mod path_step;
 mod queue;
 mod seats;
 mod urgency;
@@ -34,6 +36,7 @@ pub use crate::forecast::{Forecast, Outlook, Span, remaining};
 pub use crate::ledger::{Ledger, LedgerPolicy};
 pub use crate::order::{Lane, Order, Placement, Policy};
 pub use crate::path::{Cycle, remaining_paths};
+pub use crate::path_step::PathStep;
 pub use crate::queue::Waiting;
 pub use crate::urgency::Urgency;
 

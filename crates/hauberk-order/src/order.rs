@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::ledger::{Ledger, LedgerPolicy};
 use crate::queue::{Heads, Queue, Rank, Waiting};
 use crate::seats::Seats;
-use crate::{Capabilities, Ids, Moment, Requirement};
+use crate::{Capabilities, Ids, Moment, PathStep, Requirement};
 
 /// Builds of one specification that the same workers can run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +81,10 @@ pub struct Order<I: Ids> {
     lanes: HashMap<I::Lane, KnownLane<I>>,
     /// Lanes in which something waits.
     busy: HashSet<I::Lane>,
+    /// Specifications that had nothing to do, and take their place among the others at the next choice.
+    joining: HashSet<I::Specification>,
+    /// Slots that the farm has at least, whoever of the workers is there already.
+    slots: u64,
     /// What is on its way or runs, where shares are left aside; else the ledger knows.
     running: HashSet<I::Build>,
 }
@@ -95,6 +99,8 @@ impl<I: Ids> Order<I> {
             ledger: Ledger::new(policy.ledger),
             lanes: HashMap::new(),
             busy: HashSet::new(),
+            joining: HashSet::new(),
+            slots: 0,
             running: HashSet::new(),
         }
     }
@@ -117,24 +123,66 @@ impl<I: Ids> Order<I> {
 
     /// Adds a build that waits in a lane, or takes what is newer about it. A build that several specifications want may wait in
     /// several lanes. False when the lane is not known, or the build is on its way to a worker or there already.
-    pub fn add(&mut self, lane: I::Lane, mut waiting: Waiting<I::Build>, now: Moment) -> bool {
+    pub fn add(&mut self, lane: I::Lane, mut waiting: Waiting<I::Build>) -> bool {
         let Some(known) = self.lanes.get(&lane) else { return false };
         let specification = known.specification;
         if self.policy.priority_and_age_alone {
-            waiting.remaining_path = Duration::ZERO;
+            waiting.path = PathStep::default();
         }
         if self.is_running(waiting.build) || !self.queue.add(lane, waiting) {
             return false;
         }
         if self.busy.insert(lane) && !self.policy.priority_and_age_alone {
             let others = self.busy.iter().filter(|other| **other != lane);
-            let specifications: HashSet<_> =
-                others.filter_map(|other| Some(self.lanes.get(other)?.specification)).collect();
-            if !specifications.contains(&specification) {
-                self.ledger.join(specification, specifications.into_iter(), self.seats.slots(), now);
+            if !others
+                .filter_map(|other| self.lanes.get(other))
+                .any(|other| other.specification == specification)
+            {
+                self.joining.insert(specification);
             }
         }
         true
+    }
+
+    /// Tells what specifications used before this order was begun, decayed to `now`, and how many slots the farm had then. Those that have
+    /// something to do take their places by it, as if they came one after the other.
+    pub fn remember(&mut self, used: impl Iterator<Item = (I::Specification, f64)>, slots: u64, now: Moment) {
+        self.slots = slots;
+        for (specification, slot_seconds) in used {
+            self.ledger.add_used(specification, slot_seconds, now);
+        }
+        let busy = self.busy.iter().filter_map(|lane| Some(self.lanes.get(lane)?.specification));
+        self.joining.extend(busy);
+    }
+
+    /// Tells what specifications have used of slots that others give out, decayed to `now`.
+    pub fn set_elsewhere(&mut self, used: impl Iterator<Item = (I::Specification, f64)>, now: Moment) {
+        for (specification, slot_seconds) in used {
+            self.ledger.set_elsewhere(specification, slot_seconds, now);
+        }
+    }
+
+    /// Gives those their places that have something to do again. Not as soon as they have: how many slots there are is known when one is free.
+    fn join(&mut self, now: Moment) {
+        if self.joining.is_empty() {
+            return;
+        }
+        let busy: HashSet<I::Specification> =
+            self.busy.iter().filter_map(|lane| Some(self.lanes.get(lane)?.specification)).collect();
+        let (joining, mut there): (Vec<_>, Vec<_>) =
+            busy.into_iter().partition(|specification| self.joining.contains(specification));
+        self.joining.clear();
+        let mut joining: Vec<(f64, I::Specification)> = joining
+            .into_iter()
+            .map(|specification| (self.ledger.burden(specification, now), specification))
+            .collect();
+        // Who has used the most first: the others have a claim against it, and none of them more than they may.
+        joining.sort_unstable_by(|one, other| other.0.total_cmp(&one.0));
+        let slots = self.seats.slots().max(self.slots);
+        for (_, specification) in joining {
+            self.ledger.join(specification, there.iter().copied(), slots, now);
+            there.push(specification);
+        }
     }
 
     /// Forgets a build that does not wait any more.
@@ -194,6 +242,7 @@ impl<I: Ids> Order<I> {
         }
         if !self.policy.priority_and_age_alone {
             self.ledger.advance(now);
+            self.join(now);
         }
         let seats: Vec<_> = (0..self.seats.requirements()).map(|number| self.seats.choose(number)).collect();
         let mut best: Option<(Claim<I::Build>, Seat<I>, usize)> = None;
@@ -346,7 +395,7 @@ mod tests {
         Waiting {
             build,
             urgency,
-            remaining_path: seconds(path),
+            path: PathStep::from(seconds(path)),
             expected: seconds(20),
             since: seconds(since),
         }
@@ -384,9 +433,9 @@ mod tests {
             (2, build(7, -1, 0, 0)),
             (1, build(6, -1, 4, 0)),
         ] {
-            assert!(order.add(lane, waiting, seconds(0)));
+            assert!(order.add(lane, waiting));
         }
-        assert!(!order.add(9, build(1, 0, 0, 0), seconds(0)));
+        assert!(!order.add(9, build(1, 0, 0, 0)));
         assert_eq!(order.len(1), 4);
         assert_eq!(drain(&mut order, 0), [6, 7, 8, 12, 9, 11, 10]);
         assert!(order.is_empty());
@@ -395,9 +444,9 @@ mod tests {
     #[test]
     fn what_no_free_slot_can_build_holds_nothing_up() {
         let mut order = order(Policy::default(), &["x86_64-linux"], 1);
-        order.add(4, build(1, 0, 0, 0), seconds(0));
-        order.add(1, build(2, 99, 0, 0), seconds(0));
-        order.add(1, build(3, 99, 0, 0), seconds(0));
+        order.add(4, build(1, 0, 0, 0));
+        order.add(1, build(2, 99, 0, 0));
+        order.add(1, build(3, 99, 0, 0));
         assert_eq!(drain(&mut order, 0), [2]);
         assert_eq!(order.len(1), 1);
         assert_eq!(order.len(4), 1);
@@ -406,14 +455,14 @@ mod tests {
     #[test]
     fn a_build_on_its_way_is_not_given_out_again_until_that_is_decided() {
         let mut order = order(Policy::default(), &["x86_64-linux"], 9);
-        order.add(1, build(1, 5, 0, 0), seconds(0));
+        order.add(1, build(1, 5, 0, 0));
         assert_eq!(drain(&mut order, 0), [1]);
-        assert!(!order.add(1, build(1, 5, 0, 0), seconds(0)));
+        assert!(!order.add(1, build(1, 5, 0, 0)));
         order.lost(1);
-        assert!(order.add(1, build(1, 5, 0, 0), seconds(0)));
+        assert!(order.add(1, build(1, 5, 0, 0)));
         // A changed urgency moves it.
-        order.add(1, build(2, 4, 0, 0), seconds(0));
-        order.add(1, build(1, 3, 0, 0), seconds(0));
+        order.add(1, build(2, 4, 0, 0));
+        order.add(1, build(1, 3, 0, 0));
         assert_eq!(order.len(1), 2);
         assert_eq!(drain(&mut order, 0), [1, 2]);
     }
@@ -422,18 +471,18 @@ mod tests {
     fn nothing_is_overtaken_by_what_came_later_than_the_bound() {
         let policy = Policy { ageing: Some(seconds(100)), ..Policy::default() };
         let mut order = order(policy, &["x86_64-linux"], 1);
-        order.add(1, build(1, 99, 0, 10), seconds(10));
-        order.add(1, build(2, 98, 0, 5), seconds(10));
+        order.add(1, build(1, 99, 0, 10));
+        order.add(1, build(2, 98, 0, 5));
         let mut given = Vec::new();
         for (now, next) in (10..).zip(3..200) {
-            order.add(1, build(next, 0, 0, now), seconds(now));
+            order.add(1, build(next, 0, 0, now));
             given.extend(drain(&mut order, now));
             order.set_seat(1, &order_capabilities(), 1, 1);
         }
         // One at a second, and the two old ones as soon as they are a hundred seconds old, the older first.
         assert_eq!(given.iter().position(|build| *build == 2), Some(95));
         assert_eq!(given.iter().position(|build| *build == 1), Some(100));
-        order.add(1, build(1000, -1, 0, 300), seconds(300));
+        order.add(1, build(1000, -1, 0, 300));
         assert_eq!(drain(&mut order, 10_000), [1000]);
     }
 
@@ -449,10 +498,10 @@ mod tests {
     #[test]
     fn a_shared_build_is_paid_by_whose_turn_it_was() {
         let mut order = order(Policy::default(), &["x86_64-linux"], 2);
-        order.add(1, build(1, 50, 0, 0), seconds(0));
-        order.add(1, build(2, 50, 0, 0), seconds(0));
+        order.add(1, build(1, 50, 0, 0));
+        order.add(1, build(2, 50, 0, 0));
         order.ledger_mut().add_used('a', 10_000.0, seconds(0));
-        order.add(3, build(2, 50, 0, 0), seconds(0));
+        order.add(3, build(2, 50, 0, 0));
         let placement = order.next(seconds(0)).unwrap();
         assert_eq!((placement.build, placement.lane), (2, 3));
         order.granted(2);
@@ -460,6 +509,31 @@ mod tests {
         assert_eq!(order.len(3), 0);
         order.ended(2, seconds(40));
         assert!(order.ledger().used_by('b', seconds(40)) >= 40.0);
+    }
+
+    #[test]
+    fn what_was_used_before_counts_whenever_it_is_told_and_whoever_is_there_already() {
+        // Four slots for two specifications of 100 shares: an hour's credit is 72 s a share.
+        for (used, lead) in [(6000.0, 60.0), (1e6, 72.0)] {
+            for told_first in [true, false] {
+                let mut order = order(Policy::default(), &["x86_64-linux"], 0);
+                if told_first {
+                    order.remember([('a', used)].into_iter(), 4, seconds(0));
+                }
+                order.add(1, build(1, 50, 0, 0));
+                order.add(3, build(2, 50, 0, 0));
+                assert_eq!(order.next(seconds(0)), None);
+                if !told_first {
+                    order.remember([('a', used)].into_iter(), 4, seconds(0));
+                }
+                // The first of the workers is there.
+                order.set_seat(0, &order_capabilities(), 1, 1);
+                assert_eq!(order.next(seconds(0)).unwrap().build, 2, "who has used less");
+                order.lost(2);
+                let behind = order.ledger().burden('a', seconds(0)) - order.ledger().burden('b', seconds(0));
+                assert!((behind - lead).abs() < 0.01, "{used} {told_first}: {behind}");
+            }
+        }
     }
 
     #[test]
@@ -473,13 +547,13 @@ mod tests {
             (1, build(5, 50, 950, 0)),
             (3, build(9, 20, 0, 0)),
         ] {
-            assert!(order.add(lane, waiting, seconds(0)));
+            assert!(order.add(lane, waiting));
         }
         assert_eq!(drain(&mut order, 0), [9, 3, 4, 5]);
         order.granted(3);
-        assert!(!order.add(1, build(3, 50, 0, 0), seconds(0)));
+        assert!(!order.add(1, build(3, 50, 0, 0)));
         order.ended(3, seconds(5));
-        assert!(order.add(1, build(3, 50, 0, 0), seconds(5)));
+        assert!(order.add(1, build(3, 50, 0, 0)));
     }
 
     #[test]
@@ -489,7 +563,7 @@ mod tests {
         order.ledger_mut().set_shares('b', 300);
         for number in 0..8000 {
             let lane = if number % 2 == 0 { 1 } else { 3 };
-            order.add(lane, build(number, 50, 0, 0), seconds(0));
+            order.add(lane, build(number, 50, 0, 0));
         }
         // Builds of `a` take ten times as long as those of `b`, and nobody expected it.
         let mut running: Vec<(u64, u32)> = Vec::new();

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use crate::{Ids, Moment, Urgency};
+use crate::{Ids, Moment, PathStep, Urgency};
 
 /// A build that waits for a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Waiting<B> {
     /// How urgent it is.
     pub urgency: Urgency,
     /// How long the longest chain of builds takes that begins with it.
-    pub remaining_path: Duration,
+    pub path: PathStep,
     /// How long it should take itself.
     pub expected: Duration,
     /// When it became ready.
@@ -25,17 +25,13 @@ pub struct Waiting<B> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank<B> {
     pub(crate) urgency: Urgency,
-    pub(crate) remaining_path: Reverse<Duration>,
+    pub(crate) path: Reverse<PathStep>,
     pub(crate) build: B,
 }
 
 impl<B: Copy> Rank<B> {
     fn of(waiting: &Waiting<B>) -> Self {
-        Self {
-            urgency: waiting.urgency,
-            remaining_path: Reverse(waiting.remaining_path),
-            build: waiting.build,
-        }
+        Self { urgency: waiting.urgency, path: Reverse(waiting.path), build: waiting.build }
     }
 }
 
