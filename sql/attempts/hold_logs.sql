@@ -4,4 +4,4 @@
 with free as materialized (
     select id from attempts where id = any ($1::bigint[]) and not log_complete for no key update skip locked
 )
-update attempts a set log_server_id = $2 from free where a.id = free.id
+update attempts a set log_server_id = $2 from free where a.id = any (array[free.id])

@@ -2,7 +2,7 @@
 -- the id.
 -- $1 build ids
 with locked as (
-    select id from builds where id = any ($1::bigint[]) and status < 0 order by id for update
+    select id from builds where id = any ($1::bigint[]) and status < 0 order by id for no key update
 )
 update builds b
 set state = case when b.state in ('staged', 'held', 'waiting', 'deferred', 'ready') then 'canceled' else b.state end,

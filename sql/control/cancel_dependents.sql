@@ -16,7 +16,7 @@ with recursive down (build_id, root) as (
     where b.id in (select build_id from doomed)
       and b.state in ('staged', 'held', 'waiting', 'deferred', 'ready')
     order by b.id
-    for update
+    for no key update
 )
 update builds b
 set state = 'canceled', failed_build_id = doomed.root, started_at = now(), finished_at = now(), not_before = null

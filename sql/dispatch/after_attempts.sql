@@ -13,5 +13,5 @@ from unnest($1::bigint[], $2::bigint[], $3::text[], $4::double precision[], $5::
     as e (build_id, attempt_id, state, delay, fault)
 where b.id = any (array[e.build_id]) and b.attempt_id = e.attempt_id
   and b.state in ('assigned', 'running', 'built', 'fetching')
-returning b.id as build_id, b.state, b.lane_id, b.other_lanes, b.urgency, b.remaining_path, b.expected_ms,
+returning b.id as build_id, b.state, b.lane_id, b.other_lanes, b.urgency, b.path_step, b.expected_ms,
           coalesce((extract(epoch from now() - b.ready_at) * 1000)::bigint, 0) as age_ms

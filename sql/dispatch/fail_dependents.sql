@@ -17,7 +17,7 @@ with recursive down (build_id, root) as (
     join builds b on b.id = any (array[doomed.build_id])
     where b.state in ('staged', 'held', 'waiting', 'deferred', 'ready')
     order by b.id + 0
-    for update of b
+    for no key update of b
 )
 update builds b
 set state = 'failed_dependency', failed_build_id = locked.root, started_at = now(), finished_at = now(), not_before = null

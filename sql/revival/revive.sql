@@ -1,7 +1,7 @@
 -- Final builds begin anew, in a new generation. Locked in the order of the id.
 -- $1 build ids
 with locked as (
-    select id from builds where id = any ($1::bigint[]) order by id for update
+    select id from builds where id = any ($1::bigint[]) order by id for no key update
 )
 update builds b
 set state = case when needs.unmet = 0 then 'ready' else 'waiting' end, unmet = needs.unmet, generation = b.generation + 1,
@@ -16,5 +16,5 @@ cross join lateral (
 ) needs
 where b.id = locked.id
   and (b.state in ('failed', 'failed_other', 'failed_dependency', 'canceled') or b.state = 'succeeded' and b.collected_at is not null)
-returning b.id as build_id, b.state, b.lane_id, b.other_lanes, b.urgency, b.remaining_path, b.expected_ms,
+returning b.id as build_id, b.state, b.lane_id, b.other_lanes, b.urgency, b.path_step, b.expected_ms,
           coalesce((extract(epoch from now() - b.ready_at) * 1000)::bigint, 0) as age_ms

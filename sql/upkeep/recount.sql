@@ -1,7 +1,7 @@
 -- Counts again what builds wait for; their dependencies hold still. What needs something that has failed or been canceled is so, too.
 -- $1 build ids
 with locked as (
-    select id from builds where id = any ($1::bigint[]) and status < 0 order by id for update
+    select id from builds where id = any ($1::bigint[]) and status < 0 order by id for no key update
 )
 update builds b
 set unmet = n.unmet,
@@ -25,5 +25,5 @@ cross join lateral (
     where e.build_id = locked.id
 ) n
 where b.id = locked.id and b.state in ('held', 'waiting', 'deferred', 'ready')
-returning b.id as build_id, b.state, b.lane_id, b.other_lanes, b.urgency, b.remaining_path, b.expected_ms,
+returning b.id as build_id, b.state, b.lane_id, b.other_lanes, b.urgency, b.path_step, b.expected_ms,
           coalesce((extract(epoch from now() - b.ready_at) * 1000)::bigint, 0) as age_ms

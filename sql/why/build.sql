@@ -1,6 +1,6 @@
 -- All that a build itself tells of why it is not running.
 -- $1 build id
-select b.id as build_id, b.name, b.system, b.state, b.urgency, b.emergency, b.unmet, b.not_before, b.farm_faults, b.remaining_path,
+select b.id as build_id, b.name, b.system, b.state, b.urgency, b.emergency, b.unmet, b.not_before, b.farm_faults, b.path_step,
        b.ready_at, b.created_at, b.cancel_requested_at is not null as stopping,
        b.failed_build_id, f.name as failed_build_name, f.state as failed_build_state,
        l.store_directory, l.features, l.specification_id, s.name as specification,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hauberk_store::{DrvPath, StorePath};
 
-use crate::dispatch::{BuiltOutput, store_paths};
+use crate::dispatch::{AttemptClass, BuiltOutput, failed_on, store_paths, words};
 use crate::statement::{Record, statement};
 use crate::{AttemptId, BuildId, DatabaseError, Epoch, GenericClient, ServerId, SpecificationId, WorkerId};
 
@@ -36,14 +36,20 @@ pub struct OpenAttempt {
     pub expected_ms: i64,
     /// Milliseconds since it was given to the worker.
     pub age_ms: i64,
+    /// Where attempts of the build failed by the farm's fault before, in this generation.
+    pub failed_on: Vec<WorkerId>,
 }
 
-/// Lists the open attempts of a start of a server.
+/// Lists the open attempts of a start of a server. `farm_faults` are the classes of ends that [`OpenAttempt::failed_on`] is about.
 ///
 /// # Errors
 /// Any failure of the statement, or a row that cannot be read.
-pub async fn open(client: &impl GenericClient, epoch: Epoch) -> Result<Vec<OpenAttempt>, DatabaseError> {
-    let rows = statement!("attempts/open").all(client, &[&epoch]).await?;
+pub async fn open(
+    client: &impl GenericClient,
+    epoch: Epoch,
+    farm_faults: &[AttemptClass],
+) -> Result<Vec<OpenAttempt>, DatabaseError> {
+    let rows = statement!("attempts/open").all(client, &[&epoch, &words(farm_faults)]).await?;
     rows.iter()
         .map(|row| {
             Ok(OpenAttempt {
@@ -59,6 +65,7 @@ pub async fn open(client: &impl GenericClient, epoch: Epoch) -> Result<Vec<OpenA
                 specification: row.get("specification_id")?,
                 expected_ms: row.get("expected_ms")?,
                 age_ms: row.get("age_ms")?,
+                failed_on: failed_on(row)?,
             })
         })
         .collect()
@@ -111,7 +118,8 @@ pub struct LogOwner {
     pub elsewhere: bool,
 }
 
-/// Finds out whose the logs of attempts are, for `server`. Attempts that do not exist are left out.
+/// Finds out whose the logs of attempts are, for `server`. Attempts that do not exist are left out. For a transaction with pinned plans
+/// ([`Database::begin_pinned`](crate::Database::begin_pinned)): one made while there were few attempts reads all of them for each.
 ///
 /// # Errors
 /// Any failure of the statement, or a row that cannot be read.
@@ -133,7 +141,7 @@ pub async fn log_owners(
     rows.iter().map(owner).collect()
 }
 
-/// Records that `server` receives the logs of attempts now, another having done so before.
+/// Records that `server` receives the logs of attempts now, another having done so before. For a transaction with pinned plans, as [`log_owners`].
 ///
 /// # Errors
 /// Any failure of the statement.
@@ -147,7 +155,8 @@ pub async fn hold_logs(
 }
 
 /// Records that logs of attempts are complete at `server`, and how many bytes of text each has. Gives the attempts of which it could: it waits for
-/// no other transaction, so that those whose rows another holds at this moment have to be tried again.
+/// no other transaction, so that those whose rows another holds at this moment have to be tried again. For a transaction with pinned
+/// plans, as [`log_owners`].
 ///
 /// # Errors
 /// Any failure of the statement.

@@ -110,6 +110,16 @@ impl Database {
         })
     }
 
+    /// Takes a connection and begins a transaction in which plans are pinned, for statements about arrays of keys.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Pool`] or [`DatabaseError::Transaction`].
+    pub async fn begin_pinned(&self) -> Result<BatchTransaction, DatabaseError> {
+        let transaction = BatchTransaction::on(self.client().await?);
+        transaction.begin().await?;
+        Ok(transaction)
+    }
+
     /// Tells how the connections of the pool are used now.
     pub fn pool_use(&self) -> PoolUse {
         let status = self.pool.status();

@@ -14,7 +14,7 @@ use crate::statement::{Record, statement};
 use crate::text_column::text_enum;
 use crate::{
     AttemptId, BatchTransaction, BuildId, BuildState, Database, DatabaseError, Epoch, GenericClient, LaneId,
-    ServerId, SpecificationId, WorkerId, control,
+    ServerId, SpecificationId, WorkerId, control, priority_control,
 };
 
 text_enum! {
@@ -105,12 +105,14 @@ pub struct ReadyBuild {
     pub other_lanes: Vec<LaneId>,
     /// 0 is the most urgent, 99 the least; -1 goes before everything.
     pub urgency: i16,
-    /// Milliseconds of the longest chain that waits for it; 0 = not known.
-    pub remaining_path: i64,
+    /// How long the longest chain is that waits for it, in steps ([`hauberk_order::PathStep`]); 0 = not known.
+    pub path_step: i16,
     /// Milliseconds it should take; 0 = not known.
     pub expected_ms: i64,
     /// Milliseconds since it became ready.
     pub age_ms: i64,
+    /// Where it has failed by the farm's fault in this generation, as far as that was asked for.
+    pub failed_on: Vec<WorkerId>,
 }
 
 /// What a refill of the window brings.
@@ -129,8 +131,8 @@ pub struct Reached {
     pub lane: LaneId,
     /// The build's urgency, as [`ReadyBuild::urgency`].
     pub urgency: i16,
-    /// Its remaining path.
-    pub remaining_path: i64,
+    /// Its path, as [`ReadyBuild::path_step`].
+    pub path_step: i16,
     /// The build.
     pub build: BuildId,
 }
@@ -317,6 +319,8 @@ pub struct Effects {
     pub finished: Vec<BuildId>,
     /// Whether a build was put off.
     pub deferred: bool,
+    /// Whether there is something for [`crate::priority_control::settle`].
+    pub noted: bool,
 }
 
 /// Takes a connection for a batch.
@@ -368,7 +372,7 @@ pub async fn flush(client: &impl GenericClient) -> Result<(), DatabaseError> {
 }
 
 /// Reads the most urgent `per_lane` ready builds of every lane that has any; with `aged`, also those that have been ready for so
-/// many seconds.
+/// many seconds. `farm_faults` are the classes of ends that [`ReadyBuild::failed_on`] is about.
 ///
 /// # Errors
 /// Any failure of the statements, or a row that cannot be read.
@@ -376,9 +380,11 @@ pub async fn window(
     client: &impl GenericClient,
     per_lane: i64,
     aged: Option<f64>,
+    farm_faults: &[AttemptClass],
 ) -> Result<Window, DatabaseError> {
-    let builds = statement!("dispatch/window").all(client, &[&per_lane, &aged]).await?;
-    let builds = builds.iter().map(ready_build).collect::<Result<_, _>>()?;
+    let classes = words(farm_faults);
+    let builds = statement!("dispatch/window").all(client, &[&per_lane, &aged, &classes]).await?;
+    let builds = builds.iter().map(failed_build).collect::<Result<_, _>>()?;
     // After the builds: so every lane of theirs is among them.
     let lanes = statement!("dispatch/lanes").all(client, &[]).await?;
     let lanes = lanes.iter().map(lane).collect::<Result<_, _>>()?;
@@ -386,7 +392,7 @@ pub async fn window(
 }
 
 /// Reads what follows in some lanes on what is known of them, `per_lane` builds of each at most; with `aged`, also those that have been
-/// ready for so many seconds. Of lanes, it tells nothing.
+/// ready for so many seconds. `farm_faults` is as in [`window`]. Of lanes, it tells nothing.
 ///
 /// # Errors
 /// Any failure of the statement, or a row that cannot be read.
@@ -395,15 +401,17 @@ pub async fn window_more(
     per_lane: i64,
     aged: Option<f64>,
     after: &[Reached],
+    farm_faults: &[AttemptClass],
 ) -> Result<Window, DatabaseError> {
+    let classes = words(farm_faults);
     let lanes: Vec<_> = after.iter().map(|last| last.lane).collect();
     let urgencies: Vec<_> = after.iter().map(|last| last.urgency).collect();
-    let paths: Vec<_> = after.iter().map(|last| last.remaining_path).collect();
+    let paths: Vec<_> = after.iter().map(|last| last.path_step).collect();
     let builds: Vec<_> = after.iter().map(|last| last.build).collect();
     let builds = statement!("dispatch/window_more")
-        .all(client, &[&per_lane, &aged, &lanes, &urgencies, &paths, &builds])
+        .all(client, &[&per_lane, &aged, &lanes, &urgencies, &paths, &builds, &classes])
         .await?;
-    Ok(Window { lanes: Vec::new(), builds: builds.iter().map(ready_build).collect::<Result<_, _>>()? })
+    Ok(Window { lanes: Vec::new(), builds: builds.iter().map(failed_build).collect::<Result<_, _>>()? })
 }
 
 fn lane(row: &Record) -> Result<Lane, DatabaseError> {
@@ -654,22 +662,24 @@ pub async fn end(
         .await?;
 
     let mut effects = Effects::default();
-    let mut canceled = Vec::new();
+    let (mut failed, mut canceled) = (Vec::new(), Vec::new());
     for row in &rows {
         match row.parse::<BuildState>("state")? {
             BuildState::Ready => effects.ready.push(ready_build(row)?),
             BuildState::Deferred => effects.deferred = true,
             BuildState::Canceled => canceled.push(row.get("build_id")?),
-            _ => effects.finished.push(row.get("build_id")?),
+            _ => failed.push(row.get("build_id")?),
         }
     }
-    if !effects.finished.is_empty() {
-        let dependents = fail_dependents(client, &effects.finished).await?;
+    let mut dependents = fail_dependents(client, &failed).await?;
+    dependents.extend(control::cancel_dependents(client, &canceled).await?);
+    effects.finished.extend(failed);
+    effects.finished.extend(canceled);
+    if !dependents.is_empty() {
+        // What else they needed is not as urgent any more.
+        priority_control::note(client, &effects.finished).await?;
+        effects.noted = true;
         effects.finished.extend(dependents);
-    }
-    if !canceled.is_empty() {
-        effects.finished.extend(control::cancel_dependents(client, &canceled).await?);
-        effects.finished.append(&mut canceled);
     }
     if !effects.finished.is_empty() {
         statement!("dispatch/weather").execute(client, &[&effects.finished]).await?;
@@ -769,7 +779,7 @@ async fn after_success<'a>(
         statement!("dispatch/weather").execute(client, &of),
     )?;
     let ready = rows.iter().map(ready_build).collect::<Result<_, _>>()?;
-    Ok(Effects { ready, finished, deferred: false })
+    Ok(Effects { ready, finished, ..Effects::default() })
 }
 
 /// Records what the farm's cache has of the outputs of builds that succeed.
@@ -786,16 +796,17 @@ pub(crate) async fn hold_outputs<'a>(
 }
 
 /// Makes deferred builds ready whose time has come, or that would have to wait for longer than `longest` seconds, which no delay is: the
-/// database's clock was set back since then.
+/// database's clock was set back since then. `farm_faults` is as in [`window`].
 ///
 /// # Errors
 /// Any failure of the statement, or a row that cannot be read.
 pub async fn wake_deferred(
     client: &impl GenericClient,
     longest: f64,
+    farm_faults: &[AttemptClass],
 ) -> Result<Vec<ReadyBuild>, DatabaseError> {
-    let rows = statement!("dispatch/wake_deferred").all(client, &[&longest]).await?;
-    rows.iter().map(ready_build).collect()
+    let rows = statement!("dispatch/wake_deferred").all(client, &[&longest, &words(farm_faults)]).await?;
+    rows.iter().map(failed_build).collect()
 }
 
 /// Tells in how many seconds the next deferred build is due, if there is one; never more than `longest`, the longest delay.
@@ -825,8 +836,7 @@ pub async fn over(
     builds: &[BuildId],
     classes: &[AttemptClass],
 ) -> Result<Vec<(BuildId, Option<WorkerId>)>, DatabaseError> {
-    let classes: Vec<_> = classes.iter().map(|class| class.as_str()).collect();
-    let rows = statement!("dispatch/over").all(client, &[&builds, &classes]).await?;
+    let rows = statement!("dispatch/over").all(client, &[&builds, &words(classes)]).await?;
     rows.iter().map(|row| Ok((row.get("build_id")?, row.get("worker_id")?))).collect()
 }
 
@@ -845,10 +855,26 @@ pub(crate) fn ready_build(row: &Record) -> Result<ReadyBuild, DatabaseError> {
         lane: row.get("lane_id")?,
         other_lanes: row.get::<Option<Vec<LaneId>>>("other_lanes")?.unwrap_or_default(),
         urgency: row.get("urgency")?,
-        remaining_path: row.get("remaining_path")?,
+        path_step: row.get("path_step")?,
         expected_ms: row.get("expected_ms")?,
         age_ms: row.get("age_ms")?,
+        failed_on: Vec::new(),
     })
+}
+
+/// Reads a build that also shows where it has failed.
+fn failed_build(row: &Record) -> Result<ReadyBuild, DatabaseError> {
+    Ok(ReadyBuild { failed_on: failed_on(row)?, ..ready_build(row)? })
+}
+
+/// Reads where a build has failed by the farm's fault.
+pub(crate) fn failed_on(row: &Record) -> Result<Vec<WorkerId>, DatabaseError> {
+    Ok(row.get::<Option<Vec<WorkerId>>>("failed_on")?.unwrap_or_default())
+}
+
+/// The words of classes in rows.
+pub(crate) fn words(classes: &[AttemptClass]) -> Vec<&'static str> {
+    classes.iter().map(|class| class.as_str()).collect()
 }
 
 pub(crate) fn store_paths(row: &Record, column: &'static str) -> Result<Vec<StorePath>, DatabaseError> {

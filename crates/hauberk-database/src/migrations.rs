@@ -56,10 +56,12 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0015_counts"),
     migration!("0016_uploads"),
     migration!("0017_assigned"),
+    migration!("0018_order_notes"),
+    migration!("0019_path_steps"),
 ];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 16;
+const OLDEST_KNOWN: i32 = 18;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

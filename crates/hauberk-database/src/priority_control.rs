@@ -3,13 +3,23 @@
 //! What is asked for a build is handed down to everything it needs and that has not succeeded, so that it does not wait for something
 //! less urgent; what is taken back is taken back there as well, unless something else wants it. The same happens when what was urgent, or had a
 //! long path behind it, is canceled, and when it begins anew. The servers are told at once.
+//!
+//! What fails takes its dependents along on the path of results, which decides nothing about the order: it leaves a note (`order_notes`), and a
+//! server that sees one decides anew a moment later ([`settle`]). What else those dependents needed is built all the same, as others may want it,
+//! but not before everything for their sake.
 
 use std::collections::HashMap;
 
 use serde_json::json;
 
 use crate::statement::{Record, statement};
-use crate::{BuildId, DatabaseError, EvaluationId, GenericClient, Priority, audit, control, evaluations};
+use crate::{
+    BuildId, Client, DatabaseError, EvaluationId, GenericClient, Priority, audit, begin, commit, control,
+    evaluations,
+};
+
+/// Notes that are looked at together.
+const NOTES: i64 = 1000;
 
 /// What an operator puts before everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +71,7 @@ pub async fn set_priority(
     if statement!("order/ask_priority").optional(client, &[&build, &priority]).await?.is_none() {
         return Ok(None);
     }
-    let changed = renew(client, &[build], Some(build), Held::None).await?;
+    let changed = renew(client, &[build], Some(build), Held::None).await?.changed;
     let detail = json!({ "priority": priority, "changed": changed.builds.len() });
     audit::record(client, by, "build.priority", &build.to_string(), Some(&detail)).await?;
     Ok(Some(changed))
@@ -97,7 +107,7 @@ pub async fn set_emergency(
     if found.is_none() {
         return Ok(None);
     }
-    let changed = renew(client, &builds, of, Held::None).await?;
+    let changed = renew(client, &builds, of, Held::None).await?.changed;
     let detail = json!({ "on": on, "changed": changed.builds.len() });
     audit::record(client, by, action, &name, Some(&detail)).await?;
     Ok(Some(changed))
@@ -109,7 +119,7 @@ pub(crate) async fn without(client: &impl GenericClient, builds: &[BuildId]) -> 
         return Ok(());
     }
     let needed = ids(&statement!("order/needed").all(client, &[&builds]).await?)?;
-    renew(client, &needed, None, Held::Some).await.map(drop)
+    renew_or_note(client, &needed, builds).await
 }
 
 /// Decides anew how urgent the jobs of a canceled evaluation are that somebody else wants as well, where its wish had counted.
@@ -118,12 +128,68 @@ pub(crate) async fn without_evaluation(
     evaluation: EvaluationId,
 ) -> Result<(), DatabaseError> {
     let decided = ids(&statement!("order/decided_by").all(client, &[&evaluation]).await?)?;
-    renew(client, &decided, None, Held::Some).await.map(drop)
+    renew_or_note(client, &decided, &decided).await
 }
 
 /// Decides anew how urgent those are that these builds need, and they themselves: for builds that begin anew.
 pub(crate) async fn with(client: &impl GenericClient, builds: &[BuildId]) -> Result<(), DatabaseError> {
-    renew(client, builds, None, Held::Some).await.map(drop)
+    renew_or_note(client, builds, builds).await
+}
+
+/// Decides anew about `builds` at once; about what somebody holds, later, by a note of `about`.
+async fn renew_or_note(
+    client: &impl GenericClient,
+    builds: &[BuildId],
+    about: &[BuildId],
+) -> Result<(), DatabaseError> {
+    if renew(client, builds, None, Held::Some).await?.passed_over {
+        note(client, about).await?;
+    }
+    Ok(())
+}
+
+/// Leaves a note of builds that are over without success together with what needs them, or that begin anew: what else is needed with them is to
+/// be decided about anew. Costs a row each, and nothing else.
+pub(crate) async fn note(client: &impl GenericClient, builds: &[BuildId]) -> Result<(), DatabaseError> {
+    statement!("order/note").execute(client, &[&builds]).await?;
+    Ok(())
+}
+
+/// What came of a look at the notes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settled {
+    /// Builds whose urgency is another now.
+    pub changed: usize,
+    /// Whether there is more to do: notes that were left for another look, as somebody holds builds of theirs, or as there are so many.
+    pub again: bool,
+}
+
+/// Decides anew how urgent those are that builds of notes needed, or need again, and how long the paths behind them are. What somebody holds
+/// is passed over, and its note kept.
+///
+/// # Errors
+/// Any failure of the statements, or a row that cannot be read.
+pub async fn settle(client: &mut Client) -> Result<Settled, DatabaseError> {
+    if noted(client).await?.is_empty() {
+        return Ok(Settled::default());
+    }
+    let transaction = begin(client).await?;
+    control::lock_graph(&transaction).await?;
+    // Again: another server may have seen them as well.
+    let notes = noted(&transaction).await?;
+    let builds = ids(&statement!("order/above").all(&transaction, &[&notes]).await?)?;
+    let renewed = renew(&transaction, &builds, None, Held::Some).await?;
+    let again = renewed.passed_over || i64::try_from(notes.len()).unwrap_or(i64::MAX) >= NOTES;
+    if !renewed.passed_over {
+        statement!("order/forget_notes").execute(&transaction, &[&notes]).await?;
+    }
+    commit(transaction).await?;
+    Ok(Settled { changed: renewed.changed.builds.len(), again })
+}
+
+async fn noted(client: &impl GenericClient) -> Result<Vec<i64>, DatabaseError> {
+    let rows = statement!("order/noted").all(client, &[&NOTES]).await?;
+    rows.iter().map(|row| row.get("note_id")).collect()
 }
 
 fn ids(rows: &[Record]) -> Result<Vec<BuildId>, DatabaseError> {
@@ -136,6 +202,14 @@ enum Held {
     None,
     /// Builds, whatever their numbers: waiting for others could go round in a circle with those who record results.
     Some,
+}
+
+/// What came of a decision.
+#[derive(Debug, Default)]
+struct Renewed {
+    changed: Changed,
+    /// Whether builds were left as they are because somebody holds them.
+    passed_over: bool,
 }
 
 /// A build whose urgency is decided anew.
@@ -162,9 +236,9 @@ async fn renew(
     builds: &[BuildId],
     of: Option<BuildId>,
     held: Held,
-) -> Result<Changed, DatabaseError> {
+) -> Result<Renewed, DatabaseError> {
     if builds.is_empty() {
-        return Ok(Changed::default());
+        return Ok(Renewed::default());
     }
     let mut nodes: HashMap<BuildId, Node> = HashMap::new();
     for row in statement!("order/below").all(client, &[&builds]).await? {
@@ -201,6 +275,7 @@ async fn renew(
     let mut changed: Vec<(BuildId, &Node)> =
         nodes.iter().filter(|(_, node)| node.changes()).map(|(id, node)| (*id, node)).collect();
     changed.sort_unstable_by_key(|(id, _)| *id);
+    let mut passed_over = false;
     if !changed.is_empty() {
         let ids: Vec<BuildId> = changed.iter().map(|(id, _)| *id).collect();
         let priorities: Vec<Priority> = changed.iter().map(|(_, node)| node.now.priority).collect();
@@ -210,13 +285,14 @@ async fn renew(
             Held::None => statement!("order/set_urgency"),
             Held::Some => statement!("order/set_urgency_unless_held"),
         };
-        set.execute(client, &[&ids, &priorities, &emergencies, &paths]).await?;
+        let written = set.execute(client, &[&ids, &priorities, &emergencies, &paths]).await?;
+        passed_over = usize::try_from(written).is_ok_and(|written| written < ids.len());
         statement!("evaluations/notify_ready").execute(client, &[]).await?;
         evaluations::notify_changed(client).await?;
     }
     let urgency = of.and_then(|build| nodes.get(&build)).map(|node| node.now);
     let builds = changed.iter().filter(|(_, node)| node.was != node.now).map(|(id, _)| *id).collect();
-    Ok(Changed { urgency, builds })
+    Ok(Renewed { changed: Changed { urgency, builds }, passed_over })
 }
 
 impl Node {
@@ -231,17 +307,20 @@ impl Node {
     }
 }
 
-/// Hands what each build has down to what it needs, those first that nothing undecided needs.
+/// Hands what each build has down to what it needs, those first that nothing undecided needs. What is over needs nothing any more.
 fn hand_down(nodes: &mut HashMap<BuildId, Node>) {
     let mut decided: Vec<BuildId> =
         nodes.iter().filter(|(_, node)| node.open == 0).map(|(id, _)| *id).collect();
     while let Some(build) = decided.pop() {
         let Some(node) = nodes.get_mut(&build) else { continue };
         let (urgency, path, needs) = (node.now, node.new_path(), std::mem::take(&mut node.needs));
+        let hurries = node.unfinished;
         for needed in needs {
             if let Some(below) = nodes.get_mut(&needed) {
-                below.now = below.now.at_least(urgency);
-                below.behind = below.behind.max(path);
+                if hurries {
+                    below.now = below.now.at_least(urgency);
+                    below.behind = below.behind.max(path);
+                }
                 below.open = below.open.saturating_sub(1);
                 if below.open == 0 {
                     decided.push(needed);

@@ -12,7 +12,7 @@ use crate::dispatch::{self, ReadyBuild, ready_build};
 use crate::statement::statement;
 use crate::{
     AttemptId, BuildId, BuildState, DatabaseError, GenericClient, begin, commit, control, evaluations,
-    revival,
+    priority_control, revival,
 };
 
 /// A rule between the rows of the farm.
@@ -156,9 +156,10 @@ async fn recount(client: &impl GenericClient, builds: &[BuildId]) -> Result<Vec<
     }
     let mut over = dispatch::fail_dependents(client, &failed).await?;
     over.extend(control::cancel_dependents(client, &canceled).await?);
-    over.extend(failed);
-    over.extend(canceled);
-    if !over.is_empty() {
+    failed.extend(canceled);
+    if !failed.is_empty() {
+        priority_control::note(client, &failed).await?;
+        over.extend(failed);
         statement!("dispatch/weather").execute(client, &[&over]).await?;
     }
     Ok(ready)
@@ -172,5 +173,8 @@ async fn revive(client: &impl GenericClient, builds: &[BuildId]) -> Result<Vec<R
     let builds: Vec<BuildId> = builds.iter().filter(|id| still.contains(&id.get())).copied().collect();
     let mut ready = revival::revive(client, &builds).await?.ready;
     ready.extend(revival::dependents(client, &builds).await?.ready);
+    if !builds.is_empty() {
+        priority_control::note(client, &builds).await?;
+    }
     Ok(ready)
 }

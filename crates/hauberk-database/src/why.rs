@@ -173,7 +173,7 @@ struct Subject {
     name: String,
     state: BuildState,
     urgency: i16,
-    remaining_path: i64,
+    path_step: i16,
     specification: SpecificationId,
     specification_name: String,
     store_directory: String,
@@ -189,7 +189,7 @@ impl Subject {
             name: row.get("name")?,
             state: row.get("state")?,
             urgency: row.get("urgency")?,
-            remaining_path: row.get("remaining_path")?,
+            path_step: row.get("path_step")?,
             specification: row.get("specification_id")?,
             specification_name: row.get("specification")?,
             store_directory: row.get("store_directory")?,
@@ -406,7 +406,7 @@ impl Standing {
             &subject.urgency,
             &subject.specification,
             &MOST_AHEAD,
-            &subject.remaining_path,
+            &subject.path_step,
         ];
         let life: [&(dyn ToSql + Sync); 1] = [&half_life];
         let (ahead, usage) = tokio::try_join!(

@@ -7,8 +7,9 @@ mod farm;
 use farm::{Farm, path};
 use hauberk_database::dispatch::{
     self, AttemptClass, AttemptOrigin, Built, BuiltOutput, Consequence, Fetched, KnownPath, Measures,
+    Reached, ReadyBuild,
 };
-use hauberk_database::{AttemptId, BuildId, attempts, begin, commit, servers};
+use hauberk_database::{AttemptId, BuildId, LaneId, WorkerId, attempts, begin, commit, servers};
 
 /// No delay here is longer, in seconds.
 const LONGEST: f64 = 86_400.0;
@@ -77,7 +78,7 @@ async fn the_farms_fault_defers_a_build_and_the_next_try_is_counted() {
     assert!(effects.deferred && effects.finished.is_empty());
     assert_eq!(farm.states().await, ["deferred"]);
     assert!(dispatch::next_deferred(&farm.client().await, LONGEST).await.unwrap().unwrap() <= 0.0);
-    assert_eq!(dispatch::wake_deferred(&farm.client().await, LONGEST).await.unwrap().len(), 1);
+    assert_eq!(dispatch::wake_deferred(&farm.client().await, LONGEST, &[]).await.unwrap().len(), 1);
     assert!(dispatch::next_deferred(&farm.client().await, LONGEST).await.unwrap().is_none());
     let claimed = farm.claim(0).await;
     assert_eq!((claimed.number, claimed.farm_faults), (2, 1));
@@ -90,12 +91,58 @@ async fn the_farms_fault_defers_a_build_and_the_next_try_is_counted() {
     farm.check().await;
 }
 
+/// Where each ready build has failed, as a refill and what follows on one show it.
+async fn failed_on(farm: &Farm, classes: &[AttemptClass]) -> Vec<Vec<WorkerId>> {
+    let client = farm.client().await;
+    let shown = dispatch::window(&client, 10, None, classes).await.unwrap().builds;
+    let reached = Reached { lane: LaneId::new(1), urgency: -1, path_step: i16::MAX, build: BuildId::new(0) };
+    let more = dispatch::window_more(&client, 10, None, &[reached], classes).await.unwrap().builds;
+    let by_build = |mut builds: Vec<ReadyBuild>| -> Vec<Vec<WorkerId>> {
+        builds.sort_unstable_by_key(|build| build.id);
+        builds.into_iter().map(|build| build.failed_on).collect()
+    };
+    let shown = by_build(shown);
+    assert_eq!(by_build(more), shown);
+    shown
+}
+
+#[tokio::test]
+async fn what_failed_by_the_farms_fault_shows_where() {
+    const FAULTS: &[AttemptClass] = &[AttemptClass::Daemon, AttemptClass::Transfer];
+    let farm = Farm::with(&[&[], &[]]).await;
+    let client = farm.client().await;
+    assert_eq!(failed_on(&farm, FAULTS).await, [[], []] as [[WorkerId; 0]; 2]);
+    // Twice at the same worker; stopped there for no fault before.
+    let stopped = farm.claim(0).await;
+    farm.end(&stopped, AttemptClass::Canceled, Consequence::Ready).await;
+    for class in FAULTS {
+        let claimed = farm.claim(0).await;
+        farm.end(&claimed, *class, Consequence::Retry { delay: 0.0 }).await;
+        let woken = dispatch::wake_deferred(&client, LONGEST, FAULTS).await.unwrap();
+        assert_eq!(woken.into_iter().map(|build| build.failed_on).collect::<Vec<_>>(), [[farm.worker]]);
+    }
+    assert_eq!(failed_on(&farm, FAULTS).await, [vec![farm.worker], vec![]]);
+    assert_eq!(failed_on(&farm, &[AttemptClass::DiskFull]).await, [[], []] as [[WorkerId; 0]; 2]);
+    // So does an attempt that is taken over.
+    farm.claim(0).await;
+    let [open] = &attempts::open(&client, farm.epoch, FAULTS).await.unwrap()[..] else {
+        panic!("one is open")
+    };
+    assert_eq!(open.failed_on, [farm.worker]);
+    // What was before the build began anew does not count.
+    client
+        .execute("update builds set generation = generation + 1, state = 'ready' where farm_faults > 0", &[])
+        .await
+        .unwrap();
+    assert_eq!(failed_on(&farm, FAULTS).await, [[], []] as [[WorkerId; 0]; 2]);
+}
+
 #[tokio::test]
 async fn a_delay_is_waited_for() {
     let farm = Farm::with(&[&[]]).await;
     let claimed = farm.claim(0).await;
     farm.end(&claimed, AttemptClass::Transfer, Consequence::Retry { delay: 3600.0 }).await;
-    assert!(dispatch::wake_deferred(&farm.client().await, LONGEST).await.unwrap().is_empty());
+    assert!(dispatch::wake_deferred(&farm.client().await, LONGEST, &[]).await.unwrap().is_empty());
     assert!(dispatch::next_deferred(&farm.client().await, LONGEST).await.unwrap().unwrap() > 3000.0);
 }
 
@@ -114,7 +161,7 @@ async fn a_clock_that_was_set_back_keeps_no_build_waiting() {
         .await
         .unwrap();
     assert!(dispatch::next_deferred(&farm.client().await, 30.0).await.unwrap().unwrap() <= 30.0);
-    let woken = dispatch::wake_deferred(&farm.client().await, 3600.0).await.unwrap();
+    let woken = dispatch::wake_deferred(&farm.client().await, 3600.0, &[]).await.unwrap();
     assert_eq!(woken.iter().map(|build| build.id).collect::<Vec<_>>(), [first]);
     assert_eq!(farm.states().await, ["ready", "deferred"]);
     farm.check().await;
@@ -149,7 +196,7 @@ async fn a_newer_start_of_the_server_takes_the_open_attempts_over() {
     let newer = servers::begin_epoch(&client, farm.server, std::time::Duration::from_secs(60)).await.unwrap();
     assert!(!servers::beat(&client, farm.epoch).await.unwrap());
     assert!(servers::beat(&client, newer).await.unwrap());
-    let open = attempts::open(&client, newer).await.unwrap();
+    let open = attempts::open(&client, newer, &[]).await.unwrap();
     let open: Vec<(AttemptId, bool)> = open.iter().map(|open| (open.attempt, open.built)).collect();
     assert_eq!(open, [(running.attempt, false), (done.attempt, true)]);
     // The older start does not know yet, and what it writes touches nothing.
@@ -167,7 +214,7 @@ async fn a_newer_start_of_the_server_takes_the_open_attempts_over() {
     client.execute("update server_epochs set ended_at = now() where epoch <> $1", &[&newer]).await.unwrap();
     assert_eq!(servers::adopt(&client, farm.server, newer).await.unwrap(), [stray.attempt]);
     assert!(servers::adopt(&client, farm.server, newer).await.unwrap().is_empty());
-    assert_eq!(attempts::open(&client, newer).await.unwrap().len(), 1);
+    assert_eq!(attempts::open(&client, newer, &[]).await.unwrap().len(), 1);
     servers::end_epoch(&client, newer).await.unwrap();
     assert!(!servers::beat(&client, newer).await.unwrap());
 }

@@ -55,7 +55,7 @@ impl Farm {
     /// One that was given up, and the newer one that is open instead of it.
     async fn two(&self) -> (Claimed, Claimed) {
         let older = self.lapsed().await;
-        dispatch::wake_deferred(&self.client().await, LONGEST).await.unwrap();
+        dispatch::wake_deferred(&self.client().await, LONGEST, &[]).await.unwrap();
         (older, self.claim(0).await)
     }
 
@@ -113,7 +113,7 @@ async fn a_late_success_counts_when_it_is_checked_and_ends_the_newer_attempt() {
     farm.built(&older, 0).await;
     assert_eq!(farm.states().await, ["assigned", "waiting"]);
     assert_eq!(attempts::outputs(&farm.client().await, older.attempt).await.unwrap().len(), 1);
-    let open = attempts::open(&farm.client().await, farm.epoch).await.unwrap();
+    let open = attempts::open(&farm.client().await, farm.epoch, &[]).await.unwrap();
     let open: Vec<_> = open.iter().map(|open| (open.attempt, open.late, open.built)).collect();
     assert_eq!(open, [(older.attempt, true, true), (newer.attempt, false, false)]);
 
@@ -204,7 +204,7 @@ async fn of_two_that_run_the_one_that_began_first_stays() {
     let farm = Farm::with(&[&[]]).await;
     let older = farm.claim(0).await;
     farm.end(&older, AttemptClass::WorkerLost, LOST).await;
-    dispatch::wake_deferred(&farm.client().await, LONGEST).await.unwrap();
+    dispatch::wake_deferred(&farm.client().await, LONGEST, &[]).await.unwrap();
     let newer = farm.claim(0).await;
     dispatch::start(&farm.client().await, &[(newer.attempt, 1)], farm.epoch).await.unwrap();
     assert_eq!(farm.take_back(&older, Word::Running).await, Verdict::History);

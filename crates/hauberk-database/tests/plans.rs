@@ -8,8 +8,8 @@ use hauberk_database::dispatch;
 use hauberk_database::testing::TestDatabase;
 use serde_json::Value;
 
-/// What the committer runs for every batch.
-const HOT: [&str; 15] = [
+/// What the committer runs for every batch, and what the log port does.
+const HOT: [&str; 18] = [
     "lock_builds",
     "claim",
     "claimed",
@@ -25,6 +25,9 @@ const HOT: [&str; 15] = [
     "weather",
     "end_attempts",
     "after_attempts",
+    "../attempts/log_owners",
+    "../attempts/log_complete",
+    "../attempts/hold_logs",
 ];
 /// Tables that grow with the farm's history.
 const GROWING: [&str; 7] =
@@ -121,31 +124,84 @@ async fn what_follows_in_a_lane_is_read_from_where_the_last_refill_ended() {
              insert into lanes (specification_id, store_directory, system)
                  select id, '/nix/store', s from specifications, unnest(array['a', 'b']) s;
              insert into builds (lane_id, derivation_id, name, system, state, remaining_path)
-                 select l.id, n, 'b' || n, l.system, 'ready', n % 3 from lanes l, generate_series(1, 20000) n order by n;
+                 select l.id, n, 'b' || n, l.system, 'ready', 3 + n % 3 from lanes l, generate_series(1, 20000) n order by n;
              analyze builds; set plan_cache_mode = force_generic_plan",
         )
         .await
         .unwrap();
     let text = statement("window_more");
-    let types = "bigint, double precision, integer[], smallint[], bigint[], bigint[]";
+    let types = "bigint, double precision, integer[], smallint[], smallint[], bigint[], text[]";
     client.batch_execute(&format!("prepare it ({types}) as {text}")).await.unwrap();
-    let asked = "(300, null, array[1], array[99::smallint], array[1::bigint], array[39000::bigint])";
+    let asked = "(300, null, array[1], array[99::smallint], array[4::smallint], array[39000::bigint], null)";
     let plan: Value = client
         .query_one(&format!("explain (analyze, format json) execute it{asked}"), &[])
         .await
         .unwrap()
         .get(0);
     assert!(!plan.to_string().contains("builds_pkey"), "{plan}");
-    // The rest of those with the same path, then those with a shorter one, the oldest first.
+    // The rest of those whose paths are about as long, then those with shorter ones, the oldest first.
     let rows = client.query(&format!("execute it{asked}"), &[]).await.unwrap();
-    let found: Vec<(i64, i64)> =
-        rows.iter().map(|row| (row.get("remaining_path"), row.get("build_id"))).collect();
-    let all = "select remaining_path, id from builds
-               where lane_id = 1 and (remaining_path = 1 and id > 39000 or remaining_path = 0)
-               order by remaining_path desc, id limit 300";
-    let expected: Vec<(i64, i64)> =
+    let found: Vec<(i16, i64)> = rows.iter().map(|row| (row.get("path_step"), row.get("build_id"))).collect();
+    // Paths of 4 and 5 ms are of one step.
+    let all = "select path_step, id from builds
+               where lane_id = 1 and (remaining_path in (4, 5) and id > 39000 or remaining_path = 3)
+               order by path_step desc, id limit 300";
+    let expected: Vec<(i16, i64)> =
         client.query(all, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(found, expected);
+}
+
+/// The names of the indexes that a plan reads, and what it sorts by.
+fn indexes(plan: &Value, found: &mut Vec<String>) {
+    match plan {
+        Value::Array(items) => items.iter().for_each(|item| indexes(item, found)),
+        Value::Object(fields) => {
+            found.extend(fields.get("Index Name").and_then(Value::as_str).map(str::to_owned));
+            // Together they are sorted by their numbers, to find each once.
+            let keys = fields.get("Sort Key").and_then(Value::as_array).into_iter().flatten();
+            found.extend(keys.map(Value::to_string).filter(|key| !key.ends_with("id\"")));
+            fields.values().for_each(|value| indexes(value, found));
+        }
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn the_heads_of_lanes_are_read_in_the_order_of_their_index() {
+    let test = TestDatabase::new().await;
+    let client = test.client().await;
+    client
+        .batch_execute(
+            "insert into specifications (name, definition) values ('s', '{}');
+             insert into lanes (specification_id, store_directory, system)
+                 select id, '/nix/store', s from specifications, unnest(array['a', 'b']) s;
+             insert into builds (lane_id, derivation_id, name, system, state, priority, remaining_path, other_lanes)
+                 select l.id, n, 'b' || n, l.system, 'ready', n % 7, (n * 7919) % 100000, case when n % 10 = 0 then array[2] end
+                 from lanes l, generate_series(1, 20000) n order by n;
+             analyze builds; set plan_cache_mode = force_generic_plan",
+        )
+        .await
+        .unwrap();
+    let text = statement("window");
+    client.batch_execute(&format!("prepare it (bigint, double precision, text[]) as {text}")).await.unwrap();
+    let explain = "explain (format json) execute it(300, null, null)";
+    let plan: Value = client.query_one(explain, &[]).await.unwrap().get(0);
+    let mut found = Vec::new();
+    indexes(&plan, &mut found);
+    found.retain(|name| !name.starts_with("attempts"));
+    found.sort_unstable();
+    assert_eq!(found, ["builds_pkey", "builds_ready", "builds_ready_age", "builds_ready_shared"], "{plan}");
+
+    // What goes before one of them, and whether there is anything as urgent: no walk through the table.
+    client.batch_execute("deallocate it").await.unwrap();
+    let types = "bigint, text, text, smallint, integer, bigint, smallint";
+    client.batch_execute(&format!("prepare it ({types}) as {}", statement("../why/ahead"))).await.unwrap();
+    let explain =
+        "explain (format json) execute it(1, '/nix/store', 'a', 99::smallint, 1, 1000, 9::smallint)";
+    let plan: Value = client.query_one(explain, &[]).await.unwrap().get(0);
+    let mut found = Vec::new();
+    scans(&plan, &mut found);
+    assert!(found.is_empty(), "{found:?}");
 }
 
 #[tokio::test]

@@ -5,8 +5,9 @@
 mod farm;
 
 use farm::Farm;
+use hauberk_database::dispatch::{AttemptClass, Consequence};
 use hauberk_database::listen::{Event, Listener, READY};
-use hauberk_database::priority_control::{self, Changed, Subject};
+use hauberk_database::priority_control::{self, Changed, Settled, Subject};
 use hauberk_database::{BuildId, EvaluationId, Priority, audit, begin, commit, control};
 
 fn priority(number: i64) -> Priority {
@@ -171,4 +172,105 @@ async fn a_canceled_evaluation_hurries_nothing_that_another_wants() {
     assert_eq!(farm.urgencies().await[..2], [55, 55]);
     assert_eq!(farm.paths().await[..2], [2000, 1000]);
     farm.check().await;
+}
+
+impl Farm {
+    async fn settle(&self) -> Settled {
+        priority_control::settle(&mut self.client().await).await.unwrap()
+    }
+
+    async fn cancel(&self, number: usize) -> control::Canceled {
+        let build = self.build(number).await;
+        let mut client = self.client().await;
+        let transaction = begin(&mut client).await.unwrap();
+        let canceled = control::cancel_builds(&transaction, &[build]).await.unwrap();
+        commit(transaction).await.unwrap();
+        canceled
+    }
+
+    async fn restart(&self, number: usize) {
+        let build = self.build(number).await;
+        let mut client = self.client().await;
+        let transaction = begin(&mut client).await.unwrap();
+        control::restart_builds(&transaction, &[build]).await.unwrap();
+        commit(transaction).await.unwrap();
+    }
+}
+
+/// 3 needs 1 and 2, 2 needs 0, and 4 needs 0 as well. All are jobs of priority 55.
+const DIAMOND: &[&[usize]] = &[&[], &[], &[0], &[1, 2], &[0]];
+
+#[tokio::test]
+async fn what_failed_hurries_nothing_any_more_until_it_begins_anew() {
+    let farm = Farm::with(DIAMOND).await;
+    farm.set_paths(1000, &[3000, 2000, 2000, 1000, 1000]).await;
+    farm.set_emergency(Subject::Build(farm.build(3).await), true).await.unwrap();
+    assert_eq!(farm.urgencies().await, [-1, -1, -1, -1, 55]);
+    // A failure that takes nothing along leaves nothing to do.
+    let claimed = farm.claim(1).await;
+    let retried = farm.end(&claimed, AttemptClass::Daemon, Consequence::Ready).await;
+    assert!(!retried.noted);
+    assert_eq!(farm.settle().await, Settled::default());
+
+    let claimed = farm.claim(1).await;
+    let failed = farm.end(&claimed, AttemptClass::BuildFailed, Consequence::Fail).await;
+    assert!(failed.noted);
+    assert_eq!(farm.urgencies().await, [-1, -1, -1, -1, 55], "the path of results decides nothing");
+    // Somebody records something about 0 just now: the rest is not kept waiting, and 0 comes later.
+    let mut client = farm.client().await;
+    let transaction = begin(&mut client).await.unwrap();
+    hauberk_database::dispatch::lock_builds(&transaction, &[farm.build(0).await]).await.unwrap();
+    assert!(farm.settle().await.again);
+    assert_eq!(farm.urgencies().await, [-1, 55, 55, -1, 55]);
+    commit(transaction).await.unwrap();
+    assert_eq!(farm.settle().await, Settled { changed: 1, again: false });
+    assert_eq!(farm.urgencies().await, [55, 55, 55, -1, 55]);
+    assert_eq!(farm.paths().await, [2000, 2000, 1000, 1000, 1000]);
+    assert_eq!(farm.settle().await, Settled::default());
+
+    // Neither does it when it is wanted again and fails at once, or when an operator says it once more.
+    farm.evaluate(DIAMOND, &[3]).await;
+    farm.set_emergency(Subject::Build(farm.build(3).await), true).await.unwrap();
+    assert_eq!(farm.urgencies().await, [55, 55, 55, -1, 55]);
+    // By then a minute is expected of each, and nothing unfinished is behind 2.
+    assert_eq!(farm.paths().await, [120_000, 2000, 60_000, 1000, 60_000]);
+
+    farm.set_paths(1000, &[2000, 2000, 1000, 1000, 1000]).await;
+    farm.restart(3).await;
+    assert_eq!(farm.urgencies().await, [-1, -1, -1, -1, 55]);
+    assert_eq!(farm.paths().await, [3000, 2000, 2000, 1000, 1000]);
+    farm.check().await;
+}
+
+#[tokio::test]
+async fn what_was_stopped_and_begins_anew_by_an_evaluation_is_needed_as_urgently_again() {
+    let farm = Farm::with(DIAMOND).await;
+    farm.set_priority(3, Some(7)).await.unwrap();
+    assert_eq!(farm.urgencies().await, [7, 7, 7, 7, 55]);
+    let claimed = farm.claim(1).await;
+    assert_eq!(farm.cancel(1).await.stopping.len(), 1);
+    assert!(farm.end(&claimed, AttemptClass::Canceled, Consequence::Ready).await.noted);
+    assert_eq!(farm.states().await[3], "canceled");
+    assert_eq!(farm.settle().await, Settled { changed: 3, again: false });
+    assert_eq!(farm.urgencies().await, [55, 55, 55, 7, 55]);
+
+    // An evaluation wants 1 alone: 3 begins anew with it, and so what else 3 needs is urgent again.
+    farm.evaluate(&DIAMOND[..2], &[1]).await;
+    assert_eq!(farm.states().await[3], "waiting");
+    assert_eq!(farm.settle().await, Settled { changed: 3, again: false });
+    assert_eq!(farm.urgencies().await, [7, 7, 7, 7, 55]);
+    farm.check().await;
+}
+
+#[tokio::test]
+async fn what_nobody_else_wants_is_built_last() {
+    // 2 is the only job, and needs 0 and 1.
+    let farm = Farm::with(&[]).await;
+    farm.evaluate(&[&[], &[], &[0, 1]], &[2]).await;
+    assert_eq!(farm.urgencies().await, [55; 3]);
+    let claimed = farm.claim(0).await;
+    farm.end(&claimed, AttemptClass::BuildFailed, Consequence::Fail).await;
+    farm.settle().await;
+    assert_eq!(farm.urgencies().await, [99, 99, 55]);
+    assert_eq!(farm.ready().await, [farm.build(1).await]);
 }

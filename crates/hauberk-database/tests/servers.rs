@@ -75,7 +75,7 @@ async fn what_a_dead_server_had_goes_to_another_and_it_can_write_nothing_more() 
     assert_eq!(servers::watch(&client, server).await.unwrap(), []);
     assert_eq!(servers::take_over(&client, epoch).await.unwrap(), [claimed.attempt]);
     assert_eq!(servers::take_over(&client, epoch).await.unwrap(), []);
-    assert_eq!(attempts::open(&client, epoch).await.unwrap().len(), 1);
+    assert_eq!(attempts::open(&client, epoch, &[]).await.unwrap().len(), 1);
 
     // It wakes up.
     assert!(!servers::beat(&client, farm.epoch).await.unwrap());
@@ -180,7 +180,7 @@ async fn a_server_hears_what_became_of_builds_at_another() {
     let builds = [farm.build(0).await, farm.build(1).await, farm.build(2).await];
     let own = [AttemptClass::Succeeded, AttemptClass::BuildFailed];
     assert_eq!(dispatch::over(&client, &builds, &own).await.unwrap(), []);
-    dispatch::wake_deferred(&client, 3600.0).await.unwrap();
+    dispatch::wake_deferred(&client, 3600.0, &[]).await.unwrap();
     let claimed = farm.claim(0).await;
     farm.end(&claimed, AttemptClass::BuildFailed, Consequence::Fail).await;
     let claimed = farm.claim(1).await;

@@ -317,9 +317,9 @@ impl Pair<'_> {
             "wake" => {
                 let due = "update builds set not_before = now() - interval '1 second' where id = $1 and not_before is not null";
                 client.execute(due, &[&build]).await.unwrap();
-                dispatch::wake_deferred(&client, 7200.0).await.unwrap();
+                dispatch::wake_deferred(&client, 7200.0, &[]).await.unwrap();
             }
-            "wake too soon" => drop(dispatch::wake_deferred(&client, 7200.0).await.unwrap()),
+            "wake too soon" => drop(dispatch::wake_deferred(&client, 7200.0, &[]).await.unwrap()),
             "sweep" => drop(upkeep::sweep(&mut farm.client().await, 0, 10_000).await.unwrap()),
             "free" => {
                 let finding = Finding { rule: Rule::Tried, rows: vec![build.get()] };

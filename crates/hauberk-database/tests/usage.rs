@@ -7,6 +7,7 @@ mod farm;
 use std::time::Duration;
 
 use farm::Farm;
+use hauberk_database::servers::{self, ServerFacts};
 use hauberk_database::usage;
 
 #[tokio::test]
@@ -14,7 +15,7 @@ async fn what_was_used_counts_half_after_a_while() {
     let farm = Farm::with(&[&[], &[]]).await;
     let client = farm.client().await;
     let hour = Duration::from_secs(3600);
-    assert!(usage::used(&client, hour).await.unwrap().is_empty());
+    assert!(usage::used(&client, hour, farm.server).await.unwrap().is_empty());
     farm.succeed(0).await;
     farm.succeed(1).await;
     // One ran for 100 s until an hour ago, the other for 100 s until now.
@@ -31,16 +32,35 @@ async fn what_was_used_counts_half_after_a_while() {
     };
     ran(0, 3600).await;
     ran(1, 0).await;
-    let used = usage::used(&client, hour).await.unwrap();
+    let used = usage::used(&client, hour, farm.server).await.unwrap();
     let [(specification, slot_seconds)] = used.as_slice() else { panic!("{used:?}") };
     assert_eq!(*specification, farm.specification);
     assert!((slot_seconds - 150.0).abs() < 2.0, "{slot_seconds}");
+    // Another server has not given it out, and knows of it as soon as this one has kept it.
+    let facts = ServerFacts {
+        address: None,
+        stores: Vec::new(),
+        name: "other".into(),
+        host: "host".into(),
+        backend_port: 5555,
+        log_port: 5556,
+        publish_url: None,
+        public_key: None,
+        version: "0".into(),
+    };
+    let other = servers::enrol(&client, &facts).await.unwrap();
+    assert!(usage::used(&client, hour, other).await.unwrap().is_empty());
+    assert!(usage::used_elsewhere(&client, hour, other).await.unwrap().is_empty());
     usage::keep(&client, farm.server, &used).await.unwrap();
     usage::keep(&client, farm.server, &used).await.unwrap();
+    assert!(usage::used_elsewhere(&client, hour, farm.server).await.unwrap().is_empty());
+    client.batch_execute("update specification_usage set at = at - interval '1 hour'").await.unwrap();
+    let elsewhere = usage::used_elsewhere(&client, hour, other).await.unwrap();
+    assert!((elsewhere[0].1 - 75.0).abs() < 2.0, "{elsewhere:?}");
     // What is older than six such whiles does not count at all.
     ran(0, 7 * 3600).await;
-    let used = usage::used(&client, hour).await.unwrap();
+    let used = usage::used(&client, hour, farm.server).await.unwrap();
     assert!((used[0].1 - 100.0).abs() < 2.0, "{used:?}");
     ran(1, 7 * 3600).await;
-    assert!(usage::used(&client, hour).await.unwrap().is_empty());
+    assert!(usage::used(&client, hour, farm.server).await.unwrap().is_empty());
 }

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{error, warn};
 
+use crate::aftermath::Aftermath;
 use crate::disk::Disk;
 use crate::heart::Company;
 use crate::metrics::Metrics;
@@ -54,6 +55,7 @@ impl Committers {
         epoch: Epoch,
         server: ServerId,
         company: &Company,
+        aftermath: &Aftermath,
         done: &UnboundedSender<Vec<Committed>>,
         metrics: &Metrics,
     ) -> (Self, JoinSet<()>) {
@@ -68,6 +70,7 @@ impl Committers {
                 metrics: metrics.clone(),
                 disk: disk.clone(),
                 company: company.clone(),
+                aftermath: aftermath.clone(),
             };
             running.spawn(Arc::new(committer).run(ops, done.clone()));
             way
@@ -99,6 +102,8 @@ struct Committer {
     disk: Disk,
     /// Others may have taken attempts over.
     company: Company,
+    /// Is told when failures have taken others along.
+    aftermath: Aftermath,
 }
 
 /// A batch that is committed.
@@ -283,6 +288,9 @@ impl Committer {
         let before = self.disk.committed();
         drop(transaction.commit().await?);
         self.disk.reached(before);
+        if done.iter().any(|done| matches!(done, Committed::Effects(e) if e.noted)) {
+            self.aftermath.tell();
+        }
         Ok(Recorded { done, soon: None })
     }
 
@@ -393,7 +401,7 @@ fn is_refused(done: &[Committed], attempt: AttemptId) -> bool {
 }
 
 fn push_effects(done: &mut Vec<Committed>, effects: Effects) {
-    if !effects.ready.is_empty() || effects.deferred {
+    if !effects.ready.is_empty() || effects.deferred || effects.noted {
         done.push(Committed::Effects(effects));
     }
 }
@@ -561,6 +569,7 @@ mod tests {
             metrics: Metrics::default(),
             disk: Disk::default(),
             company: Company::new(Duration::from_secs(3600)),
+            aftermath: Aftermath::default(),
         };
         let told = |recorded: Recorded| -> Vec<String> {
             let said = recorded.done.iter().map(|done| match done {

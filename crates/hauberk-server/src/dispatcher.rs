@@ -107,6 +107,7 @@ impl Dispatcher {
     pub(crate) fn adopt(&mut self, open: Vec<OpenAttempt>, now: Instant) {
         self.window.pass(now);
         for attempt in open {
+            self.failed_before(attempt.build, &attempt.failed_on);
             // Its worker was faster, and brought it along.
             if self.attempts.contains_key(&attempt.attempt) {
                 continue;
@@ -155,6 +156,9 @@ impl Dispatcher {
 
     /// Takes what a refill brought: the heads of all lanes, or what follows in lanes `after` what was known of them.
     pub(crate) fn refilled(&mut self, after: Option<&[Reached]>, window: dispatch::Window) {
+        for build in &window.builds {
+            self.failed_before(build.id, &build.failed_on);
+        }
         match after {
             None => self.window.refill(window, WINDOW),
             Some(after) => self.window.extend(after, &window, WINDOW),
@@ -164,12 +168,17 @@ impl Dispatcher {
         }
     }
 
-    /// Takes what specifications used before this start, in slot-seconds.
-    pub(crate) fn add_used(&mut self, used: &[(SpecificationId, f64)]) {
-        self.window.add_used(used);
+    /// Takes what specifications used before this start, in slot-seconds, and how many slots there were then.
+    pub(crate) fn remember(&mut self, used: &[(SpecificationId, f64)], slots: u64) {
+        self.window.remember(used, slots);
     }
 
-    /// What specifications have used, in slot-seconds.
+    /// Takes what specifications have used at other servers, in slot-seconds.
+    pub(crate) fn set_elsewhere(&mut self, used: &[(SpecificationId, f64)]) {
+        self.window.set_elsewhere(used);
+    }
+
+    /// What specifications have used here, in slot-seconds.
     pub(crate) fn used(&mut self) -> Vec<(SpecificationId, f64)> {
         self.window.used()
     }
@@ -585,6 +594,7 @@ impl Dispatcher {
     /// Builds became ready by what this server did.
     pub(crate) fn ready(&mut self, builds: &[ReadyBuild]) {
         for build in builds {
+            self.failed_before(build.id, &build.failed_on);
             if !self.window.add(build) {
                 self.want_refill();
             }
@@ -765,17 +775,25 @@ impl Dispatcher {
             _ => self.health.failed(worker, build, class),
         }
         match consequence {
-            Consequence::Retry { .. } => {
-                let tried = self.tried.entry(build).or_default();
-                if !tried.contains(&worker) {
-                    tried.push(worker);
-                }
-            }
+            Consequence::Retry { .. } => self.failed_before(build, &[worker]),
             Consequence::Ready => {}
             Consequence::Fail | Consequence::FailOther => drop(self.tried.remove(&build)),
         }
         let ended = Ended { attempt: id, build, class, message, measures, consequence };
         self.effects.push(Effect::Commit(Op::End(ended)));
+    }
+
+    /// Notes where a build has failed by the farm's fault: in this start of the server, in another, or at another server.
+    fn failed_before(&mut self, build: BuildId, workers: &[WorkerId]) {
+        if workers.is_empty() {
+            return;
+        }
+        let tried = self.tried.entry(build).or_default();
+        for worker in workers {
+            if !tried.contains(worker) {
+                tried.push(*worker);
+            }
+        }
     }
 
     /// The attempt, if it is the session's worker's.

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::error::ServerError;
+use crate::outcome::farm_faults;
 
 /// The longest time between two beats.
 const LONGEST_BEAT: Duration = Duration::from_secs(10);
@@ -152,7 +153,7 @@ impl Heart {
             return Ok(Beat::Lives(Vec::new()));
         }
         info!(attempts.open = taken.len(), "took over {} attempts of another server", taken.len());
-        let mut open = attempts::open(&client, self.epoch).await?;
+        let mut open = attempts::open(&client, self.epoch, &farm_faults()).await?;
         open.retain(|open| taken.contains(&open.attempt));
         Ok(Beat::Lives(open))
     }

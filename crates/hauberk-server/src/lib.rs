@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod aftermath;
 mod backend;
 mod committer;
 mod config;

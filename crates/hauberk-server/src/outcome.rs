@@ -81,6 +81,11 @@ pub(crate) fn fault(class: AttemptClass) -> Fault {
     }
 }
 
+/// All ends that are the farm's fault.
+pub(crate) fn farm_faults() -> Vec<AttemptClass> {
+    AttemptClass::ALL.iter().copied().filter(|class| fault(*class) == Fault::Farm).collect()
+}
+
 /// Tells what becomes of a build when an attempt of it ended as `class`. Success has no consequence of this kind: it is
 /// decided when the outputs have been fetched.
 pub(crate) fn consequence(class: AttemptClass, earlier_faults: i16, policy: &RetryPolicy) -> Consequence {

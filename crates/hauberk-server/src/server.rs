@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::aftermath::Aftermath;
 use crate::backend;
 use crate::committer::Committers;
 use crate::config::{Config, StoreConfig};
@@ -37,6 +38,7 @@ use crate::herald::Herald;
 use crate::identity;
 use crate::logs::{AttemptLogs, LogJanitor, LogReceiver};
 use crate::metrics::{Exporter, Metrics};
+use crate::outcome::farm_faults;
 use crate::products::ProductKeeper;
 use crate::pushes::Gate;
 use crate::registry::Registry;
@@ -115,7 +117,7 @@ pub async fn run(
     )
     .await?;
     let epoch = servers::begin_epoch(&client, server, config.limits.lease).await?;
-    let open = attempts::open(&client, epoch).await?;
+    let open = attempts::open(&client, epoch, &farm_faults()).await?;
     // So that other servers know of this one at once.
     dispatch::notify_ready(&client, epoch).await?;
     drop(client);
@@ -248,8 +250,9 @@ pub async fn run(
         ("settler", Ok(()))
     });
     let company = Company::new(config.limits.lease);
+    let aftermath = Aftermath::default();
     let (ops, mut committers) =
-        Committers::start(&database, epoch, server, &company, &committed_sender, &metrics);
+        Committers::start(&database, epoch, server, &company, &aftermath, &committed_sender, &metrics);
     drop(committed_sender);
     parts.spawn(async move {
         while let Some(Ok(())) = committers.join_next().await {}
@@ -339,6 +342,7 @@ pub async fn run(
         products: product_events,
         listener,
         herald: herald.clone(),
+        aftermath: aftermath.clone(),
         inherited,
     };
     let task = Task::new(
@@ -360,6 +364,11 @@ pub async fn run(
     parts.spawn(async move {
         herald.run(telling, epoch, end).await;
         ("herald", Ok(()))
+    });
+    let (deciding, sweep, end) = (database.clone(), config.limits.sweep, core.clone());
+    parts.spawn(async move {
+        aftermath.run(deciding, sweep, end).await;
+        ("aftermath", Ok(()))
     });
     let heart = Heart {
         database: database.clone(),

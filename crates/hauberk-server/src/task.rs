@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::aftermath::Aftermath;
 use crate::backend::{FromBackend, Received};
 use crate::committer::Committers;
 use crate::dispatcher::{Dispatcher, WINDOW};
@@ -27,7 +28,7 @@ use crate::heart::Company;
 use crate::herald::Herald;
 use crate::metrics::{Census, Metrics, ReadyClock};
 use crate::origins::Origins;
-use crate::outcome::{Fault, fault};
+use crate::outcome::{Fault, farm_faults, fault};
 use crate::products::ProductEvent;
 use crate::ration::Ration;
 use crate::registry::{Answer, Request};
@@ -72,6 +73,8 @@ pub(crate) struct Channels {
     pub(crate) listener: Listener,
     /// To the herald.
     pub(crate) herald: Herald,
+    /// To what decides anew after failures.
+    pub(crate) aftermath: Aftermath,
     /// From the heart: attempts of other servers that are this one's now.
     pub(crate) inherited: UnboundedReceiver<Vec<OpenAttempt>>,
 }
@@ -79,8 +82,9 @@ pub(crate) struct Channels {
 /// What queries in the background bring.
 enum Answered {
     Window(Option<Vec<Reached>>, Result<Window, DatabaseError>),
-    Used(Result<Vec<(SpecificationId, f64)>, DatabaseError>),
-    UsageKept(Result<(), DatabaseError>),
+    Used(Result<Used, DatabaseError>),
+    /// What was used here is written down; this was used elsewhere.
+    UsageKept(Result<Vec<(SpecificationId, f64)>, DatabaseError>),
     SeatsKept(Result<(), DatabaseError>),
     Woken(Result<Vec<ReadyBuild>, DatabaseError>),
     NextDeferred(Result<Option<f64>, DatabaseError>),
@@ -88,6 +92,16 @@ enum Answered {
     Strays(Result<Vec<OpenAttempt>, DatabaseError>),
     Control(Result<(Vec<AttemptId>, Vec<workers::Order>), DatabaseError>),
     Elsewhere(Result<Elsewhere, DatabaseError>),
+}
+
+/// What was used before this start.
+struct Used {
+    /// By attempts of this server.
+    here: Vec<(SpecificationId, f64)>,
+    /// By those of others.
+    elsewhere: Vec<(SpecificationId, f64)>,
+    /// How many slots there were.
+    slots: u64,
 }
 
 /// How it stands at other servers.
@@ -301,7 +315,11 @@ impl Task {
             (self.usage_kept, self.usage_changed) = (now, false);
             let (used, server) = (self.dispatcher.used(), self.server);
             self.ask(move |database| async move {
-                let kept = async { usage::keep(&database.client().await?, server, &used).await };
+                let kept = async {
+                    let client = database.client().await?;
+                    usage::keep(&client, server, &used).await?;
+                    usage::used_elsewhere(&client, LedgerPolicy::default().half_life, server).await
+                };
                 Answered::UsageKept(kept.await)
             });
         }
@@ -434,7 +452,11 @@ impl Task {
             Heard::Notification { channel, .. } if channel == listen::PRODUCTS => {
                 let _ = self.channels.products.send(ProductEvent::Wanted);
             }
-            Heard::Notification { payload, .. } if payload.is_empty() => self.dispatcher.want_refill(),
+            Heard::Notification { payload, .. } if payload.is_empty() => {
+                self.dispatcher.want_refill();
+                // What began anew may be needed as urgently as before.
+                self.channels.aftermath.tell();
+            }
             // It is in the window.
             Heard::Notification { payload, .. } if *payload == self.epoch.to_string() => {}
             Heard::Notification { .. } => {
@@ -462,7 +484,7 @@ impl Task {
         self.ask_strays();
         self.ask_control();
         self.ask_upkeep();
-        if self.company.is_there() {
+        if self.company.is_there() || self.dispatcher.has_failed_here() {
             self.ask_elsewhere();
         }
     }
@@ -474,14 +496,17 @@ impl Task {
                 self.ready.ready(window.builds.iter().map(|build| build.id), Instant::now());
                 self.dispatcher.refilled(after.as_deref(), window);
             }
-            Answered::Used(Ok(used)) => self.dispatcher.add_used(&used),
+            Answered::Used(Ok(used)) => {
+                self.dispatcher.set_elsewhere(&used.elsewhere);
+                self.dispatcher.remember(&used.here, used.slots);
+            }
             Answered::Used(Err(error)) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
                     "cannot read what specifications have used; all begin alike"
                 );
             }
-            Answered::UsageKept(Ok(())) => {}
+            Answered::UsageKept(Ok(elsewhere)) => self.dispatcher.set_elsewhere(&elsewhere),
             Answered::SeatsKept(kept) => {
                 self.keeping_seats = false;
                 if let Err(error) = kept {
@@ -579,16 +604,26 @@ impl Task {
 
     /// Reads what specifications used before this start.
     fn ask_used(&self) {
-        self.ask(|database| async move {
+        let server = self.server;
+        self.ask(move |database| async move {
             let half_life = LedgerPolicy::default().half_life;
-            Answered::Used(async { usage::used(&database.client().await?, half_life).await }.await)
+            let asked = async {
+                let client = database.client().await?;
+                Ok(Used {
+                    here: usage::used(&client, half_life, server).await?,
+                    elsewhere: usage::used_elsewhere(&client, half_life, server).await?,
+                    slots: usage::slots(&client).await?,
+                })
+            };
+            Answered::Used(asked.await)
         });
     }
 
     fn wake_deferred(&self) {
         let longest = self.longest_delay;
         self.ask(move |database| async move {
-            let woken = async { dispatch::wake_deferred(&database.client().await?, longest).await };
+            let woken =
+                async { dispatch::wake_deferred(&database.client().await?, longest, &farm_faults()).await };
             Answered::Woken(woken.await)
         });
     }
@@ -611,7 +646,7 @@ impl Task {
                 if adopted.is_empty() {
                     return Ok(Vec::new());
                 }
-                let mut open = attempts::open(&client, epoch).await?;
+                let mut open = attempts::open(&client, epoch, &farm_faults()).await?;
                 open.retain(|open| adopted.contains(&open.attempt));
                 Ok(open)
             };
@@ -725,9 +760,12 @@ impl Task {
                         let per_lane = i64::try_from(WINDOW).unwrap_or(i64::MAX);
                         let rows = async {
                             let client = database.client().await?;
+                            let faults = farm_faults();
                             match &after {
-                                None => dispatch::window(&client, per_lane, aged).await,
-                                Some(after) => dispatch::window_more(&client, per_lane, aged, after).await,
+                                None => dispatch::window(&client, per_lane, aged, &faults).await,
+                                Some(after) => {
+                                    dispatch::window_more(&client, per_lane, aged, after, &faults).await
+                                }
                             }
                         };
                         let rows = rows.await;

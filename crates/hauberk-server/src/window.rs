@@ -12,7 +12,7 @@ use hauberk_database::attempts::OpenAttempt;
 use hauberk_database::dispatch::{Reached, ReadyBuild, Window as Refill};
 use hauberk_database::{BuildId, LaneId, SpecificationId};
 use hauberk_order::{
-    Capabilities, Ids, Lane, Moment, Order, Placement, Policy, Requirement, Urgency, Waiting,
+    Capabilities, Ids, Lane, Moment, Order, PathStep, Placement, Policy, Requirement, Urgency, Waiting,
 };
 
 use crate::session::SessionId;
@@ -140,7 +140,7 @@ impl Window {
         let mut waiting = Waiting {
             build: build.id,
             urgency: urgency(build.urgency),
-            remaining_path: millis(build.remaining_path),
+            path: PathStep::new(build.path_step),
             expected: millis(build.expected_ms),
             since: self.now.saturating_sub(age),
         };
@@ -154,7 +154,7 @@ impl Window {
         let mut known = true;
         for lane in std::iter::once(build.lane).chain(build.other_lanes.iter().copied()) {
             if self.order.has_lane(lane) {
-                self.order.add(lane, waiting, self.now);
+                self.order.add(lane, waiting);
             } else {
                 known = false;
             }
@@ -215,11 +215,14 @@ impl Window {
         self.order.resume(open.specification, open.build, millis(open.expected_ms), began);
     }
 
-    /// Adds what specifications used before, in slot-seconds decayed to now.
-    pub(crate) fn add_used(&mut self, used: &[(SpecificationId, f64)]) {
-        for (specification, slot_seconds) in used {
-            self.order.ledger_mut().add_used(*specification, *slot_seconds, self.now);
-        }
+    /// Takes what specifications used before, in slot-seconds decayed to now, and how many slots there were then.
+    pub(crate) fn remember(&mut self, used: &[(SpecificationId, f64)], slots: u64) {
+        self.order.remember(used.iter().copied(), slots, self.now);
+    }
+
+    /// Takes what specifications have used at other servers, in slot-seconds decayed to now.
+    pub(crate) fn set_elsewhere(&mut self, used: &[(SpecificationId, f64)]) {
+        self.order.set_elsewhere(used.iter().copied(), self.now);
     }
 
     /// What specifications have used, in slot-seconds decayed to now.
@@ -242,14 +245,14 @@ impl Window {
 }
 
 /// The order within a lane, as `hauberk-order` and the database have it.
-type Rank = (i16, Reverse<i64>, BuildId);
+type Rank = (i16, Reverse<i16>, BuildId);
 
 fn rank(last: &Reached) -> Rank {
-    (last.urgency, Reverse(last.remaining_path), last.build)
+    (last.urgency, Reverse(last.path_step), last.build)
 }
 
 fn rank_of(build: &ReadyBuild) -> Rank {
-    (build.urgency, Reverse(build.remaining_path), build.id)
+    (build.urgency, Reverse(build.path_step), build.id)
 }
 
 /// How far a refill reached in the lanes of which it brought all it may. It may also have brought builds from farther behind, which
@@ -267,11 +270,11 @@ fn reached(
     for (lane, mut ranks) in ranks {
         ranks.sort_unstable();
         ranks.dedup();
-        if let Some((urgency, Reverse(remaining_path), build)) =
+        if let Some((urgency, Reverse(path_step), build)) =
             per_lane.checked_sub(1).and_then(|last| ranks.get(last))
         {
-            let (urgency, remaining_path, build) = (*urgency, *remaining_path, *build);
-            reached.insert(lane, Reached { lane, urgency, remaining_path, build });
+            let (urgency, path_step, build) = (*urgency, *path_step, *build);
+            reached.insert(lane, Reached { lane, urgency, path_step, build });
         }
     }
     reached
@@ -324,9 +327,10 @@ mod tests {
             lane: LaneId::new(lane),
             other_lanes: Vec::new(),
             urgency,
-            remaining_path: 0,
+            path_step: 0,
             expected_ms: 1000,
             age_ms: 0,
+            failed_on: Vec::new(),
         }
     }
 
@@ -338,7 +342,7 @@ mod tests {
     }
 
     fn at(lane: i32, build: i64, urgency: i16) -> Reached {
-        Reached { lane: LaneId::new(lane), urgency, remaining_path: 0, build: BuildId::new(build) }
+        Reached { lane: LaneId::new(lane), urgency, path_step: 0, build: BuildId::new(build) }
     }
 
     #[test]
@@ -409,7 +413,7 @@ mod tests {
         shared.other_lanes = vec![LaneId::new(2)];
         let builds = vec![build(1, 1, 50), build(1, 2, 50), build(2, 3, 50), shared];
         let mut window = window(builds, 1);
-        window.add_used(&[(SpecificationId::new(1), 1e6)]);
+        window.remember(&[(SpecificationId::new(1), 1e6)], 1);
         assert!(window.more_shared && window.shared.len() == 1);
         // The second has used nothing: its turns come first, and the build of both is paid by it.
         assert_eq!(next(&mut window), Some(3));

@@ -53,8 +53,8 @@ pub struct WaitingPosition {
 pub struct ReadyPosition {
     /// Its urgency: the priority, or -1.
     pub urgency: i16,
-    /// Milliseconds of the longest chain that waits for it.
-    pub remaining_path: i64,
+    /// How long the longest chain is that waits for it, in steps ([`hauberk_order::PathStep`]).
+    pub path_step: i16,
     /// Its key.
     pub id: BuildId,
 }
@@ -116,16 +116,16 @@ pub async fn queue_ready(
     after: Option<ReadyPosition>,
     limit: i64,
 ) -> Result<Vec<(QueuedBuild, ReadyPosition)>, DatabaseError> {
-    let after = after.unwrap_or(ReadyPosition { urgency: -2, remaining_path: i64::MAX, id: BuildId::new(0) });
+    let after = after.unwrap_or(ReadyPosition { urgency: -2, path_step: i16::MAX, id: BuildId::new(0) });
     let rows = statement!("pages/queue_ready")
-        .all(client, &[&after.urgency, &after.remaining_path, &after.id, &limit])
+        .all(client, &[&after.urgency, &after.path_step, &after.id, &limit])
         .await?;
     rows.iter()
         .map(|row| {
             let build = queued(row)?;
             let position = ReadyPosition {
                 urgency: build.line.urgency,
-                remaining_path: row.get("remaining_path")?,
+                path_step: row.get("path_step")?,
                 id: build.line.id,
             };
             Ok((build, position))

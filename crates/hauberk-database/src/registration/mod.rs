@@ -30,7 +30,7 @@ use crate::evaluations::{self, JobError};
 use crate::statement::{Record, statement};
 use crate::{
     BuildId, BuildState, DatabaseError, DerivationId, EvaluationId, LaneId, Level, Priority, SpecificationId,
-    begin, commit, durations, revival,
+    begin, commit, durations, priority_control, revival,
 };
 use plan::{Known, Node, Order, Outcome, Renewal};
 
@@ -752,10 +752,14 @@ async fn add_outputs(
     graph: &Graph,
 ) -> Result<(), DatabaseError> {
     let (mut paths, mut builds, mut names) = (Vec::new(), Vec::new(), Vec::new());
-    for (&place, &index) in &graph.made_by {
+    let mut made: Vec<(BuildId, usize)> =
+        graph.made_by.iter().map(|(&place, &index)| (graph.nodes[place].id, index)).collect();
+    // Side by side, as their builds are, which end about together: else each result writes to a page of its own.
+    made.sort_unstable();
+    for (build, index) in made {
         for (name, path) in &registration.builds[index].outputs {
             paths.push(path.to_string());
-            builds.push(graph.nodes[place].id);
+            builds.push(build);
             names.push(name.as_str());
         }
     }
@@ -912,6 +916,8 @@ impl Published {
             let others = revival::dependents(transaction, &ids).await?;
             self.revived += others.revived.len();
             self.ready += others.ready.len();
+            // Others may need those as urgently as before they ended.
+            priority_control::note(transaction, &ids).await?;
         }
         Ok(())
     }

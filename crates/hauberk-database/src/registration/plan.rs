@@ -156,9 +156,9 @@ impl Order {
 
 /// Decides how each build is to stand.
 pub(super) fn plan(nodes: &[Node], order: &Order) -> Vec<Outcome> {
-    let urgencies = urgencies(nodes, order);
-    let paths = paths(nodes);
-    let mut roots: Vec<Option<BuildId>> = vec![None; nodes.len()];
+    let roots = roots(nodes, order);
+    let urgencies = urgencies(nodes, order, &roots);
+    let paths = paths(nodes, &roots);
     let mut outcomes: Vec<Outcome> = nodes
         .iter()
         .map(|node| Outcome {
@@ -177,7 +177,7 @@ pub(super) fn plan(nodes: &[Node], order: &Order) -> Vec<Outcome> {
     let mended: HashSet<BuildId> = mended.collect();
     for &place in &order.places {
         let node = &nodes[place];
-        let root = node.dependencies.iter().filter_map(|&dependency| roots[dependency]).min();
+        let root = root_below(node, &roots);
         let unmet = node
             .dependencies
             .iter()
@@ -186,9 +186,30 @@ pub(super) fn plan(nodes: &[Node], order: &Order) -> Vec<Outcome> {
         let unmet = i32::try_from(unmet).unwrap_or(i32::MAX);
         let blamed = node.known.and_then(|known| known.failed_build).filter(|id| !mended.contains(id));
         let wish = Wish { urgency: urgencies[place], remaining_path: paths[place] };
-        (outcomes[place], roots[place]) = outcome(node, wish, &Below { unmet, root, blamed });
+        outcomes[place] = outcome(node, wish, &Below { unmet, root, blamed });
     }
     outcomes
+}
+
+/// Tells for each build which one is to blame if it is over without success, or is going to be.
+fn roots(nodes: &[Node], order: &Order) -> Vec<Option<BuildId>> {
+    use BuildState as S;
+    let mut roots: Vec<Option<BuildId>> = vec![None; nodes.len()];
+    for &place in &order.places {
+        let node = &nodes[place];
+        roots[place] = match node.known {
+            Some(known) if known.is_met() => None,
+            Some(Known { state: S::Assigned | S::Running | S::Built | S::Fetching, .. }) => None,
+            Some(Known { state: S::Failed | S::FailedOther, .. }) if !node.is_mended() => Some(node.id),
+            _ => root_below(node, &roots),
+        };
+    }
+    roots
+}
+
+/// Which build that this one needs, directly or not, is to blame if one has failed.
+fn root_below(node: &Node, roots: &[Option<BuildId>]) -> Option<BuildId> {
+    node.dependencies.iter().filter_map(|&dependency| roots[dependency]).min()
 }
 
 /// What the order of dispatch is to know of a build.
@@ -209,8 +230,8 @@ struct Below {
     blamed: Option<BuildId>,
 }
 
-/// Decides about one build; gives besides which build is to blame if that, or this, has failed.
-fn outcome(node: &Node, wish: Wish, below: &Below) -> (Outcome, Option<BuildId>) {
+/// Decides about one build.
+fn outcome(node: &Node, wish: Wish, below: &Below) -> Outcome {
     use BuildState as S;
     let Below { unmet, root, blamed } = *below;
     let takes_derivation = node.renewal.is_some();
@@ -223,7 +244,7 @@ fn outcome(node: &Node, wish: Wish, below: &Below) -> (Outcome, Option<BuildId>)
             (None, 0) => state,
             (None, _) => S::Waiting,
         };
-        let outcome = Outcome {
+        Outcome {
             state,
             priority,
             unmet,
@@ -233,45 +254,40 @@ fn outcome(node: &Node, wish: Wish, below: &Below) -> (Outcome, Option<BuildId>)
             remaining_path,
             revived,
             takes_derivation,
-        };
-        (outcome, root)
+        }
     };
     let Some(known) = node.known else { return fresh(S::Ready, false) };
     match known.state {
         S::Succeeded if known.collected => fresh(S::Ready, true),
-        S::Succeeded => (Outcome::unchanged(known), None),
+        S::Succeeded => Outcome::unchanged(known),
         S::Failed | S::FailedOther if node.is_mended() => fresh(S::Ready, true),
-        S::Failed | S::FailedOther => {
-            (Outcome { takes_derivation, ..Outcome::unchanged(known) }, Some(node.id))
-        }
+        S::Failed | S::FailedOther => Outcome { takes_derivation, ..Outcome::unchanged(known) },
         S::Assigned | S::Running | S::Built | S::Fetching => {
-            (Outcome { priority, emergency, ..Outcome::unchanged(known) }, None)
+            Outcome { priority, emergency, ..Outcome::unchanged(known) }
         }
         S::Canceled => fresh(S::Ready, true),
         S::FailedDependency if root.is_some() => {
             let failed_build = blamed.filter(|_| !takes_derivation).or(root);
-            (Outcome { unmet, failed_build, takes_derivation, ..Outcome::unchanged(known) }, root)
+            Outcome { unmet, failed_build, takes_derivation, ..Outcome::unchanged(known) }
         }
         S::FailedDependency => fresh(S::Ready, true),
-        S::Held if root.is_none() => {
-            let held = Outcome {
-                priority,
-                emergency,
-                unmet,
-                expected_ms,
-                remaining_path,
-                takes_derivation,
-                ..Outcome::unchanged(known)
-            };
-            (held, None)
-        }
+        S::Held if root.is_none() => Outcome {
+            priority,
+            emergency,
+            unmet,
+            expected_ms,
+            remaining_path,
+            takes_derivation,
+            ..Outcome::unchanged(known)
+        },
         S::Deferred => fresh(S::Deferred, false),
         S::Staged | S::Held | S::Waiting | S::Ready => fresh(S::Ready, false),
     }
 }
 
-/// Hands down to what each build needs how urgent it is, and whether it goes before everything.
-fn urgencies(nodes: &[Node], order: &Order) -> Vec<(Priority, bool)> {
+/// Hands down to what each build needs how urgent it is, and whether it goes before everything. What has a root to blame is over, and needs
+/// nothing any more.
+fn urgencies(nodes: &[Node], order: &Order, roots: &[Option<BuildId>]) -> Vec<(Priority, bool)> {
     let mut urgencies: Vec<(Priority, bool)> = nodes
         .iter()
         .map(|node| match node.known {
@@ -282,7 +298,7 @@ fn urgencies(nodes: &[Node], order: &Order) -> Vec<(Priority, bool)> {
             Some(known) => (known.priority.min(node.wanted), known.emergency || node.emergency),
         })
         .collect();
-    for &place in order.places.iter().rev() {
+    for &place in order.places.iter().rev().filter(|&&place| roots[place].is_none()) {
         let (priority, emergency) = urgencies[place];
         for &dependency in &nodes[place].dependencies {
             let below = &mut urgencies[dependency];
@@ -293,11 +309,13 @@ fn urgencies(nodes: &[Node], order: &Order) -> Vec<(Priority, bool)> {
 }
 
 /// Milliseconds of the longest chain that begins with each build. What other evaluations have behind it is what was known of it before.
-fn paths(nodes: &[Node]) -> Vec<i64> {
+fn paths(nodes: &[Node], roots: &[Option<BuildId>]) -> Vec<i64> {
     let durations: Vec<Duration> = nodes
         .iter()
-        .map(|node| match node.known {
-            Some(known) if is_over(known) && !node.is_mended() => Duration::ZERO,
+        .zip(roots)
+        .map(|(node, root)| match node.known {
+            _ if root.is_some() => Duration::ZERO,
+            Some(known) if known.is_met() => Duration::ZERO,
             _ => Duration::from_millis(u64::try_from(node.expected_ms).unwrap_or(0)),
         })
         .collect();
@@ -311,11 +329,6 @@ fn paths(nodes: &[Node]) -> Vec<i64> {
             node.known.map_or(path, |known| renewed(known.remaining_path, known.remaining_path.max(path)))
         })
         .collect()
-}
-
-/// Whether a build is final and does not begin anew of itself.
-fn is_over(known: Known) -> bool {
-    known.is_met() || matches!(known.state, BuildState::Failed | BuildState::FailedOther)
 }
 
 /// What is known anew, unless it says much the same: rows are not written for less than a tenth.
@@ -458,6 +471,36 @@ mod tests {
         assert_eq!(states[1], (S::FailedDependency, 2, Some(1), false));
         assert_eq!(states[3], (S::Ready, 0, None, false));
         assert_eq!(states[4], (S::FailedDependency, 2, Some(1), false));
+    }
+
+    #[test]
+    fn what_fails_at_once_hurries_nothing_else_that_it_needs() {
+        // 10 needs what has failed, and 11, which 12 needs too; 13 is wanted by 10 alone.
+        let mut nodes = [
+            new(10, 5, &[1, 2, 4]),
+            known(1, S::Failed, 0, &[]),
+            new(11, 99, &[]),
+            new(12, 30, &[2]),
+            new(13, 99, &[]),
+        ];
+        nodes[0].emergency = true;
+        let stands = |nodes: &[Node]| -> Vec<(S, u8, bool, i64)> {
+            let outcomes = plan(nodes, &Order::of(nodes).unwrap());
+            outcomes.iter().map(|to| (to.state, to.priority.get(), to.emergency, to.remaining_path)).collect()
+        };
+        let stood = stands(&nodes);
+        assert_eq!(stood[0].0, S::FailedDependency);
+        assert_eq!(
+            stood[2..],
+            [(S::Ready, 30, false, 2000), (S::Waiting, 30, false, 1000), (S::Ready, 99, false, 1000)]
+        );
+        nodes[1].known.as_mut().unwrap().state = S::Running;
+        let stood = stands(&nodes);
+        assert_eq!(stood[0], (S::Waiting, 5, true, 1000));
+        assert_eq!(
+            stood[2..],
+            [(S::Ready, 5, true, 2000), (S::Waiting, 30, false, 1000), (S::Ready, 5, true, 2000)]
+        );
     }
 
     #[test]

@@ -74,17 +74,49 @@ pub async fn forecast(
     }
     let (able, chain, ahead) =
         tokio::try_join!(candidates(client, &subject), chain(client, &subject), ahead(client, &subject),)?;
+    let Ahead { all: ahead, ready: ready_ahead } = ahead;
     let slots: i64 = able.iter().filter(|worker| worker.can_take()).map(|worker| worker.slots).sum();
     if slots == 0 {
         return Ok(None);
     }
     // Slots of a farm are few.
-    let Forecast { start, end } = Outlook { chain, ahead, slots: slots as f64, own }.forecast();
+    let Forecast { start, end } = Outlook { chain, ahead, ready_ahead, slots: slots as f64, own }.forecast();
     Ok(Some(Foretold { start: Some(start.into()), end: end.into() }))
 }
 
 /// Slot time of what goes before a build, and of what runs.
-async fn ahead(client: &impl GenericClient, subject: &Subject) -> Result<Duration, DatabaseError> {
+struct Ahead {
+    /// All of it.
+    all: Duration,
+    /// What of it waits for nothing but slots, or runs.
+    ready: Duration,
+}
+
+/// Slot time of builds that wait, in seconds, and of those of them that are ready.
+#[derive(Clone, Copy, Default)]
+struct Work {
+    all: f64,
+    ready: f64,
+}
+
+impl Work {
+    fn add(&mut self, other: Self) {
+        self.all += other.all;
+        self.ready += other.ready;
+    }
+
+    /// As much of it as so many seconds allow, of which what is ready comes first.
+    fn within(self, seconds: f64) -> Self {
+        Self { all: self.all.min(seconds), ready: self.ready.min(seconds) }
+    }
+
+    fn times(self, factor: f64) -> Self {
+        Self { all: self.all * factor, ready: self.ready * factor }
+    }
+}
+
+/// Reckons what goes before a build.
+async fn ahead(client: &impl GenericClient, subject: &Subject) -> Result<Ahead, DatabaseError> {
     let place: [&(dyn ToSql + Sync); 7] = [
         &LOOKED_AT,
         &subject.id,
@@ -92,44 +124,51 @@ async fn ahead(client: &impl GenericClient, subject: &Subject) -> Result<Duratio
         &subject.system,
         &subject.urgency,
         &subject.specification,
-        &subject.remaining_path,
+        &subject.path_step,
     ];
     let store: [&(dyn ToSql + Sync); 3] = [&subject.store_directory, &subject.system, &RUNNING];
     let (rows, running) = tokio::try_join!(
         statement!("why/queue_before").all(client, &place),
         statement!("why/running").all(client, &store),
     )?;
-    let (mut before, mut own, mut own_shares) = (0.0, 0.0, 100.0);
-    let mut rivals: HashMap<SpecificationId, (f64, f64)> = HashMap::new();
+    let (mut before, mut own, mut own_shares) = (Work::default(), Work::default(), 100.0);
+    let mut rivals: HashMap<SpecificationId, (Work, f64)> = HashMap::new();
     let mut looked_at = 0;
     for row in &rows {
         looked_at += row.get::<i64>("builds")?;
         // Whole seconds of days are far fewer than what a float holds.
-        let work = row.get::<i64>("work_ms")? as f64 / 1000.0;
+        let seconds = |millis: i64| millis as f64 / 1000.0;
+        let work = Work { all: seconds(row.get("work_ms")?), ready: seconds(row.get("ready_ms")?) };
         let specification: SpecificationId = row.get("specification_id")?;
         let shares = f64::from(row.get::<i32>("shares")?);
         if !row.get::<bool>("alike")? {
-            before += work;
+            before.add(work);
         } else if specification == subject.specification {
-            (own, own_shares) = (own + work, shares);
+            own.add(work);
+            own_shares = shares;
         } else {
             rivals.insert(specification, (work, shares));
         }
     }
     // While this one's specification works its way to it, the others get what their shares say, if they have so much.
-    let others: f64 = rivals.values().map(|(work, shares)| work.min((own + 1.0) * shares / own_shares)).sum();
-    let mut seconds = before + own + others;
+    let mut work = before;
+    work.add(own);
+    for (rival, shares) in rivals.values() {
+        work.add(rival.within((own.all + 1.0) * shares / own_shares));
+    }
     if looked_at >= LOOKED_AT - 1 {
         let plan = statement!("why/about_as_many").one(client, &[&subject.urgency]).await?;
         let plan: serde_json::Value = plan.get("QUERY PLAN")?;
         let about = plan[0]["Plan"]["Plan Rows"].as_f64().unwrap_or(0.0);
-        seconds *= (about / looked_at as f64).max(1.0);
+        work = work.times((about / looked_at as f64).max(1.0));
     }
     for row in &running {
         let left = remaining(millis(row.get("expected_ms")?), millis(row.get("elapsed_ms")?));
-        seconds += left.as_secs_f64() * f64::from(row.get::<i32>("stands_for")?);
+        let seconds = left.as_secs_f64() * f64::from(row.get::<i32>("stands_for")?);
+        work.add(Work { all: seconds, ready: seconds });
     }
-    Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+    let duration = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+    Ok(Ahead { all: duration(work.all), ready: duration(work.ready) })
 }
 
 /// The time of the longest chain of unfinished builds below one, without itself.

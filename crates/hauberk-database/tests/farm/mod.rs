@@ -156,8 +156,8 @@ impl Farm {
     }
 
     pub(crate) async fn ready(&self) -> Vec<BuildId> {
-        let mut builds = dispatch::window(&self.client().await, 100, None).await.unwrap().builds;
-        builds.sort_unstable_by_key(|build| (build.urgency, -build.remaining_path, build.id));
+        let mut builds = dispatch::window(&self.client().await, 100, None, &[]).await.unwrap().builds;
+        builds.sort_unstable_by_key(|build| (build.urgency, -build.path_step, build.id));
         builds.into_iter().map(|build| build.id).collect()
     }
 
@@ -216,7 +216,11 @@ impl Farm {
             measures: Measures::default(),
             consequence,
         };
-        dispatch::end(&self.client().await, &[ended], self.epoch).await.unwrap()
+        let mut client = self.client().await;
+        let transaction = begin(&mut client).await.unwrap();
+        let effects = dispatch::end(&transaction, &[ended], self.epoch).await.unwrap();
+        commit(transaction).await.unwrap();
+        effects
     }
 
     /// What must hold at any time.

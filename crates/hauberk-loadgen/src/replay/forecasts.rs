@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use hauberk_order::{Basis, Estimate, Forecast, Outlook, remaining, remaining_paths};
+use hauberk_order::{Basis, Estimate, Forecast, Outlook, PathStep, remaining, remaining_paths};
 
 use super::{Outcome, Workload};
 
@@ -16,6 +16,17 @@ struct Made {
     build: usize,
     at: Duration,
     forecast: Forecast,
+}
+
+/// What came of a forecast.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compared {
+    /// How far the likely end was off, as a part of the time until then.
+    pub(crate) error: f64,
+    /// Whether the end lay in the interval.
+    pub(crate) within: bool,
+    /// How wide the interval was, over the time until the likely end.
+    pub(crate) width: f64,
 }
 
 /// Asks, at moments a certain time apart, when some of the builds that have not begun will end.
@@ -69,10 +80,10 @@ impl<'a> Forecasts<'a> {
         let Ok(paths) = remaining_paths(&estimates, needed) else { return };
         let mut waiting: Vec<usize> =
             (0..builds.len()).filter(|build| published(*build) && !begun(*build)).collect();
-        waiting.sort_unstable_by_key(|build| (std::cmp::Reverse(paths[*build]), *build));
+        waiting.sort_unstable_by_key(|build| (std::cmp::Reverse(PathStep::from(paths[*build])), *build));
         let running: Duration =
             (0..builds.len()).filter(|build| begun(*build) && !over(*build)).map(left).sum();
-        let mut ahead = running;
+        let (mut ahead, mut ready_ahead) = (running, running);
         let asked = ASKED as f64 / waiting.len().max(1) as f64;
         for build in waiting {
             let own = builds[build].estimate;
@@ -84,25 +95,32 @@ impl<'a> Forecasts<'a> {
                     basis: Basis::SameVersion,
                 };
                 // Slots of a farm are few.
-                let outlook = Outlook { chain: chains[build], ahead, slots: self.slots as f64, own };
+                let slots = self.slots as f64;
+                let outlook = Outlook { chain: chains[build], ahead, ready_ahead, slots, own };
                 self.made.push(Made { build, at: now, forecast: outlook.forecast() });
             }
             ahead += own;
+            if outcome.ready[build] <= now {
+                ready_ahead += own;
+            }
         }
     }
 
-    /// Compares what was foretold with what came: the error of each forecast as a part of the time that it was about, and whether
-    /// the end lay in the interval.
-    pub(crate) fn compare(&self, outcome: &Outcome) -> Vec<(f64, bool)> {
+    /// Compares what was foretold with what came.
+    pub(crate) fn compare(&self, outcome: &Outcome) -> Vec<Compared> {
         self.made
             .iter()
             .map(|made| {
                 let end = outcome.began[made.build].saturating_add(self.workload.builds[made.build].duration);
                 let took = end.saturating_sub(made.at).as_secs_f64();
                 let span = made.forecast.end;
-                let error = (span.likely.as_secs_f64() - took).abs() / took.max(1.0);
-                let within = (span.earliest.as_secs_f64()..=span.latest.as_secs_f64()).contains(&took);
-                (error, within)
+                let [earliest, likely, latest] =
+                    [span.earliest, span.likely, span.latest].map(|time| time.as_secs_f64());
+                Compared {
+                    error: (likely - took).abs() / took.max(1.0),
+                    within: (earliest..=latest).contains(&took),
+                    width: (latest - earliest) / likely.max(1.0),
+                }
             })
             .collect()
     }

@@ -10,7 +10,7 @@ mod server_order;
 mod simulation;
 mod workload;
 
-pub(crate) use forecasts::Forecasts;
+pub(crate) use forecasts::{Compared, Forecasts};
 pub(crate) use graph::Graph;
 pub(crate) use peers::{ByDependents, ByPath, OldestFirst};
 pub(crate) use server_order::ServerOrder;

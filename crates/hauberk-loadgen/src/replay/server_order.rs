@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use hauberk_order::{
-    Capabilities, Ids, Lane, Moment, Order, Placement, Policy, Requirement, Urgency, Waiting, remaining_paths,
+    Capabilities, Ids, Lane, Moment, Order, PathStep, Placement, Policy, Requirement, Urgency, Waiting,
+    remaining_paths,
 };
 use hauberk_store::StoreDirectory;
 
@@ -104,8 +105,8 @@ impl Scheduler for ServerOrder {
         let lane = self.lane(workload, build);
         let specification = workload.specification_of(build);
         let urgency = self.priorities.get(&specification).copied().unwrap_or(Urgency::LAST);
-        let (remaining_path, expected) = (self.paths[build], workload.builds[build].estimate);
-        self.order.add(lane, Waiting { build, urgency, remaining_path, expected, since: now }, now);
+        let (path, expected) = (PathStep::from(self.paths[build]), workload.builds[build].estimate);
+        self.order.add(lane, Waiting { build, urgency, path, expected, since: now });
     }
 
     fn ended(&mut self, _: &Workload, build: usize, now: Moment) {

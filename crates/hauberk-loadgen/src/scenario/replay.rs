@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::figure::{Figure, quantile, rounded};
 use crate::replay::{
-    ByDependents, ByPath, Forecasts, Graph, OldestFirst, Outcome, Scheduler, ServerOrder, Shape, Workload,
-    simulate,
+    ByDependents, ByPath, Compared, Forecasts, Graph, OldestFirst, Outcome, Scheduler, ServerOrder, Shape,
+    Workload, simulate,
 };
 
 /// The order of dispatch on a real graph of 9,968 derivations, in simulated time
@@ -20,9 +20,9 @@ use crate::replay::{
 /// largest of all runs. makespan_over_bound: the same over what no schedule can beat. oldest_first_over_offline and
 /// dependents_over_offline: the orders of Cuirass and Hydra in the same runs. fair_share_error: how far two specifications of 1:3
 /// shares are from them while both have work. ageing_overtaking_seconds: the most by which a build was
-/// overtaken by one that became ready later, with the bound given; ageing_waiting_seconds without it. estimate_error_median: how far
+/// overtaken by one that became ready later, with the bound given; unbounded_overtaking_seconds without it. estimate_error_median: how far
 /// the foretold ends of builds that wait are off, as a part of the time until then; estimate_coverage: the part of them that ended
-/// within the interval that was told.
+/// within the interval that was told; estimate_coverage_of_worst_run: that of the run with the least.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Seeds of the durations; each is a run of its own
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Figure>> {
     let graph = Graph::load()?;
     let mut figures = makespans(options, &graph)?;
     figures.extend(fair_share(options, &graph)?);
-    figures.extend(ageing(options, &graph)?);
+    figures.extend(ageing(options, &graph));
     figures.extend(forecasts(options, &graph)?);
     Ok(figures)
 }
@@ -200,18 +200,22 @@ fn overlap(workload: &Workload, outcome: &Outcome, build: usize, from: Duration,
 }
 
 /// A specification that nobody hurries, beside one that is urgent.
-fn ageing(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
+fn ageing(options: &Options, graph: &Graph) -> Vec<Figure> {
     let bound = Duration::from_secs_f64(options.ageing_hours.max(0.0) * 3600.0);
-    let seed = options.seeds.first().copied().context("at least one seed is needed")?;
-    let workload = Workload::of_specifications(graph, shape(options, seed), 2);
-    let slots = slots_for(&workload, 2.0);
-    let overtaking = |ageing| {
-        let mut order = order(slots, ageing);
-        order.set_specification(0, 100, Urgency::LAST);
-        order.set_specification(1, 100, Urgency::FIRST);
-        let outcome = simulate(&workload, slots, &mut order, |_, _| {});
-        overtaking(&outcome)
-    };
+    let (mut bounded, mut unbounded) = (Duration::ZERO, Duration::ZERO);
+    for &seed in &options.seeds {
+        let workload = Workload::of_specifications(graph, shape(options, seed), 2);
+        let slots = slots_for(&workload, 2.0);
+        let overtaking = |ageing| {
+            let mut order = order(slots, ageing);
+            order.set_specification(0, 100, Urgency::LAST);
+            order.set_specification(1, 100, Urgency::FIRST);
+            let outcome = simulate(&workload, slots, &mut order, |_, _| {});
+            overtaking(&outcome)
+        };
+        bounded = bounded.max(overtaking(Some(bound)));
+        unbounded = unbounded.max(overtaking(None));
+    }
     let parameters = Map::from_iter([("bound_seconds".to_owned(), bound.as_secs().into())]);
     let figure = |figure, value: Duration| Figure {
         scenario: "replay",
@@ -220,15 +224,13 @@ fn ageing(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
         unit: "s",
         parameters: parameters.clone(),
     };
-    Ok(vec![
-        figure("ageing_overtaking_seconds", overtaking(Some(bound))),
-        figure("unbounded_overtaking_seconds", overtaking(None)),
-    ])
+    vec![figure("ageing_overtaking_seconds", bounded), figure("unbounded_overtaking_seconds", unbounded)]
 }
 
 /// When builds are said to end, in runs of one evaluation and of several, of which the farm does not know those that are to come.
 fn forecasts(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
-    let (mut errors, mut runs) = (Vec::new(), Vec::new());
+    let (mut errors, mut widths, mut runs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut worst = 1.0_f64;
     // Ends that lay within what was told, of all.
     let (mut singly, mut staggered) = ((0_usize, 0_usize), (0_usize, 0_usize));
     for &seed in &options.seeds {
@@ -246,17 +248,22 @@ fn forecasts(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
                     forecasts.watch(now, outcome);
                 });
                 let compared = forecasts.compare(&outcome);
-                let hits = compared.iter().filter(|(_, within)| *within).count();
-                let mut own: Vec<f64> = compared.iter().map(|(error, _)| *error).collect();
+                let hits = compared.iter().filter(|one| one.within).count();
+                let coverage = hits as f64 / compared.len().max(1) as f64;
+                worst = worst.min(coverage);
+                let all = |of: fn(&Compared) -> f64| compared.iter().map(of).collect::<Vec<f64>>();
+                let (mut own, mut wide) = (all(|one| one.error), all(|one| one.width));
                 runs.push(json!({
                     "seed": seed, "evaluations": workload.evaluations.len(), "work_over_path": ratio,
                     "forecasts": compared.len(),
                     "error_median": quantile(&mut own, 0.5).map(|median| rounded(median, 3)),
-                    "coverage": rounded(hits as f64 / compared.len().max(1) as f64, 3),
+                    "coverage": rounded(coverage, 3),
+                    "width_median": quantile(&mut wide, 0.5).map(|median| rounded(median, 2)),
                 }));
                 let of_kind = if workload.evaluations.len() == 1 { &mut singly } else { &mut staggered };
                 *of_kind = (of_kind.0 + hits, of_kind.1 + compared.len());
                 errors.append(&mut own);
+                widths.append(&mut wide);
             }
         }
     }
@@ -266,6 +273,7 @@ fn forecasts(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
     let parameters = Map::from_iter([
         ("forecasts".to_owned(), errors.len().into()),
         ("error".to_owned(), options.error.into()),
+        ("width_median".to_owned(), rounded(quantile(&mut widths, 0.5).unwrap_or_default(), 2).into()),
         ("coverage_of_one_evaluation".to_owned(), rounded(part(singly), 3).into()),
         ("coverage_of_staggered_evaluations".to_owned(), rounded(part(staggered), 3).into()),
         ("single_runs".to_owned(), Value::Array(runs)),
@@ -277,7 +285,11 @@ fn forecasts(options: &Options, graph: &Graph) -> Result<Vec<Figure>> {
         unit: "ratio",
         parameters: parameters.clone(),
     };
-    Ok(vec![figure("estimate_error_median", median), figure("estimate_coverage", coverage)])
+    Ok(vec![
+        figure("estimate_error_median", median),
+        figure("estimate_coverage", coverage),
+        figure("estimate_coverage_of_worst_run", worst),
+    ])
 }
 
 /// The most by which a build was overtaken by one that became ready later.

@@ -90,7 +90,12 @@ impl Dispatcher {
         }
     }
 
-    /// Gives builds that failed here by the farm's fault, and whose end may have been another server's; others the next time.
+    /// Tells whether [`Self::failed_here`] would give any.
+    pub(crate) fn has_failed_here(&self) -> bool {
+        !self.tried.is_empty()
+    }
+
+    /// Gives builds that failed by the farm's fault, and whose end may have been another server's or an operator's; others the next time.
     pub(crate) fn failed_here(&mut self) -> Vec<BuildId> {
         let mut builds: Vec<_> = self.tried.keys().copied().collect();
         builds.sort_unstable();

@@ -86,9 +86,10 @@ impl Db {
             lane: LaneId::new(1),
             other_lanes: Vec::new(),
             urgency: 50,
-            remaining_path: 0,
+            path_step: 0,
             expected_ms: 0,
             age_ms: 0,
+            failed_on: Vec::new(),
         }
     }
 
@@ -985,6 +986,7 @@ impl World {
                     specification: SpecificationId::new(1),
                     expected_ms: 0,
                     age_ms: 0,
+                    failed_on: Vec::new(),
                     attempt: AttemptId::new(*id),
                     build: BuildId::new(i64::try_from(row.build).unwrap()),
                     worker: WorkerId::new(row.worker),

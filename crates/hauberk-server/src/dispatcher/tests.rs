@@ -68,6 +68,10 @@ impl Bench {
     }
 
     fn queue(&mut self, builds: &[i64]) {
+        self.refill(builds.iter().map(|id| ready(*id)).collect());
+    }
+
+    fn refill(&mut self, builds: Vec<ReadyBuild>) {
         let lane = dispatch::Lane {
             id: LaneId::new(1),
             specification: SpecificationId::new(1),
@@ -76,18 +80,6 @@ impl Bench {
             features: BTreeSet::new(),
             shares: 100,
         };
-        let builds = builds
-            .iter()
-            .map(|id| ReadyBuild {
-                id: BuildId::new(*id),
-                lane: lane.id,
-                other_lanes: Vec::new(),
-                urgency: 50,
-                remaining_path: 0,
-                expected_ms: 0,
-                age_ms: 0,
-            })
-            .collect();
         self.dispatcher.refilled(None, dispatch::Window { lanes: vec![lane], builds });
         self.dispatcher.dispatch(self.now);
     }
@@ -199,6 +191,38 @@ fn reopened(build: i64, superseded: Option<i64>) -> Reopened {
         farm_faults: 0,
         superseded: superseded.map(AttemptId::new),
         built: false,
+    }
+}
+
+fn ready(build: i64) -> ReadyBuild {
+    ReadyBuild {
+        id: BuildId::new(build),
+        lane: LaneId::new(1),
+        other_lanes: Vec::new(),
+        urgency: 50,
+        path_step: 0,
+        expected_ms: 0,
+        age_ms: 0,
+        failed_on: Vec::new(),
+    }
+}
+
+/// An attempt that the database shows, with its worker.
+fn open_attempt(attempt: i64, build: i64, worker: i32) -> OpenAttempt {
+    OpenAttempt {
+        attempt: AttemptId::new(attempt),
+        build: BuildId::new(build),
+        worker: WorkerId::new(worker),
+        built: false,
+        late: false,
+        fetch_tries: 0,
+        farm_faults: 0,
+        name: "hello".to_owned(),
+        derivation: "/nix/store/00000000000000000000000000000000-hello.drv".parse().unwrap(),
+        specification: SpecificationId::new(1),
+        expected_ms: 0,
+        age_ms: 0,
+        failed_on: Vec::new(),
     }
 }
 
@@ -466,20 +490,7 @@ fn a_claim_for_a_session_that_is_over_is_given_back() {
 
 #[test]
 fn a_restarted_server_waits_a_lease_for_the_workers_and_fetches_what_is_built() {
-    let open = |attempt, built| OpenAttempt {
-        specification: SpecificationId::new(1),
-        expected_ms: 0,
-        age_ms: 0,
-        attempt: AttemptId::new(attempt),
-        build: BuildId::new(attempt),
-        worker: WorkerId::new(1),
-        built,
-        late: false,
-        fetch_tries: 0,
-        farm_faults: 0,
-        name: "hello".to_owned(),
-        derivation: "/nix/store/00000000000000000000000000000000-hello.drv".parse().unwrap(),
-    };
+    let open = |attempt, built| OpenAttempt { built, ..open_attempt(attempt, attempt, 1) };
     let mut bench = Bench::new();
     bench.dispatcher.adopt(vec![open(1, false), open(2, true), open(3, false)], bench.now);
     assert!(matches!(&bench.settle()[..], [Effect::Fetch(job)] if job.attempt.get() == 2));
@@ -779,20 +790,7 @@ fn a_worker_that_is_removed_has_nothing_any_more() {
 
 #[test]
 fn what_a_restarted_server_finds_beside_another_is_settled_beside_it() {
-    let open = |attempt, late| OpenAttempt {
-        specification: SpecificationId::new(1),
-        expected_ms: 0,
-        age_ms: 0,
-        attempt: AttemptId::new(attempt),
-        build: BuildId::new(7),
-        worker: WorkerId::new(1),
-        built: late,
-        late,
-        fetch_tries: 0,
-        farm_faults: 0,
-        name: "hello".to_owned(),
-        derivation: "/nix/store/00000000000000000000000000000000-hello.drv".parse().unwrap(),
-    };
+    let open = |attempt, late| OpenAttempt { built: late, late, ..open_attempt(attempt, 7, 1) };
     let mut bench = Bench::new();
     bench.dispatcher.adopt(vec![open(1, true), open(2, false)], bench.now);
     let effects = bench.settle();
@@ -818,6 +816,32 @@ fn what_failed_by_the_farms_fault_is_tried_elsewhere() {
     bench.settle();
     // The first worker has more room.
     bench.queue(&[7]);
+    assert_eq!(bench.claim().worker, WorkerId::new(2));
+}
+
+#[test]
+fn what_failed_before_the_server_began_is_tried_elsewhere() {
+    let mut bench = Bench::new();
+    // The first worker has more room.
+    bench.join(1, 1, 4);
+    bench.join(2, 2, 1);
+    bench.settle();
+    let failed = ReadyBuild { failed_on: vec![WorkerId::new(1)], ..ready(7) };
+    bench.refill(vec![failed]);
+    assert_eq!(bench.claim().worker, WorkerId::new(2));
+    assert!(bench.dispatcher.has_failed_here());
+
+    // An attempt that is taken over, and ends without any fault: so its build is ready again at once.
+    let mut bench = Bench::new();
+    let other = OpenAttempt { failed_on: vec![WorkerId::new(1)], ..open_attempt(101, 7, 3) };
+    bench.dispatcher.adopt(vec![other], bench.now);
+    bench.join(1, 1, 4);
+    bench.join(2, 2, 1);
+    bench.refill(Vec::new());
+    bench.settle();
+    bench.committed(Committed::Ended(AttemptId::new(101)));
+    bench.dispatcher.ready(&[ready(7)]);
+    bench.dispatcher.dispatch(bench.now);
     assert_eq!(bench.claim().worker, WorkerId::new(2));
 }
 
@@ -1276,20 +1300,7 @@ fn happens(bench: &mut Bench, session: SessionId, event: &str) {
         expected: None,
         reported: None,
     };
-    let open = |built| OpenAttempt {
-        specification: SpecificationId::new(1),
-        expected_ms: 0,
-        age_ms: 0,
-        attempt: id,
-        build: BuildId::new(7),
-        worker: WorkerId::new(1),
-        built,
-        late: false,
-        fetch_tries: 0,
-        farm_faults: 0,
-        name: "hello".to_owned(),
-        derivation: "/nix/store/00000000000000000000000000000000-hello.drv".parse().unwrap(),
-    };
+    let open = |built| OpenAttempt { built, ..open_attempt(id.get(), 7, 1) };
     let now = bench.now;
     let lapsed = now + LEASE + Duration::from_millis(1);
     let dispatcher = &mut bench.dispatcher;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
-use hauberk_database::{AttemptId, Database, ServerId, attempts};
+use hauberk_database::{AttemptId, Database, DatabaseError, ServerId, attempts};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -96,8 +96,7 @@ async fn record(database: &Database, server: ServerId, logs: &[(AttemptId, u64, 
         .collect();
     let mut recorded = HashSet::new();
     for _ in 0..TRIES {
-        let done = async { attempts::log_complete(&database.client().await?, &rows, server).await };
-        match done.await {
+        match record_free(database, server, &rows).await {
             Ok(done) => recorded.extend(done),
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "cannot record complete logs now");
@@ -112,4 +111,16 @@ async fn record(database: &Database, server: ServerId, logs: &[(AttemptId, u64, 
         sleep(PAUSE).await;
     }
     recorded
+}
+
+/// Records those whose rows nobody holds now.
+async fn record_free(
+    database: &Database,
+    server: ServerId,
+    rows: &[(AttemptId, i64)],
+) -> Result<Vec<AttemptId>, DatabaseError> {
+    let transaction = database.begin_pinned().await?;
+    let recorded = attempts::log_complete(&*transaction, rows, server).await?;
+    drop(transaction.commit().await?);
+    Ok(recorded)
 }

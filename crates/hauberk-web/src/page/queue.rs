@@ -56,7 +56,7 @@ pub(crate) async fn show(
         let next = rows
             .last()
             .filter(|_| has_more)
-            .map(|(_, end)| format!("{}.{}.{}", end.urgency, end.remaining_path, end.id));
+            .map(|(_, end)| format!("{}.{}.{}", end.urgency, end.path_step, end.id));
         (rows.into_iter().map(|(build, _)| build).collect(), next)
     } else {
         let after = after.map(waiting_position).transpose()?;
@@ -98,8 +98,8 @@ async fn counts(app: &App, client: &impl GenericClient) -> Result<Vec<(BuildStat
 }
 
 fn ready_position(text: &str) -> Result<ReadyPosition, PageFailure> {
-    let [urgency, remaining_path, id] = position(text)?;
-    Ok(ReadyPosition { urgency: small(urgency, text)?, remaining_path, id: BuildId::new(id) })
+    let [urgency, step, id] = position(text)?;
+    Ok(ReadyPosition { urgency: small(urgency, text)?, path_step: small(step, text)?, id: BuildId::new(id) })
 }
 
 fn waiting_position(text: &str) -> Result<WaitingPosition, PageFailure> {
