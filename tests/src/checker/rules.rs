@@ -46,12 +46,13 @@ pub(super) const RULES: &[Rule] = &[
            and not exists (select from attempts a where a.id = b.attempt_id and a.build_id = b.id
                            and a.generation = b.generation and a.ended_at is null)",
     ),
+    // One that came back late stands beside whatever became of its build, until its outputs are checked.
     always(
         "an attempt is open whose build is not under way",
         "select 'attempt ' || a.id || ' of build ' || b.id || ', which is ' || b.state
          from attempts a join builds b on b.id = a.build_id
-         where a.ended_at is null and a.kind <> 'check'
-           and (b.state not in ('assigned', 'running', 'built', 'fetching') or (b.attempt_id is distinct from a.id and not a.late))",
+         where a.ended_at is null and a.kind <> 'check' and not a.late
+           and (b.state not in ('assigned', 'running', 'built', 'fetching') or b.attempt_id is distinct from a.id)",
     ),
     always(
         "a build and its open attempt are not at the same step",

@@ -23,7 +23,7 @@ use crate::{
     gates::Gates,
     launch::Launch,
     machine::{Machine, MachineConfig},
-    network::Network,
+    network::{LongLine, Network},
     postgres::{Postgres, PostgresOptions},
     process::Process,
     program::{hauberk_program, program_beside, require_root},
@@ -66,8 +66,8 @@ pub struct SimulatedFarmConfig {
     pub lease: u32,
     /// More arguments of the server.
     pub server_arguments: Vec<String>,
-    /// Milliseconds that everything takes between workers and server, each way.
-    pub delay_ms: u64,
+    /// What is between each crew's machine and the others, where that is no cable.
+    pub line: Option<LongLine>,
     /// Size of the workers' spools as `4m`, in memory; without one they lie on the computer's disk.
     pub spool_size: Option<String>,
     /// Size of what holds the outputs of each crew as `4m`, in memory.
@@ -103,7 +103,7 @@ impl Default for SimulatedFarmConfig {
             heartbeat: 1,
             lease: 5,
             server_arguments: Vec::new(),
-            delay_ms: 0,
+            line: None,
             spool_size: None,
             outputs_size: None,
             cache_size: None,
@@ -152,8 +152,6 @@ pub struct Crew {
     pub spools: PathBuf,
     /// The directory of its outputs, as the computer reaches it.
     pub outputs: PathBuf,
-    /// What lies between it and the server.
-    _delays: Vec<Process>,
 }
 
 /// A farm with a real server, a real database, and real workers on machines of their own, whose builders are simulated.
@@ -341,7 +339,11 @@ impl SimulatedFarm {
     }
 
     async fn add_crew(&mut self, machine: Machine, signing: &SecretKey) -> Result<()> {
-        let address = self.network.attach(&machine)?.to_string();
+        let address = match &self.config.line {
+            Some(line) => self.network.attach_by_line(&machine, line)?,
+            None => self.network.attach(&machine)?,
+        };
+        let address = address.to_string();
         let keys = self.directory.path().join("keys");
         let signing_key = signing.public_key().to_string();
         let client = self.database.client().await?;
@@ -376,22 +378,10 @@ impl SimulatedFarm {
             machine.mount_small(&outputs, size)?;
             outputs = machine.inside(&outputs);
         }
-        let mut delays = Vec::new();
-        if self.config.delay_ms > 0 {
-            for port in ["5555", "5556"] {
-                let delay = machine
-                    .command(program_beside("delaying-proxy")?)
-                    .args(["--listen", &format!("127.0.0.1:{port}")])
-                    .args(["--to", &format!("{}:{port}", self.server_address)])
-                    .args(["--delay-ms", &self.config.delay_ms.to_string()])
-                    .start(&format!("{}-delay-{port}", machine.name()), self.directory.path())?;
-                delays.push(delay);
-            }
-        }
         let process = self
             .crew_launch(&machine, &address, &names, &keys, &directory)?
             .start(machine.name(), self.directory.path())?;
-        self.crews.push(Crew { process, machine, address, names, spools, outputs, _delays: delays });
+        self.crews.push(Crew { process, machine, address, names, spools, outputs });
         Ok(())
     }
 
@@ -430,7 +420,6 @@ impl SimulatedFarm {
             .arg("--gates")
             .arg(self.gates.directory());
         for server in servers {
-            let server = if self.config.delay_ms > 0 { "127.0.0.1" } else { server.as_str() };
             launch = launch.args(["--server", &format!("{server}:5555")]);
         }
         if let Some(clocks) = &self.clocks {

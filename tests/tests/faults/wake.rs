@@ -92,6 +92,7 @@ async fn the_connection_that_listens_is_lost() -> Result<()> {
         }
         farm.settle().await?;
     }
+    farm.fill_all_slots().await?;
     farm.stop()
 }
 
