@@ -47,6 +47,16 @@ impl Tables {
         connected.query(statement, parameters).await.with_context(|| format!("asking {statement}"))
     }
 
+    /// Ends the connections of everybody else.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn end_other_connections(&self) -> Result<()> {
+        let statement = "select pg_terminate_backend(pid) from pg_stat_activity \
+                         where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
+        self.query(statement, &[]).await.map(drop)
+    }
+
     /// Waits until `statement` gives a row whose first column is true. `look_after` is called before each look, and ends the wait
     /// when it fails.
     ///

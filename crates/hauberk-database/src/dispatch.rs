@@ -759,7 +759,7 @@ async fn after_success<'a>(
     client: &impl GenericClient,
     rows: &[Record],
     reported: &[&Built],
-    fetched: impl Iterator<Item = &'a Fetched> + Clone,
+    fetched: impl Iterator<Item = &'a Fetched>,
     server: ServerId,
 ) -> Result<Effects, DatabaseError> {
     let finished: Vec<BuildId> = rows.iter().map(|row| row.get("build_id")).collect::<Result<_, _>>()?;
@@ -768,13 +768,13 @@ async fn after_success<'a>(
     }
     let taken: BTreeSet<AttemptId> =
         rows.iter().map(|row| row.get("attempt_id")).collect::<Result<_, _>>()?;
-    let outputs = fetched.filter(|f| taken.contains(&f.attempt)).flat_map(|f| &f.outputs);
+    let fetched = fetched.filter(|f| taken.contains(&f.attempt));
     let of: &(dyn ToSql + Sync) = &finished;
     let of = [of];
     // None needs what another gives: they travel together.
     let ((), (), rows, _) = try_join!(
         add_outputs(client, outputs_of(reported.iter().copied())),
-        hold_outputs(client, outputs, server),
+        hold_outputs(client, fetched, server),
         statement!("dispatch/release_dependents").all(client, &of),
         statement!("dispatch/weather").execute(client, &of),
     )?;
@@ -785,13 +785,17 @@ async fn after_success<'a>(
 /// Records what the farm's cache has of the outputs of builds that succeed.
 pub(crate) async fn hold_outputs<'a>(
     client: &impl GenericClient,
-    outputs: impl Iterator<Item = &'a KnownPath> + Clone,
+    fetched: impl Iterator<Item = &'a Fetched>,
     server: ServerId,
 ) -> Result<(), DatabaseError> {
-    let paths: Vec<_> = outputs.clone().map(|output| output.path.to_string()).collect();
-    let hashes: Vec<_> = outputs.clone().map(|output| output.nar_hash.as_slice()).collect();
-    let sizes: Vec<_> = outputs.map(|output| output.nar_size).collect();
-    statement!("dispatch/hold_outputs").execute(client, &[&server, &paths, &hashes, &sizes]).await?;
+    let (mut builds, mut paths, mut hashes, mut sizes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (build, output) in fetched.flat_map(|f| f.outputs.iter().map(|output| (f.build, output))) {
+        builds.push(build);
+        paths.push(output.path.to_string());
+        hashes.push(output.nar_hash.as_slice());
+        sizes.push(output.nar_size);
+    }
+    statement!("dispatch/hold_outputs").execute(client, &[&server, &builds, &paths, &hashes, &sizes]).await?;
     Ok(())
 }
 

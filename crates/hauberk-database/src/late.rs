@@ -300,7 +300,7 @@ pub async fn succeed(
     if let Some(other) = found.other {
         supersede(client, other, "the result of an earlier attempt was taken").await?;
     }
-    hold_outputs(client, fetched.outputs.iter(), server).await?;
+    hold_outputs(client, std::iter::once(fetched), server).await?;
     statement!("late/succeed").execute(client, &[&found.build, &fetched.attempt]).await?;
     // A statement of its own, after the one above: only so it sees the edges of an evaluation published meanwhile.
     let rows = statement!("dispatch/release_dependents").all(client, &[&vec![found.build]]).await?;

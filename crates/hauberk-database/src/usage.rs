@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::statement::statement;
+use crate::statement::{Record, statement};
 use crate::{DatabaseError, GenericClient, ServerId, SpecificationId};
 
 /// Sums what specifications have used lately by the attempts of a server that have ended, in slot-seconds that count half after each
@@ -16,7 +16,7 @@ pub async fn used(
     server: ServerId,
 ) -> Result<Vec<(SpecificationId, f64)>, DatabaseError> {
     let rows = statement!("order/used").all(client, &[&half_life.as_secs_f64(), &server]).await?;
-    rows.iter().map(|row| Ok((row.get("specification_id")?, row.get("slot_seconds")?))).collect()
+    slot_seconds(&rows)
 }
 
 /// Sums what specifications have used by the word of all other servers, in slot-seconds that count half after each `half_life`.
@@ -29,7 +29,10 @@ pub async fn used_elsewhere(
     server: ServerId,
 ) -> Result<Vec<(SpecificationId, f64)>, DatabaseError> {
     let statement = statement!("order/used_elsewhere");
-    let rows = statement.all(client, &[&half_life.as_secs_f64(), &server]).await?;
+    slot_seconds(&statement.all(client, &[&half_life.as_secs_f64(), &server]).await?)
+}
+
+fn slot_seconds(rows: &[Record]) -> Result<Vec<(SpecificationId, f64)>, DatabaseError> {
     rows.iter().map(|row| Ok((row.get("specification_id")?, row.get("slot_seconds")?))).collect()
 }
 

@@ -217,6 +217,22 @@ async fn an_evaluation_is_published_whole_and_told_once() {
 }
 
 #[tokio::test]
+async fn what_belongs_to_builds_lies_in_their_order() {
+    let farm = Farm::new().await;
+    // Neither derivations nor outputs have their paths in the order of the builds.
+    let builds: Vec<_> = (0..40).map(|at| package(at * 17 % 40 + 1, &[])).collect();
+    farm.publish(builds, vec![job(0, 5)]).await;
+    let client = farm.test.client().await;
+    for (table, order) in [("derivations", "id"), ("derivations", "ctid"), ("outputs", "ctid")] {
+        let of = format!(
+            "select array_agg(build_id order by {order}) = array_agg(build_id order by build_id) from {table}"
+        );
+        let row = client.query_one(&of, &[]).await.unwrap();
+        assert!(row.get::<_, bool>(0), "{table} by {order}");
+    }
+}
+
+#[tokio::test]
 async fn derivations_with_the_same_outputs_are_one_build() {
     let farm = Farm::new().await;
     let mut twin = package(1, &[]);

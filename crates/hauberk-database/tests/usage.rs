@@ -6,8 +6,7 @@ mod farm;
 
 use std::time::Duration;
 
-use farm::Farm;
-use hauberk_database::servers::{self, ServerFacts};
+use farm::{Farm, enrol};
 use hauberk_database::usage;
 
 #[tokio::test]
@@ -37,18 +36,7 @@ async fn what_was_used_counts_half_after_a_while() {
     assert_eq!(*specification, farm.specification);
     assert!((slot_seconds - 150.0).abs() < 2.0, "{slot_seconds}");
     // Another server has not given it out, and knows of it as soon as this one has kept it.
-    let facts = ServerFacts {
-        address: None,
-        stores: Vec::new(),
-        name: "other".into(),
-        host: "host".into(),
-        backend_port: 5555,
-        log_port: 5556,
-        publish_url: None,
-        public_key: None,
-        version: "0".into(),
-    };
-    let other = servers::enrol(&client, &facts).await.unwrap();
+    let other = enrol(&client, "other").await;
     assert!(usage::used(&client, hour, other).await.unwrap().is_empty());
     assert!(usage::used_elsewhere(&client, hour, other).await.unwrap().is_empty());
     usage::keep(&client, farm.server, &used).await.unwrap();

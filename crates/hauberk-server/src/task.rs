@@ -405,7 +405,10 @@ impl Task {
                 for request in self.uploads.values().filter(|request| request.worker == worker) {
                     self.dispatcher.ask_upload(request);
                 }
-                self.dispatcher.want_refill();
+                // The window has the head of every lane, whoever is there; but what others said became ready was not asked for while there was no room.
+                if std::mem::take(&mut self.said_ready) {
+                    self.dispatcher.want_refill();
+                }
                 // What was said of it while it joined was not for a worker with a session.
                 self.ask_control();
             }

@@ -127,13 +127,7 @@ async fn the_server_starts_again_before_the_next_try_and_it_goes_elsewhere() -> 
     // server look at once.
     let due = given[0].get::<_, i64>(2);
     farm.tables.query("update builds set not_before = now() where id = $1 returning id", &[&due]).await?;
-    farm.tables
-        .query(
-            "select pg_terminate_backend(pid) from pg_stat_activity \
-             where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'",
-            &[],
-        )
-        .await?;
+    farm.tables.end_other_connections().await?;
     farm.wait_until("the next try succeeds", "select state = 'succeeded' from builds where id = $1", &[&due])
         .await?;
     let where_to = "select w.name from attempts a join workers w on w.id = a.worker_id where a.build_id = $1 order by a.number";

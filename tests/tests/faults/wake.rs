@@ -77,13 +77,7 @@ async fn the_connection_that_listens_is_lost() -> Result<()> {
         let mut graph = Graph::new(&tag);
         graph.add_tangle(50, &mut random);
         // Every connection of everybody else, right before the publication.
-        farm.tables
-            .query(
-                "select pg_terminate_backend(pid) from pg_stat_activity \
-                 where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'",
-                &[],
-            )
-            .await?;
+        farm.tables.end_other_connections().await?;
         let mut tries = 0;
         while let Err(error) = farm.publish(&graph).await {
             // The pool finds out at the first use that its connections are gone.

@@ -21,7 +21,7 @@
 mod plan;
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use deadpool_postgres::{Client, GenericClient, Transaction};
 use hauberk_store::{DrvPath, OutputName, StoreDirectory, StorePath};
@@ -618,13 +618,13 @@ async fn derivations(
 ) -> Result<Derivations, DatabaseError> {
     let mut paths: Vec<String> =
         registration.builds.iter().map(|build| build.derivation.to_string()).collect();
-    paths.sort_unstable();
-    paths.dedup();
     let mut ids = HashMap::with_capacity(paths.len());
     for record in statement!("registration/find_derivations").all(transaction, &[&paths]).await? {
         ids.insert(record.get("path")?, record.get("id")?);
     }
-    paths.retain(|path| !ids.contains_key(path));
+    // Those that are new in the order of the builds: whoever takes builds one after the other finds them side by side.
+    let mut seen = HashSet::new();
+    paths.retain(|path| !ids.contains_key(path) && seen.insert(path.clone()));
     let reserved = statement!("registration/reserve_derivations")
         .all(transaction, &[&i32::try_from(paths.len()).unwrap_or(i32::MAX)])
         .await?;
@@ -734,7 +734,7 @@ async fn add_derivations(
     graph: &Graph,
     derivations: &Derivations,
 ) -> Result<(), DatabaseError> {
-    let mut rows: HashMap<DerivationId, (String, BuildId)> = HashMap::new();
+    let mut rows: BTreeMap<DerivationId, (String, BuildId)> = BTreeMap::new();
     for (build, &place) in registration.builds.iter().zip(&graph.node_of) {
         let id = derivations.id(build);
         if derivations.new.contains(&id) {

@@ -22,6 +22,22 @@ pub(crate) fn path(number: usize) -> StorePath {
     StorePath::parse(&format!("/nix/store/{number:032}-p{number}")).unwrap()
 }
 
+/// Enrols a server.
+pub(crate) async fn enrol(client: &Client, name: &str) -> ServerId {
+    let facts = ServerFacts {
+        address: None,
+        stores: Vec::new(),
+        name: name.into(),
+        host: "host".into(),
+        backend_port: 5555,
+        log_port: 5556,
+        publish_url: None,
+        public_key: None,
+        version: "0".into(),
+    };
+    servers::enrol(client, &facts).await.unwrap()
+}
+
 pub(crate) fn package(number: usize, needs: &[usize]) -> NewBuild {
     NewBuild {
         derivation: StorePath::parse(&format!("/nix/store/{number:032}-p{number}.drv"))
@@ -107,18 +123,7 @@ impl Farm {
         let specification = specifications::upsert(&client, new).await.unwrap();
         let jobs: Vec<usize> = (0..needs.len()).collect();
         let evaluation = publish(&mut client, specification, needs, &jobs).await;
-        let facts = ServerFacts {
-            address: None,
-            stores: Vec::new(),
-            name: "srv".into(),
-            host: "host".into(),
-            backend_port: 5555,
-            log_port: 5556,
-            publish_url: None,
-            public_key: None,
-            version: "0".into(),
-        };
-        let server = servers::enrol(&client, &facts).await.unwrap();
+        let server = enrol(&client, "srv").await;
         let epoch = servers::begin_epoch(&client, server, std::time::Duration::from_secs(60)).await.unwrap();
         let new = NewWorker { name: "w", public_key: "key", signing_key: "w-1:key", enrolled_by: "" };
         let workers::Enrolment::Done(worker) = workers::add(&client, new).await.unwrap() else {

@@ -1,0 +1,1 @@
+alter table outputs set (fillfactor = 80);
