@@ -1,5 +1,5 @@
 -- How the jobs of builds that have just become final compare with the last final result of the same job. Nothing is written where
--- there is none: unknown is what it says from the start.
+-- there is none: unknown is what it says from the start; and a job that no earlier evaluation has is not looked for among them.
 -- `offset 0` keeps the planner on keys: with statistics of a farm that has one evaluation it would read all jobs for each build.
 -- $1 build ids
 with now_final as (
@@ -8,7 +8,7 @@ with now_final as (
                 else case when earlier.status = 0 then 1 else 3 end end as weather
     from unnest($1::bigint[]) as asked (id)
     cross join lateral (select id, status from builds b where b.id = asked.id offset 0) b
-    cross join lateral (select j.evaluation_id, j.name from jobs j where j.build_id = b.id offset 0) j
+    cross join lateral (select j.evaluation_id, j.name from jobs j where j.build_id = b.id and j.repeats offset 0) j
     cross join lateral (select e.specification_id from evaluations e where e.id = j.evaluation_id offset 0) e
     cross join lateral (
         select pb.status

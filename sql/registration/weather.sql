@@ -14,6 +14,14 @@ with settled as (
     join jobs j on j.evaluation_id = e.id
     join builds b on b.id = j.build_id
     where e.id = $1 and b.status >= 0
+), published_before as (
+    -- Jobs of evaluations that began later, and were published first, have an earlier one now.
+    update jobs j
+    set repeats = true
+    from evaluations own
+    join evaluations e on e.specification_id = own.specification_id and e.id > own.id
+    join jobs n on n.evaluation_id = own.id
+    where own.id = $1 and j.evaluation_id = e.id and j.name = n.name and not j.repeats
 )
 update jobs j
 set weather = case

@@ -58,11 +58,11 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0017_assigned"),
     migration!("0018_order_notes"),
     migration!("0019_path_steps"),
-    migration!("0020_room_in_outputs"),
+    migration!("0020_unordered_keys"),
 ];
 
 /// The oldest version this program works with.
-const OLDEST_KNOWN: i32 = 19;
+const OLDEST_KNOWN: i32 = 20;
 
 /// Gives the newest version this program knows.
 pub const fn newest() -> i32 {

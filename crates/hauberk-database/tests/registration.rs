@@ -14,6 +14,7 @@ use hauberk_store::{OutputName, StorePath};
 use serde_json::json;
 
 const RELEASE_DEPENDENTS: &str = include_str!("../../../sql/dispatch/release_dependents.sql");
+const WEATHER: &str = include_str!("../../../sql/dispatch/weather.sql");
 const FAIL_DEPENDENTS: &str = include_str!("../../../sql/dispatch/fail_dependents.sql");
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -435,6 +436,33 @@ async fn jobs_of_settled_builds_get_their_weather_at_once() {
     }
     farm.publish(vec![package(1, &[])], vec![job(0, 9)]).await;
     assert_eq!(farm.number("select weather::bigint from jobs order by evaluation_id desc limit 1").await, 2);
+}
+
+#[tokio::test]
+async fn a_job_is_compared_with_the_earlier_evaluation_even_if_that_is_published_later() {
+    let farm = Farm::new().await;
+    let (earlier, later) = (farm.start().await, farm.start().await);
+    for (evaluation, number) in [(later, 2), (earlier, 1)] {
+        let registration = Registration {
+            builds: vec![package(number, &[])],
+            jobs: vec![job(0, 9)],
+            ..Registration::default()
+        };
+        registration::publish(&mut farm.test.client().await, evaluation, &registration).await.unwrap();
+    }
+    farm.set(1, "state = 'succeeded', finished_at = now()").await;
+    farm.set(2, "state = 'failed', finished_at = now()").await;
+    let client = farm.test.client().await;
+    client
+        .execute(WEATHER, &[&vec![farm.number("select id from builds where name = 'p2'").await]])
+        .await
+        .unwrap();
+    let of = async |evaluation: EvaluationId| {
+        farm.number(&format!("select weather::bigint from jobs where evaluation_id = {evaluation}")).await
+    };
+    assert_eq!((of(earlier).await, of(later).await), (-1, 1));
+    let looked_for = "select array_agg(repeats order by evaluation_id) = '{f,t}' from jobs";
+    assert!(client.query_one(looked_for, &[]).await.unwrap().get::<_, bool>(0));
 }
 
 #[tokio::test]

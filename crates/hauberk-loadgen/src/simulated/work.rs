@@ -51,7 +51,8 @@ impl Work {
             contents: Contents::default(),
         };
         for index in 0..count {
-            let name = format!("load-{:07}", before + index + 1);
+            // In no order, as those of packages are.
+            let name = format!("{:08x}-{:07}", scattered(before + index), before + index + 1);
             let output = store_path("output", &name)?;
             let derivation = DrvPath::try_from(store_path("derivation", &format!("{name}.drv"))?)?;
             work.registration.builds.push(NewBuild {
@@ -72,6 +73,11 @@ impl Work {
         }
         Ok(work)
     }
+}
+
+/// A number for each index, near to none of those around it.
+fn scattered(index: usize) -> u32 {
+    (index as u32).wrapping_mul(0x9e37_79b9)
 }
 
 fn store_path(kind: &str, name: &str) -> Result<StorePath> {

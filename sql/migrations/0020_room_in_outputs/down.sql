@@ -1,1 +1,0 @@
-alter table outputs set (fillfactor = 80);
