@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use hauberk_database::dispatch;
+use hauberk_database::listing::{self, Filter};
 use hauberk_database::testing::TestDatabase;
 use serde_json::Value;
 
@@ -235,4 +236,34 @@ async fn between_assignment_and_end_no_index_is_touched() {
             "attempts.{column} stands in an index"
         );
     }
+}
+
+#[tokio::test]
+async fn builds_are_found_by_the_names_of_their_derivations() {
+    let test = TestDatabase::new().await;
+    let client = test.client().await;
+    client
+        .batch_execute(
+            "insert into specifications (name, definition) values ('s', '{}');
+             insert into lanes (specification_id, store_directory, system) select id, '/srv/a/store', 'a' from specifications;
+             insert into builds (lane_id, derivation_id, name, system, state)
+                 select l.id, n, 'p-' || n || '.1', l.system, 'ready' from lanes l, generate_series(1, 20000) n order by n;
+             insert into derivations (path, build_id)
+                 select '/srv/a/store/' || lpad((id * 7 + other)::text, 32, 'a') || '-' || name || '.drv', id
+                 from builds, generate_series(0, 1) other;
+             analyze",
+        )
+        .await
+        .unwrap();
+    let filter = Filter { name: Some("p-77?.*".to_owned()), ..Filter::default() };
+    let found = listing::builds(&client, &filter, 100).await.unwrap();
+    let names: Vec<String> = found.builds.into_iter().map(|build| build.line.name).collect();
+    let all: Vec<String> = (770..780).rev().map(|number| format!("p-{number}.1")).collect();
+    assert_eq!(names, all, "each once, the newest first");
+
+    let types = "text[], text, text, text, text, bigint, bigint, text";
+    client.batch_execute(&format!("prepare it ({types}) as {}", statement("../listing/name"))).await.unwrap();
+    let explain = "explain (format json) execute it(null, null, null, null, 'p-77_.%', 100, 100000, 'p-77')";
+    let plan: Value = client.query_one(explain, &[]).await.unwrap().get(0);
+    assert!(plan.to_string().contains("derivations_name"), "{plan}");
 }
