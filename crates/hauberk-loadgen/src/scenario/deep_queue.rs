@@ -52,6 +52,10 @@ pub(crate) struct Options {
     /// Workers
     #[arg(long, default_value_t = 100)]
     workers: usize,
+
+    /// How often the queues take turns; each ratio is the median of the turns'
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    turns: u16,
 }
 
 /// Builds that are asked about, evenly out of the whole queue.
@@ -68,8 +72,19 @@ const PACED: usize = 30;
 impl Options {
     /// Such a measurement with a queue of this length.
     pub(super) fn of(queued: usize, slots: usize, workers: usize) -> Self {
-        Self { queued, few: 0, builds: 10_000.min(queued / 2), slots, workers }
+        Self { queued, few: 0, builds: 10_000.min(queued / 2), slots, workers, turns: 1 }
     }
+}
+
+/// How a queue is measured.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Circumstances {
+    /// Another session keeps a snapshot open.
+    pub(super) snapshot: bool,
+    /// People ask why builds are not running, before there are workers and in the end.
+    pub(super) asks: bool,
+    /// The server's order; none for the whole, without ageing.
+    pub(super) ordering: Option<Ordering>,
 }
 
 /// What was measured of a queue.
@@ -82,19 +97,31 @@ pub(super) struct Measured {
     pub(super) parameters: Map<String, Value>,
 }
 
-/// Measures all three figures, each queue on a laboratory of its own.
+/// Measures all figures, each queue on a laboratory of its own.
 pub(crate) async fn run(options: &Options, lab: &LabOptions) -> Result<Vec<Figure>> {
     if options.builds > options.few || options.few >= options.queued || options.builds < 10 {
         bail!("it must be: 10 <= --builds <= --few < --queued");
     }
     let (short, long) = (Queue::of(options.few, lab).await?, Queue::of(options.queued, lab).await?);
-    crate::progress(format_args!("{} builds wait", options.few));
-    let few = measure(options, lab, &short, false, None).await?;
-    crate::progress(format_args!("{} builds wait", options.queued));
-    let many = measure(options, lab, &long, false, None).await?;
-    crate::progress(format_args!("{} builds wait, and a snapshot is open", options.queued));
-    let old = measure(options, lab, &long, true, None).await?;
+    let (mut ratios, mut old_ratios, mut first) = (Vec::new(), Vec::new(), None);
+    for turn in 0..options.turns {
+        let circumstances = Circumstances { asks: turn == 0, ..Circumstances::default() };
+        crate::progress(format_args!("{} builds wait", options.few));
+        let few = measure(options, lab, &short, circumstances).await?;
+        crate::progress(format_args!("{} builds wait", options.queued));
+        let many = measure(options, lab, &long, circumstances).await?;
+        crate::progress(format_args!("{} builds wait, and a snapshot is open", options.queued));
+        let circumstances = Circumstances { snapshot: true, ..Circumstances::default() };
+        let old = measure(options, lab, &long, circumstances).await?;
+        let turn = [few.rate, many.rate, old.rate].map(|rate| rate.round());
+        crate::progress(format_args!("builds in a second: {turn:?}"));
+        ratios.push(many.rate / few.rate);
+        old_ratios.push(old.rate / few.rate);
+        first.get_or_insert((few, many, old));
+    }
+    let (few, many, old) = first.context("there is a turn at least")?;
 
+    // Rates and circumstances are those of the first turn.
     let figure = |figure, value, unit, measured: &Measured| {
         let mut parameters = measured.parameters.clone();
         let mut note = |name: &str, value: Value| parameters.insert(name.to_owned(), value);
@@ -105,6 +132,13 @@ pub(crate) async fn run(options: &Options, lab: &LabOptions) -> Result<Vec<Figur
         note("server_peak_bytes", measured.memory.peak.into());
         note("server_peak_bytes_few", few.memory.peak.into());
         Figure { scenario: "deep-queue", figure, value, unit, parameters }
+    };
+    let ratio = |name, mut turns: Vec<f64>, measured: &Measured| -> Result<Figure> {
+        let rounds: Vec<Value> = turns.iter().map(|turn| rounded(*turn, 3).into()).collect();
+        let median = quantile(&mut turns, 0.5).context("there is a turn at least")?;
+        let mut figure = figure(name, median, "", measured);
+        figure.parameters.insert("turns".to_owned(), rounds.into());
+        Ok(figure)
     };
     let more = many.memory.peak.saturating_sub(few.memory.peak) as f64;
     let bytes = more / (options.queued - options.few) as f64;
@@ -123,29 +157,28 @@ pub(crate) async fn run(options: &Options, lab: &LabOptions) -> Result<Vec<Figur
         .filter_map(|name| Some(figure(name, many.parameters.get(name)?.as_f64()?, "ms", &many)))
         .collect();
     let mut figures = vec![
-        figure("rate_ratio", many.rate / few.rate, "", &many),
-        figure("rate_ratio_old_snapshot", old.rate / few.rate, "", &old),
+        ratio("rate_ratio", ratios, &many)?,
+        ratio("rate_ratio_old_snapshot", old_ratios, &old)?,
         figure("server_bytes_per_queued_build", bytes, "bytes", &many),
     ];
     figures.extend(answers);
     Ok(figures)
 }
 
-/// Measures one queue, where `ordering` is given with a server of that order.
+/// Measures one queue.
 pub(super) async fn measure(
     options: &Options,
     lab_options: &LabOptions,
     queue: &Queue,
-    snapshot: bool,
-    ordering: Option<Ordering>,
+    circumstances: Circumstances,
 ) -> Result<Measured> {
+    let Circumstances { snapshot, asks, ordering } = circumstances;
     let ordered = ordering.map(|ordering| lab_options.ordered(ordering));
     let lab_options = ordered.as_ref().unwrap_or(lab_options);
     let lab = Lab::start_with(lab_options, Some(queue)).await?;
     if let Some(ordering) = ordering {
         lab.set_ordering(ordering).await?;
     }
-    let asks = !snapshot && ordering.is_none();
     // More than are waited for are begun before it is noticed that these have ended.
     let paced = if asks { PACED } else { 0 };
     let outputs = first_outputs(&lab, options.builds + (4 + paced) * options.slots).await?;

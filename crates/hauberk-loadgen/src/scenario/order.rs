@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::deep_queue::{self, Measured};
+use super::deep_queue::{self, Circumstances, Measured};
 use super::farm::{Farm, OutputKind};
 use crate::figure::{Figure, rounded};
 use crate::lab::{Lab, LabOptions, Ordering, Queue, Workers};
@@ -70,7 +70,8 @@ pub(crate) async fn run(options: &Options, lab: &LabOptions) -> Result<Vec<Figur
         let shape = deep_queue::Options::of(options.queued, options.slots, options.workers);
         let mut rates = Rates::default();
         for ordering in turns(options.turns) {
-            let measured = deep_queue::measure(&shape, lab, &queue, false, Some(ordering)).await?;
+            let circumstances = Circumstances { ordering: Some(ordering), ..Circumstances::default() };
+            let measured = deep_queue::measure(&shape, lab, &queue, circumstances).await?;
             rates.add(ordering, measured);
         }
         figures.extend(rates.figures(["deep_queue_over_alone", "deep_queue_processor_over_alone"]));
