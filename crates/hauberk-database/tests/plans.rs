@@ -239,6 +239,38 @@ async fn between_assignment_and_end_no_index_is_touched() {
 }
 
 #[tokio::test]
+async fn hashes_of_a_whole_page_of_outputs_find_room_on_it() {
+    let test = TestDatabase::new().await;
+    let client = test.client().await;
+    client
+        .batch_execute(
+            "insert into specifications (name, definition) values ('s', '{}');
+             insert into lanes (specification_id, store_directory, system) select id, '/nix/store', 'a' from specifications;
+             insert into builds (lane_id, derivation_id, name, system, state)
+                 select l.id, n, 'p' || n, l.system, 'ready' from lanes l, generate_series(1, 2000) n order by n;
+             insert into outputs (path, build_id, name)
+                 select '/nix/store/' || lpad(id::text, 32, 'a') || '-' || name, id, 'out' from builds order by id;
+             begin",
+        )
+        .await
+        .unwrap();
+    let hold = format!(
+        "prepare it (integer, bigint[], text[], bytea[], bigint[]) as {}; ",
+        statement("hold_outputs")
+    );
+    client.batch_execute(&hold).await.unwrap();
+    let all = "select format('execute it(1, %L, %L, %L, %L)', array_agg(build_id), array_agg(path),
+                             array_agg(sha256(path::bytea)), array_agg(123456::bigint)) from outputs";
+    let execute: String = client.query_one(all, &[]).await.unwrap().get(0);
+    client.batch_execute(&execute).await.unwrap();
+    let written = "select n_tup_upd, n_tup_hot_upd from pg_stat_xact_user_tables where relname = 'outputs'";
+    let row = client.query_one(written, &[]).await.unwrap();
+    let (all, in_place): (i64, i64) = (row.get(0), row.get(1));
+    assert_eq!(all, 2000);
+    assert_eq!(in_place, all, "the others were entered into the index of paths anew");
+}
+
+#[tokio::test]
 async fn builds_are_found_by_the_names_of_their_derivations() {
     let test = TestDatabase::new().await;
     let client = test.client().await;
